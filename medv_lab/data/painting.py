@@ -1,0 +1,137 @@
+"""Brushes for phantom pictures: soft shapes, smooth noise and blending on float arrays.
+
+Lengths are nominal pixels: 1/72 of the picture's side, whatever size is rendered, so that a brush has the
+same shape at every size. Pictures are float32 in 0..1, (S, S) grey or (S, S, 3) colour, and are painted in
+place. The brushes know neither domains nor findings.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+NOMINAL_SIZE = 72
+
+
+@lru_cache(maxsize=8)
+def axis(size: int) -> np.ndarray:
+    """Pixel centres in nominal pixels from the middle of the picture, (size,)."""
+    return ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * NOMINAL_SIZE
+
+
+@lru_cache(maxsize=64)
+def _interpolation(size: int, cells: int) -> np.ndarray:
+    """Weights (size, cells) that stretch `cells` values smoothly over `size` pixels."""
+    position = np.linspace(0, cells - 1, size)
+    lower = np.minimum(position.astype(int), cells - 2)
+    fraction = position - lower
+    fraction = fraction * fraction * (3 - 2 * fraction)
+    weights = np.zeros((size, cells), np.float32)
+    weights[np.arange(size), lower] = 1 - fraction
+    weights[np.arange(size), lower + 1] += fraction
+    return weights
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
+    """Smooth noise of roughly unit variance, shape (rows, columns), with `cells` features down and across."""
+    coarse = rng.standard_normal(cells, dtype=np.float32)
+    return _interpolation(shape[0], cells[0]) @ coarse @ _interpolation(shape[1], cells[1]).T
+
+
+def inside(distance: np.ndarray, edge: float = 1.2) -> np.ndarray:
+    """1 where a signed distance is negative, 0 where it is positive, with a ramp `edge` wide between."""
+    return np.clip(0.5 - distance / edge, 0, 1)
+
+
+def ellipse(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
+    """Approximate signed distance to an ellipse around the origin (negative inside)."""
+    return (np.hypot(x / half_width, y / half_height) - 1) * min(half_width, half_height)
+
+
+def lobed(
+    x: np.ndarray,
+    y: np.ndarray,
+    radius: float,
+    rng: np.random.Generator,
+    depth: float,
+    lobes: tuple[int, ...],
+) -> np.ndarray:
+    """Approximate signed distance to a round outline whose radius waves by `depth` (a fraction) in `lobes` waves."""
+    angle = np.arctan2(y, x)
+    wave = sum(
+        np.cos(n * angle + phase)
+        for n, phase in zip(lobes, rng.uniform(0, 2 * np.pi, len(lobes)), strict=True)
+    )
+    return np.hypot(x, y) - radius * (1 + depth / len(lobes) * wave)
+
+
+def lines(position: np.ndarray, spacing: float, width: float) -> np.ndarray:
+    """Parallel soft lines across a coordinate, one every `spacing`."""
+    return inside(np.abs((position / spacing) % 1 - 0.5) * spacing - width / 2, 1.0)
+
+
+def dots(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Soft round dots (rows of y, columns of x) from axes x, y and centres (n, 2); one matrix product for all."""
+    across = np.exp(-(((x[None] - centres[:, :1]) / radii[:, None]) ** 2))
+    down = np.exp(-(((y[None] - centres[:, 1:]) / radii[:, None]) ** 2))
+    return np.clip(3 * (down.T @ across) - 0.6, 0, 1)
+
+
+def blend(
+    picture: np.ndarray, mask: np.ndarray, paint: float | tuple[float, float, float] | np.ndarray
+) -> None:
+    """Cover a picture in place with a grey, a colour or another picture, as opaque as the mask says."""
+    if picture.ndim == 3:
+        mask = mask[..., None]
+        paint = np.asarray(paint, np.float32)
+        if paint.ndim == 2:
+            paint = paint[..., None]
+    picture += mask * (paint - picture)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """The place of one finding: a writable view of its cell, and coordinates around the finding's centre.
+
+    Attributes:
+        view: the part of the picture that the finding may change, (h, w) or (h, w, 3).
+        x, y: axes of the view in nominal pixels from the finding's centre, (w,) and (h,).
+        window: how far a mark may show, (h, w): 1 inside the cell, fading to 0 at its border.
+        rng: the finding's own random numbers; they depend on the scene's seed and the cell alone.
+    """
+
+    view: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    window: np.ndarray
+    rng: np.random.Generator
+
+    @property
+    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """x as a row and y as a column, ready to broadcast to (h, w)."""
+        return self.x[None, :], self.y[:, None]
+
+    def noise(self, spacing: float) -> np.ndarray:
+        """Smooth noise over the view, with a feature about every `spacing` nominal pixels."""
+        cells = tuple(max(2, round(float(np.ptp(values)) / spacing) + 1) for values in (self.y, self.x))
+        return smooth_noise(self.rng, self.window.shape, cells)
+
+    def paint(self, mask: np.ndarray, colour: float | tuple[float, float, float] | np.ndarray) -> None:
+        """Cover the view where both the mask and the window allow it."""
+        blend(self.view, mask * self.window, colour)
+
+    def patch(self, half_height: float, raggedness: float = 1.0) -> np.ndarray:
+        """Mask of an irregular patch, wider than tall, with a soft border."""
+        x, y = self.grid
+        return inside(ellipse(x, y, 1.35 * half_height, half_height) + raggedness * self.noise(4.0), 3.0)
+
+    def places(self, count: int) -> np.ndarray:
+        """Offsets (count, 2) of one, two or three well separated objects whose mean is the spot's centre."""
+        turn = self.rng.uniform(0, 2 * np.pi)
+        if count == 1:
+            return np.zeros((1, 2), np.float32)
+        if count == 2:
+            tilt = 0.5 * np.sin(turn)
+            return np.array([[-5.6, -5.6 * tilt], [5.6, 5.6 * tilt]], np.float32)
+        flip = 1 if turn < np.pi else -1
+        return np.array([[-7.2, 2.6 * flip], [7.2, 2.6 * flip], [0, -5.0 * flip]], np.float32)
