@@ -145,7 +145,9 @@ def parse_aspect_ratio(aspect_ratio: str) -> tuple[str, int | None]:
     return "anyres", int(match[1]) if match[1] else None
 
 
-def prepare(image: Image.Image, aspect_ratio: str, side: int, pinpoints: Sequence[tuple[int, int]]) -> np.ndarray:
+def prepare(
+    image: Image.Image, aspect_ratio: str, side: int, pinpoints: Sequence[tuple[int, int]]
+) -> np.ndarray:
     """Turn one image into the pixel values of its tiles.
 
     Args:

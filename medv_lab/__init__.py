@@ -1,0 +1,37 @@
+"""medv-lab: load, ask and look inside masked-diffusion vision-language models on medical images.
+
+Importing this package is cheap: nothing heavy is imported until one of the names below is used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Answer": "medv_lab.model.answering",
+    "GenerationSettings": "medv_lab.config",
+    "SampleTrace": "medv_lab.diffusion.trace",
+    "ask": "medv_lab.model.answering",
+    "ask_many": "medv_lab.model.answering",
+    "load": "medv_lab.model.checkpoints",
+}
+
+__all__ = [
+    "Answer",
+    "GenerationSettings",
+    "SampleTrace",
+    "__version__",
+    "ask",
+    "ask_many",
+    "load",
+]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'medv_lab' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

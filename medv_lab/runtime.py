@@ -1,0 +1,220 @@
+"""Where a run happens and how it is recorded: device, dtype, seeds, home folder, run manifest.
+
+Knows no model class and no file format but safetensors' bytes. torch is imported inside the functions that
+need it, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medv_lab
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Device and dtype of a run, and why they were chosen."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype without its module, e.g. "float32"."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def resolve_device(device: str = "auto", dtype: str = "auto") -> Placement:
+    """Choose device and dtype; nothing falls back silently.
+
+    Args:
+        device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda" or "cuda:N".
+        dtype: "auto" (bfloat16 on CUDA, float32 on CPU), "float32", "bfloat16" or "float16"; a torch dtype
+            is taken as it is.
+
+    Returns:
+        The placement; `.reason` says in one sentence what was chosen and why.
+
+    Raises:
+        ValueError: for a device or dtype outside these.
+        RuntimeError: if CUDA is asked for and this machine or this torch has none.
+    """
+    import torch
+
+    asked = str(device)
+    if asked == "auto":
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        why = (
+            "device auto: a CUDA device is there" if chosen.type == "cuda" else "device auto: no CUDA device"
+        )
+    else:
+        chosen, why = _named_device(asked), f"device {asked} as asked"
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}")
+    if dtype == "auto":
+        name = "bfloat16" if chosen.type == "cuda" else "float32"
+        why_dtype = f"dtype auto: {name} on {chosen.type}"
+    else:
+        name, why_dtype = dtype, f"dtype {dtype} as asked"
+    return Placement(chosen, getattr(torch, name), f"Running on {chosen} in {name} ({why}; {why_dtype}).")
+
+
+def _named_device(name: str) -> torch.device:
+    import torch
+
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ValueError(
+            f"device is {name!r}; allowed are 'auto', 'cpu', 'cuda' and 'cuda:N' with N = 0, 1, ..."
+        )
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise RuntimeError(
+                f"device {name!r} was asked for, but torch {torch.__version__} sees {count} CUDA device(s) here; "
+                "use device='cpu' or 'auto', or install a torch build with CUDA on a machine with a GPU"
+            )
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's (all devices) global generators.
+
+    Raises:
+        ValueError: if the seed is negative or does not fit 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; allowed are whole numbers from 0 to 2**32 - 1")
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def medv_home() -> Path:
+    """Folder for what runs leave behind: MEDV_HOME, or ~/.cache/medv-lab; not created here."""
+    named = os.environ.get("MEDV_HOME")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "medv-lab"
+
+
+def hash_model(folder: Path | str) -> str:
+    """SHA-256 over the bytes of a checkpoint's safetensors files, in the order of their names.
+
+    Raises:
+        FileNotFoundError: if the folder holds no safetensors file.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no .safetensors file to hash in {folder}; give a checkpoint folder")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def make_manifest(
+    settings: Mapping[str, Any],
+    *,
+    seed: int | None = None,
+    model: Any = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> dict[str, Any]:
+    """Record what made a result: JSON-able, without machine names or paths.
+
+    Args:
+        settings: what was asked for; values that JSON cannot hold are written as text.
+        seed: the seed in force, if any.
+        model: a loaded model (its `medv_source` is recorded), a mapping with name, sha256 and revision,
+            or None.
+        device: device of the run; by default the model's.
+        dtype: dtype of the run; by default the model's.
+
+    Returns:
+        {created, medv_lab, versions, commit, dirty, settings, seed, model, device, dtype}.
+    """
+    commit, dirty = _checkout_state()
+    device = device if device is not None else getattr(model, "device", None)
+    dtype = dtype if dtype is not None else getattr(model, "dtype", None)
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "medv_lab": medv_lab.__version__,
+        "versions": _versions(),
+        "commit": commit,
+        "dirty": dirty,
+        "settings": _plain(settings),
+        "seed": seed,
+        "model": _model_record(model),
+        "device": None if device is None else str(device),
+        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+    }
+
+
+def _model_record(model: Any) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    source = model if isinstance(model, Mapping) else getattr(model, "medv_source", None) or {}
+    return {key: source.get(key) for key in ("name", "sha256", "revision")}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _checkout_state() -> tuple[str, bool | None]:
+    """(commit, has uncommitted changes) of the checkout that holds this package, else ("unknown", None)."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown", None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it: mappings, lists and scalars stay, paths lose their folder, the rest is text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.name if isinstance(value, Path) else str(value)

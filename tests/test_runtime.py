@@ -1,0 +1,102 @@
+"""Tests of device, dtype, seeds and the run manifest."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import medv_lab
+from medv_lab import runtime
+
+
+def test_importing_the_package_is_quick_and_brings_no_torch():
+    start = time.perf_counter()
+    code = (
+        "import sys, medv_lab, medv_lab.runtime; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    assert time.perf_counter() - start < 2
+
+
+def test_unknown_public_name_says_what_there_is():
+    with pytest.raises(AttributeError, match="load"):
+        _ = medv_lab.no_such_name
+
+
+def test_auto_without_cuda_is_cpu_float32_and_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    placement = runtime.resolve_device()
+    assert (placement.device.type, placement.dtype) == ("cpu", torch.float32)
+    assert "cpu" in placement.reason and "float32" in placement.reason and "no CUDA" in placement.reason
+
+
+def test_auto_with_cuda_is_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    placement = runtime.resolve_device()
+    assert (placement.device.type, placement.dtype) == ("cuda", torch.bfloat16)
+
+
+def test_asking_for_absent_cuda_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="0 CUDA device"):
+        runtime.resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("tpu", "auto"), ("cuda:x", "auto"), ("cpu", "int8")])
+def test_unknown_device_or_dtype_names_the_allowed_ones(device, dtype):
+    with pytest.raises(ValueError, match="allowed are"):
+        runtime.resolve_device(device, dtype)
+
+
+def test_torch_dtype_is_taken_as_it_is():
+    assert runtime.resolve_device("cpu", torch.bfloat16).dtype_name == "bfloat16"
+
+
+def test_seeding_makes_all_generators_repeat():
+    def draw():
+        runtime.seed_everything(7)
+        return torch.rand(2).tolist(), np.random.rand(2).tolist()
+
+    assert draw() == draw()
+    with pytest.raises(ValueError, match="2\\*\\*32"):
+        runtime.seed_everything(-1)
+
+
+def test_home_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDV_HOME", str(tmp_path))
+    assert runtime.medv_home() == tmp_path
+    monkeypatch.delenv("MEDV_HOME")
+    assert runtime.medv_home().name == "medv-lab"
+
+
+def test_manifest_is_json_and_names_no_folder(tmp_path):
+    source = {"name": "tiny", "sha256": "ab", "revision": None, "folder": "elsewhere"}
+    made = runtime.make_manifest(
+        {"image": tmp_path / "x.png", "steps": 4, "stop": ("a",)}, seed=3, model=source
+    )
+    assert json.loads(json.dumps(made)) == made
+    assert made["settings"] == {"image": "x.png", "steps": 4, "stop": ["a"]}
+    assert made["model"] == {"name": "tiny", "sha256": "ab", "revision": None}
+    assert made["seed"] == 3 and made["versions"]["torch"].startswith("2.")
+    assert str(Path.home()) not in json.dumps(made) and str(tmp_path) not in json.dumps(made)
+
+
+def test_commit_is_unknown_outside_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "medv_lab" / "runtime.py"))
+    made = runtime.make_manifest({})
+    assert (made["commit"], made["dirty"]) == ("unknown", None)
+
+
+def test_model_hash_covers_all_shards_in_name_order(tmp_path):
+    (tmp_path / "b.safetensors").write_bytes(b"two")
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    assert runtime.hash_model(tmp_path) == hashlib.sha256(b"onetwo").hexdigest()
+    with pytest.raises(FileNotFoundError, match="no .safetensors"):
+        runtime.hash_model(tmp_path / "none")
