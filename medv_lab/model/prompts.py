@@ -1,0 +1,283 @@
+"""Chat texts and token sequences, as the published system builds them.
+
+Two kinds of sequence are made here, both as plain Python lists of ids with `IMAGE_PLACEHOLDER` for an image:
+prompts for inference (`render_prompt`, `encode_prompt`) and labelled dialogues for training
+(`encode_dialogue`, `collate`). Any tokenizer with `encode(text, add_special_tokens=False)` and
+`convert_tokens_to_ids(name)` works; special tokens are looked up by name. No torch, no pixels.
+
+Source: the published texts and sequences recorded in `text.json` of the golden data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+IMAGE_TOKEN = "<image>"
+IMAGE_PLACEHOLDER = -200
+IGNORED_LABEL = -100
+
+_VISION_SYSTEM = (
+    "You are a helpful {kind}language and vision assistant. You are able to understand the visual content that "
+    "the user provides, and assist the user with a variety of tasks using natural language."
+)
+SYSTEM_PROMPTS = {
+    "llava_llada": _VISION_SYSTEM.format(kind=""),
+    "llava_llada_med": _VISION_SYSTEM.format(kind="medical "),
+}
+PLAIN_MODE = "llada_plain"
+CHAT_MODES = (*SYSTEM_PROMPTS, PLAIN_MODE)
+
+_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+Turns = Sequence[tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the special tokens that the code needs, in one tokenizer."""
+
+    start: int
+    end_of_text: int
+    mask: int
+    start_header: int
+    end_header: int
+    end_of_turn: int
+
+    @property
+    def labelled(self) -> frozenset[int]:
+        """Tokens that are learned in system and user turns too."""
+        return frozenset((self.start, self.start_header, self.end_header, self.end_of_turn))
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that the sampler never predicts at a masked place."""
+        return (self.end_of_text, self.start, self.start_header, self.end_header)
+
+
+SPECIAL_TOKENS = {
+    "start": "<|startoftext|>",
+    "end_of_text": "<|endoftext|>",
+    "mask": "<|mdm_mask|>",
+    "start_header": "<|start_header_id|>",
+    "end_header": "<|end_header_id|>",
+    "end_of_turn": "<|eot_id|>",
+}
+
+
+class Encoded(NamedTuple):
+    """One training sequence: three lists of equal length."""
+
+    input_ids: list[int]
+    labels: list[int]
+    conversation_ids: list[int]
+
+
+def special_ids(tokenizer: Any) -> SpecialIds:
+    """Look the special tokens up by name.
+
+    Raises:
+        ValueError: if the tokenizer lacks some of them.
+    """
+    found = {field: tokenizer.convert_tokens_to_ids(name) for field, name in SPECIAL_TOKENS.items()}
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    missing = [
+        SPECIAL_TOKENS[field] for field, number in found.items() if number is None or number == unknown
+    ]
+    if missing:
+        raise ValueError(
+            f"the tokenizer has no token {', '.join(missing)}; medv-lab needs a LLaDA tokenizer, which has "
+            f"{', '.join(SPECIAL_TOKENS.values())}"
+        )
+    return SpecialIds(**found)
+
+
+def system_prompt_of(chat_mode: str, system_prompt: str | None = None) -> str:
+    """The system text in force: `system_prompt` if given ("" for no system turn), else that of the mode.
+
+    Raises:
+        ValueError: for an unknown mode, or for the plain mode, which has no turns.
+    """
+    if chat_mode not in SYSTEM_PROMPTS:
+        raise ValueError(
+            f"chat_mode is {chat_mode!r}; for a chat, allowed are {', '.join(SYSTEM_PROMPTS)} "
+            f"({PLAIN_MODE} is for captions in alignment training)"
+        )
+    return SYSTEM_PROMPTS[chat_mode] if system_prompt is None else system_prompt
+
+
+def render_prompt(turns: Turns, chat_mode: str = "llava_llada", system_prompt: str | None = None) -> str:
+    """Write a conversation as the text that the model is asked to continue.
+
+    Texts are trimmed, turns whose text is None are left out, and an assistant header always ends the prompt.
+
+    Args:
+        turns: (role, text) in order; roles user (or human) and assistant (or gpt).
+        chat_mode: "llava_llada" or "llava_llada_med".
+        system_prompt: replaces the system text of the mode; "" for no system turn.
+
+    Raises:
+        ValueError: for an unknown mode or role.
+    """
+    system = system_prompt_of(chat_mode, system_prompt)
+    spoken = [("system", system)] if system else []
+    spoken += [(_role(role), text) for role, text in turns if text is not None]
+    body = "".join(_turn(role, text.strip()) for role, text in spoken)
+    return SPECIAL_TOKENS["start"] + body + _header("assistant")
+
+
+def encode_prompt(prompt: str, tokenizer: Any, *, drop_after_image: bool = True) -> list[int]:
+    """Turn a rendered prompt into ids with placeholders for images.
+
+    Args:
+        prompt: text from `render_prompt`, with `<image>` where an image goes.
+        tokenizer: see the module's docstring.
+        drop_after_image: drop the first token after every image, as the published inference code does
+            when the prompt begins with the start token (it is the newline behind the image).
+    """
+    first, *rest = (tokenizer.encode(piece, add_special_tokens=False) for piece in prompt.split(IMAGE_TOKEN))
+    drops = drop_after_image and first[:1] == [special_ids(tokenizer).start]
+    ids = list(first)
+    for piece in rest:
+        ids += [IMAGE_PLACEHOLDER, *piece[1 if drops else 0 :]]
+    return ids
+
+
+def move_image_first(text: str) -> str:
+    """Put a single image in front of its message, on a line of its own; other texts stay as they are."""
+    if text.count(IMAGE_TOKEN) != 1 or text.startswith(IMAGE_TOKEN):
+        return text
+    return f"{IMAGE_TOKEN}\n{text.replace(IMAGE_TOKEN, '').strip()}"
+
+
+def encode_dialogue(
+    turns: Turns,
+    tokenizer: Any,
+    *,
+    has_image: bool,
+    chat_mode: str = "llava_llada",
+    system_prompt: str | None = None,
+) -> Encoded:
+    """Tokenise a training dialogue with labels.
+
+    Labelled are all tokens of assistant turns, header and end of turn included, and the start, header and
+    end-of-turn tokens of the other turns. Texts are not trimmed. A leading assistant turn is skipped.
+
+    Args:
+        turns: (role, text) in order; roles user (or human) and assistant (or gpt). With an image, `<image>`
+            stands where it goes; a single one is moved to the front of its message.
+        tokenizer: see the module's docstring.
+        has_image: whether `<image>` marks an image; without one it is ordinary text.
+        chat_mode: "llava_llada", "llava_llada_med", or "llada_plain": the image, then the assistant's text
+            and a newline, all labelled but the image; the user's text is dropped.
+        system_prompt: replaces the system text of a chat mode; "" for no system turn.
+
+    Returns:
+        ids (with `IMAGE_PLACEHOLDER`), labels (`IGNORED_LABEL` where not learned) and the number of the
+        user/assistant exchange each token belongs to (the system turn counts to exchange 0).
+
+    Raises:
+        ValueError: for an unknown mode or role, no turns, or an image without a place.
+    """
+    spoken = [(_role(role), move_image_first(text) if has_image else text) for role, text in turns]
+    if chat_mode == PLAIN_MODE:
+        return _encode_caption(spoken, tokenizer, has_image)
+    if spoken and spoken[0][0] == "assistant":
+        spoken = spoken[1:]
+    if not spoken:
+        raise ValueError("a dialogue needs at least one user turn; none was given")
+    if has_image and not any(IMAGE_TOKEN in text for _, text in spoken):
+        raise ValueError(
+            f"the dialogue has an image, but no turn says where: put {IMAGE_TOKEN} into the first user turn"
+        )
+    system = system_prompt_of(chat_mode, system_prompt)
+    special = special_ids(tokenizer)
+
+    ids, labels, exchanges = [special.start], [special.start], [0]
+    exchange = -1
+    for role, text in [("system", system)] * bool(system) + spoken:
+        exchange += role == "user"
+        piece = _encode_with_images(_turn(role, text), tokenizer, has_image)
+        ids += piece
+        labels += [_label(token, role, special) for token in piece]
+        exchanges += [max(exchange, 0)] * len(piece)
+    return Encoded(ids, labels, exchanges)
+
+
+def collate(
+    samples: Iterable[Sequence[Sequence[int]]], pad_id: int, max_length: int | None = None
+) -> dict[str, list[list[int]]]:
+    """Cut to `max_length` and pad on the right to the longest.
+
+    The pad token is id and label alike, so that it is learned, as published; padding belongs to the
+    last exchange of its row. No attention mask is made: padding is ordinary input.
+
+    Args:
+        samples: `Encoded` (or other id, label, conversation-id triples).
+        pad_id: the end-of-text token.
+        max_length: longest row; None for no limit.
+
+    Returns:
+        {input_ids, labels, conversation_ids}, each a list of rows of equal length.
+    """
+    rows = [tuple(list(part)[:max_length] for part in sample) for sample in samples]
+    longest = max((len(ids) for ids, _, _ in rows), default=0)
+    batch: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "conversation_ids": []}
+    for ids, labels, exchanges in rows:
+        missing = longest - len(ids)
+        batch["input_ids"].append(ids + [pad_id] * missing)
+        batch["labels"].append(labels + [pad_id] * missing)
+        batch["conversation_ids"].append(exchanges + exchanges[-1:] * missing)
+    return batch
+
+
+def turns_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(role, text) turns of a training record {conversations: [{from, value}]}.
+
+    Raises:
+        ValueError: if the record has no such list.
+    """
+    messages = record.get("conversations")
+    if not messages or not all({"from", "value"} <= set(message) for message in messages):
+        raise ValueError(
+            f"a record needs conversations: [{{from, value}}, ...]; this one has {sorted(record)}"
+        )
+    return [(message["from"], message["value"]) for message in messages]
+
+
+def _role(name: str) -> str:
+    if name not in _ROLES:
+        raise ValueError(f"role is {name!r}; allowed are {', '.join(_ROLES)}")
+    return _ROLES[name]
+
+
+def _header(role: str) -> str:
+    return f"{SPECIAL_TOKENS['start_header']}{role}{SPECIAL_TOKENS['end_header']}\n\n"
+
+
+def _turn(role: str, text: str) -> str:
+    return f"{_header(role)}{text}{SPECIAL_TOKENS['end_of_turn']}"
+
+
+def _label(token: int, role: str, special: SpecialIds) -> int:
+    if token == IMAGE_PLACEHOLDER:
+        return IGNORED_LABEL
+    return token if role == "assistant" or token in special.labelled else IGNORED_LABEL
+
+
+def _encode_with_images(text: str, tokenizer: Any, has_image: bool) -> list[int]:
+    if not has_image:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    first, *rest = (tokenizer.encode(piece, add_special_tokens=False) for piece in text.split(IMAGE_TOKEN))
+    ids = list(first)
+    for piece in rest:
+        ids += [IMAGE_PLACEHOLDER, *piece]
+    return ids
+
+
+def _encode_caption(turns: Sequence[tuple[str, str]], tokenizer: Any, has_image: bool) -> Encoded:
+    if [role for role, _ in turns] != ["user", "assistant"] or not has_image:
+        raise ValueError(f"{PLAIN_MODE} needs an image and exactly one user and one assistant turn")
+    caption = tokenizer.encode(turns[1][1] + "\n", add_special_tokens=False)
+    return Encoded([IMAGE_PLACEHOLDER, *caption], [IGNORED_LABEL, *caption], [0] * (1 + len(caption)))
