@@ -1,0 +1,162 @@
+"""Sizes, special tokens and image handling of a LLaDA-MedV model.
+
+`MedVConfig` reads the `config.json` of published `llava_llada` folders and writes the same field names, so
+that folders are interchangeable in both directions. Sizes default to the published 8B model.
+"""
+
+import re
+from collections.abc import Sequence
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from medv_lab.model.tiles import grid_pinpoints, parse_aspect_ratio
+
+MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
+PROJECTOR_TYPES = ("mlp2x_gelu",)
+SIGLIP2_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+_PINPOINT_RANGE = re.compile(r"\((\d+)x(\d+)\),\s*(?:\.\.\.,\s*)?\((\d+)x(\d+)\)")
+
+
+@strict
+class MedVConfig(LlamaConfig):
+    """Configuration of `MedVForMaskedDiffusion`: a bidirectional Llama tower, a SigLIP tower, a projector.
+
+    Args:
+        vision_config: the full SigLIP tower as published; the last of its layers is dropped by the model.
+        mm_hidden_size: width of the vision features; `None` takes it from `vision_config`.
+        mm_projector_type: only "mlp2x_gelu" (linear, exact GELU, linear).
+        mm_patch_merge_type: "flat", "spatial" or "spatial_unpad" (crop the padding, newline after each row).
+        image_aspect_ratio: "square", "pad", "anyres" or "anyres_max_N".
+        image_grid_pinpoints: candidate canvases [(width, height), ...] in pixels, or the published text
+            "(1x1),...,(6x6)" in tiles; `None` is all pairs of 1..6 tiles.
+        tokenizer_model_max_length: sequences are cut here after the images are in.
+        mask_token_id: the token that noise puts in place of a token.
+        start_header_token_id, end_header_token_id, eot_token_id: header and end-of-turn tokens.
+        image_token_index: placeholder of an image in the ids; not a row of the embedding.
+        ignore_index: label of positions that are neither noised nor learned.
+
+    Raises:
+        ValueError: for sizes or settings that no model can have; the text says which are allowed.
+    """
+
+    model_type = "llava_llada"
+    sub_configs_defaults = {"vision_config": SubConfigSpec(config_class=SiglipVisionConfig, init_kwargs=SIGLIP2_SO400M)}
+    default_theta = 500000.0
+
+    vocab_size: int = 126464
+    intermediate_size: int = 12288
+    max_position_embeddings: int = 16384
+    rms_norm_eps: float = 1e-5
+    use_cache: bool = False
+    is_causal: bool = False
+    bos_token_id: int | None = 126080
+    eos_token_id: int | list[int] | None = 126081
+    mask_token_id: int = 126336
+    start_header_token_id: int = 126346
+    end_header_token_id: int = 126347
+    eot_token_id: int = 126348
+    image_token_index: int = -200
+    ignore_index: int = -100
+    vision_config: dict | PreTrainedConfig | None = None
+    mm_vision_tower: str | None = "google/siglip2-so400m-patch14-384"
+    mm_hidden_size: int | None = None
+    mm_projector_type: str = "mlp2x_gelu"
+    mm_patch_merge_type: str = "spatial_unpad"
+    image_aspect_ratio: str = "anyres_max_4"
+    image_grid_pinpoints: str | list | tuple | None = None
+    tokenizer_model_max_length: int | None = 8192
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.vision_config, dict):
+            self.vision_config = {"vision_use_head": False, **self.vision_config}
+        self._check_sizes()
+        super().__post_init__(**kwargs)
+        if self.mm_hidden_size is None:
+            self.mm_hidden_size = self.vision_config.hidden_size
+        self.image_grid_pinpoints = _read_pinpoints(self.image_grid_pinpoints, self.vision_config.image_size)
+        self._check_vision()
+        self._check_settings()
+
+    @property
+    def patches_per_side(self) -> int:
+        """Vision patches along one side of a tile; pixels that fill no patch are dropped."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    def _check_sizes(self) -> None:
+        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} with num_attention_heads {self.num_attention_heads}: the heads must "
+                "divide the hidden size into even parts (rotary positions turn pairs)"
+            )
+        groups = self.num_key_value_heads
+        if groups is not None and (groups < 1 or self.num_attention_heads % groups):
+            raise ValueError(
+                f"num_key_value_heads is {groups}; it must divide num_attention_heads = {self.num_attention_heads}"
+            )
+
+    def _check_vision(self) -> None:
+        vision = self.vision_config
+        if vision.num_hidden_layers < 2:
+            raise ValueError(
+                f"vision_config.num_hidden_layers is {vision.num_hidden_layers}; the last layer is dropped, so give at least 2"
+            )
+        if vision.hidden_size % vision.num_attention_heads:
+            raise ValueError(
+                f"vision_config: hidden_size {vision.hidden_size} is not a multiple of "
+                f"num_attention_heads {vision.num_attention_heads}"
+            )
+        if self.patches_per_side < 1:
+            raise ValueError(
+                f"vision_config: image_size {vision.image_size} is smaller than patch_size {vision.patch_size}"
+            )
+        if self.mm_hidden_size != vision.hidden_size:
+            raise ValueError(
+                f"mm_hidden_size is {self.mm_hidden_size}, but vision_config.hidden_size is {vision.hidden_size}: "
+                "the projector reads the vision features, so make them equal or leave mm_hidden_size out"
+            )
+
+    def _check_settings(self) -> None:
+        parse_aspect_ratio(self.image_aspect_ratio)
+        if self.mm_patch_merge_type not in MERGE_TYPES:
+            raise ValueError(f"mm_patch_merge_type is {self.mm_patch_merge_type!r}; allowed are {MERGE_TYPES}")
+        if self.mm_projector_type not in PROJECTOR_TYPES:
+            raise ValueError(f"mm_projector_type is {self.mm_projector_type!r}; allowed are {PROJECTOR_TYPES}")
+        if not 0 <= self.mask_token_id < self.vocab_size:
+            raise ValueError(
+                f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids 0..{self.vocab_size - 1}; "
+                "give the id of the mask token of this vocabulary"
+            )
+
+
+def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[int]]:
+    if pinpoints is None:
+        return [list(canvas) for canvas in grid_pinpoints(side)]
+    if isinstance(pinpoints, str):
+        match = _PINPOINT_RANGE.fullmatch(pinpoints.strip())
+        if match is None:
+            raise ValueError(
+                f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, height], ...]"
+            )
+        first_i, first_j, last_i, last_j = map(int, match.groups())
+        columns, rows = range(first_i, last_i + 1), range(first_j, last_j + 1)
+        return [[i * side, j * side] for i in columns for j in rows]
+    canvases = [list(canvas) for canvas in pinpoints]
+    if not canvases or any(len(c) != 2 or c[0] < side or c[1] < side or c[0] % side or c[1] % side for c in canvases):
+        raise ValueError(
+            f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the tile side {side}"
+        )
+    return canvases

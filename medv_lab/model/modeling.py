@@ -1,0 +1,295 @@
+"""LLaDA-MedV: a bidirectional Llama tower that denoises masked text, with a SigLIP tower that sees images.
+
+Composed from transformers' own parts. Modules are named so that the state dict has the published `llava_llada`
+keys. B rows, S ids, T positions with the images in, H hidden size, V vocabulary, P patches of a tile.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import LlamaModel, SiglipVisionModel, initialization
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
+from transformers.utils import ModelOutput
+
+from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
+from medv_lab.model.anyres import merge_tiles
+from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.splice import Spliced, apply_plan, conversation_mask, plan_splice
+
+Images = torch.Tensor | Sequence[torch.Tensor]
+
+
+@dataclass
+class MaskedDiffusionOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: scalar, with labels only.
+        logits: (B, T, V), without labels only.
+        masked_ce: cross entropy of the masked positions row by row (M,), with labels only.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    masked_ce: torch.FloatTensor | None = None
+
+
+class VisionTower(nn.Module):
+    """A SigLIP tower without its last layer; its features do not pass the post-layernorm, as in the reference."""
+
+    def __init__(self, config: MedVConfig):
+        super().__init__()
+        self.vision_tower = nn.Module()
+        self.vision_tower.vision_model = SiglipVisionModel(config.vision_config)
+        del self.vision_tower.vision_model.encoder.layers[-1]
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixels (N, 3, side, side) to the features of the last kept layer (N, P, vision hidden)."""
+        vision = self.vision_tower.vision_model
+        return vision.encoder(inputs_embeds=vision.embeddings(pixel_values)).last_hidden_state
+
+
+class MedVPreTrainedModel(LlamaPreTrainedModel):
+    """Loading, saving and initialisation shared by the models of this file."""
+
+    config: MedVConfig
+    config_class = MedVConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    _no_split_modules = ["LlamaDecoderLayer", "SiglipEncoderLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MedVModel):
+            initialization.normal_(module.image_newline, std=self.config.hidden_size**-0.5)
+
+
+class MedVModel(MedVPreTrainedModel, LlamaModel):
+    """The two towers and the projector; the forward pass is Llama's, with every position seeing every other."""
+
+    def __init__(self, config: MedVConfig):
+        super().__init__(config)
+        self.embed_tokens.padding_idx = None  # padded ids are learned like others; no row of the table is frozen
+        for layer in self.layers:
+            layer.self_attn.is_causal = False
+        self.vision_tower = VisionTower(config)
+        self.mm_projector = nn.Sequential(
+            nn.Linear(config.mm_hidden_size, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self.image_newline = nn.Parameter(torch.empty(config.hidden_size))
+        self.post_init()
+
+
+class MedVForMaskedDiffusion(MedVPreTrainedModel):
+    """LLaDA-MedV with its output layer: the denoiser, the image path and the training loss."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: MedVConfig):
+        super().__init__(config)
+        self.model = MedVModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings (..., H) of token ids (...); image placeholders are not ids."""
+        return self.model.embed_tokens(ids)
+
+    def body(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run the language tower, every position attending to every other.
+
+        Args:
+            inputs_embeds: (B, T, H).
+            attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries of a dialogue.
+            position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
+
+        Returns:
+            (B, T, H), after the final norm.
+
+        Raises:
+            ValueError: for a (B, 1, T, T) mask under flash attention, which cannot use one.
+        """
+        if attention_mask is not None and attention_mask.ndim == 4:
+            attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
+        return self.model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+
+    def _prepare_mask(self, visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        backend = self.config._attn_implementation
+        if backend == "sdpa":
+            return visible.bool()
+        if backend == "eager":
+            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible.bool(), torch.finfo(dtype).min)
+        raise ValueError(
+            f"attn_implementation is {backend!r}, which takes no mask of single queries and keys (conversation_ids); "
+            "use 'sdpa' or 'eager'"
+        )
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., H)."""
+        return self.lm_head(hidden)
+
+    def vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the vision tower hands on, before the projector: pixels (N, 3, side, side) to (N, P, vision hidden).
+
+        Raises:
+            ValueError: if the pixels are not tiles of the configured side.
+        """
+        side = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+            raise ValueError(f"pixel_values have the shape {tuple(pixel_values.shape)}; give (N, 3, {side}, {side})")
+        return self.model.vision_tower(pixel_values)
+
+    def splice(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: Images | None = None,
+        *,
+        vision_features: Images | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        conversation_ids: torch.Tensor | None = None,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> Spliced:
+        """Put images in the place of their placeholders.
+
+        With an attention mask, padded ids are removed first and rows are padded anew. Without one, every id counts and
+        the zero vectors that fill up shorter rows are ordinary input, as in the reference.
+
+        Args:
+            input_ids: (B, S) with `config.image_token_index` for an image.
+            pixel_values: one (tiles, 3, side, side) or (3, side, side) an image, in the order of the placeholders row by
+                row; or one tensor (N, 3, side, side) for N images of one tile.
+            vision_features: the same after `vision_features()`, (tiles, P, vision hidden) or (P, vision hidden) each.
+            image_sizes: (width, height) of each original image; needed for several tiles.
+            attention_mask: (B, S), 0 where an id is padding.
+            labels: (B, S).
+            conversation_ids: turn of each id (B, S).
+            padding_side: "left" lines up the ends of the rows, for generation.
+
+        Raises:
+            ValueError: if placeholders, images and sizes do not match, or both kinds of image input are given.
+        """
+        config = self.config
+        images = self._image_vectors(pixel_values, vision_features, image_sizes)
+        plan = plan_splice(
+            input_ids.cpu().numpy(),
+            [len(image) for image in images],
+            config.image_token_index,
+            keep=None if attention_mask is None else attention_mask.bool().cpu().numpy(),
+            max_length=config.tokenizer_model_max_length,
+            padding_side=padding_side,
+        )
+        return apply_plan(
+            plan,
+            self.embed_tokens(input_ids.masked_fill(input_ids == config.image_token_index, 0)),
+            images,
+            attention_mask=attention_mask,
+            labels=labels,
+            conversation_ids=conversation_ids,
+            ignore_index=config.ignore_index,
+        )
+
+    def _image_vectors(
+        self,
+        pixel_values: Images | None,
+        vision_features: Images | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> list[torch.Tensor]:
+        if pixel_values is not None and vision_features is not None:
+            raise ValueError("both pixel_values and vision_features were given; give one of them")
+        if pixel_values is None and vision_features is None:
+            return []
+        is_pixels = pixel_values is not None
+        tile_dims = 3 if is_pixels else 2
+        tiles = [x if x.ndim > tile_dims else x[None] for x in (pixel_values if is_pixels else vision_features)]
+        if not tiles:
+            return []
+        if image_sizes is not None and len(image_sizes) != len(tiles):
+            raise ValueError(f"{len(image_sizes)} image_sizes for {len(tiles)} images; give one (width, height) for each")
+        counts = [len(image) for image in tiles]
+        every = torch.cat(tiles).to(self.device)
+        features = self.vision_features(every) if is_pixels else every
+        projected = self.model.mm_projector(features.to(self.model.mm_projector[0].weight.dtype))
+        config = self.config
+        return [
+            merge_tiles(
+                image,
+                self.model.image_newline,
+                merge_type=config.mm_patch_merge_type,
+                aspect_ratio=config.image_aspect_ratio,
+                side=config.vision_config.image_size,
+                image_size=None if image_sizes is None else tuple(int(x) for x in image_sizes[number]),
+                pinpoints=config.image_grid_pinpoints,
+            )
+            for number, image in enumerate(projected.split(counts))
+        ]
+
+    def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""
+        mask = self.model.embed_tokens.weight[self.config.mask_token_id].to(inputs_embeds.dtype)
+        return torch.where(masked[..., None], mask, inputs_embeds)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: Images | None = None,
+        vision_features: Images | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        conversation_ids: torch.Tensor | None = None,
+        noise: ForwardNoise | None = None,
+    ) -> MaskedDiffusionOutput:
+        """With labels: noise the labelled positions and score their restoration. Without: logits of the ids as given.
+
+        Args:
+            input_ids, pixel_values, vision_features, image_sizes, attention_mask: as in `splice`.
+            labels: (B, S), -100 where a token is neither noised nor learned.
+            conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns only.
+            noise: the draw to use, over (B, T) with the images in; drawn from torch's global generator by default, in
+                the reference's order.
+
+        Raises:
+            ValueError: as `splice`, and if the noise has another shape than the spliced labels.
+        """
+        spliced = self.splice(
+            input_ids,
+            pixel_values,
+            vision_features=vision_features,
+            image_sizes=image_sizes,
+            attention_mask=attention_mask,
+            labels=labels,
+            conversation_ids=conversation_ids,
+        )
+        visible = spliced.attention_mask
+        if spliced.conversation_ids is not None:
+            visible = conversation_mask(spliced.conversation_ids, visible)
+        if labels is None:
+            return MaskedDiffusionOutput(logits=self.head(self.body(spliced.inputs_embeds, visible)))
+
+        ignored = self.config.ignore_index
+        if noise is None:
+            noise = draw_noise(spliced.labels, ignore_index=ignored)
+        if noise.masked.shape != spliced.labels.shape:
+            raise ValueError(
+                f"noise.masked has the shape {tuple(noise.masked.shape)}, the labels with the images in have "
+                f"{tuple(spliced.labels.shape)}; draw the noise over the spliced labels (model.splice)"
+            )
+        hidden = self.body(self.add_noise(spliced.inputs_embeds, noise.masked), visible)
+        masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), spliced.labels[noise.masked])
+        loss = masked_diffusion_loss(masked_ce, noise, spliced.labels, ignored)
+        return MaskedDiffusionOutput(loss=loss, masked_ce=masked_ce)
