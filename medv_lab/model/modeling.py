@@ -82,7 +82,9 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
             nn.GELU(),
             nn.Linear(config.hidden_size, config.hidden_size),
         )
-        self.image_newline = nn.Parameter(torch.empty(config.hidden_size))
+        # filled here for a fresh model (transformers takes this module for initialised since LlamaModel's own
+        # post_init) and by _init_weights for a checkpoint that has no newline
+        self.image_newline = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
         self.post_init()
 
 
