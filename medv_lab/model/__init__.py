@@ -1,13 +1,16 @@
-"""The model: configuration, towers, image and prompt processing, checkpoints.
+"""The model: configuration, network, processor, prompts, checkpoints.
 
-Importing this room registers `llava_llada` with transformers' AutoConfig and AutoModel classes.
+Importing this package registers the three classes with transformers' Auto classes under `llava_llada`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+
+__all__ = ["MedVConfig", "MedVForMaskedDiffusion", "MedVProcessor"]
 
 AutoConfig.register(MedVConfig.model_type, MedVConfig)
 AutoModel.register(MedVConfig, MedVForMaskedDiffusion)
-AutoModelForImageTextToText.register(MedVConfig, MedVForMaskedDiffusion)
+AutoProcessor.register(MedVConfig, MedVProcessor)

@@ -1,0 +1,266 @@
+"""Questions and pictures to model inputs, and ids back to text.
+
+`MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is saved
+beside the model (`processor_config.json`), and a published `llava_llada` folder without that file gives its
+settings through `config.json`. B prompts, S ids, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from medv_lab.data.images import open_image
+from medv_lab.model.anyres import merge_tiles
+from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.prompts import (
+    IMAGE_TOKEN,
+    encode_prompt,
+    render_prompt,
+    special_ids,
+    system_prompt_of,
+)
+from medv_lab.model.tiles import grid_pinpoints, parse_aspect_ratio, prepare
+
+Turns = Sequence[tuple[str, str]]
+
+
+class MedVProcessor(ProcessorMixin):
+    """Makes the inputs of `MedVForMaskedDiffusion` from pictures and questions.
+
+    Args:
+        tokenizer: a LLaDA tokenizer (special tokens are looked up by name).
+        image_size: side of a tile in pixels.
+        patch_size: side of a vision patch in pixels.
+        image_aspect_ratio: "square", "pad", "anyres" or "anyres_max_N"; several images in one prompt are
+            padded to squares whatever this says, as published.
+        mm_patch_merge_type: how the model merges tiles; decides how many positions an image takes.
+        image_grid_pinpoints: candidate canvases [[width, height], ...]; None for 1..6 x 1..6 tiles.
+        max_length: longest sequence of prompt, images and answer; None for no limit.
+        chat_mode: "llava_llada" or "llava_llada_med".
+        system_prompt: replaces the system text of the mode; "" for no system turn.
+        drop_after_image: drop the token after an image (its newline), as the published inference code does.
+
+    Raises:
+        ValueError: for settings outside these, or a tokenizer without LLaDA's special tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer=None,
+        image_size: int = 384,
+        patch_size: int = 14,
+        image_aspect_ratio: str = "anyres_max_4",
+        mm_patch_merge_type: str = "spatial_unpad",
+        image_grid_pinpoints: list[list[int]] | None = None,
+        max_length: int | None = 8192,
+        chat_mode: str = "llava_llada",
+        system_prompt: str | None = None,
+        drop_after_image: bool = True,
+        **kwargs,
+    ):
+        super().__init__(tokenizer, **kwargs)
+        parse_aspect_ratio(image_aspect_ratio)
+        system_prompt_of(chat_mode, system_prompt)
+        self.special = special_ids(tokenizer)
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.image_aspect_ratio = image_aspect_ratio
+        self.mm_patch_merge_type = mm_patch_merge_type
+        self.image_grid_pinpoints = image_grid_pinpoints or [
+            list(size) for size in grid_pinpoints(image_size)
+        ]
+        self.max_length = max_length
+        self.chat_mode = chat_mode
+        self.system_prompt = system_prompt
+        self.drop_after_image = drop_after_image
+
+    @classmethod
+    def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
+        """A processor that fits a model's configuration; `settings` override what it says."""
+        return cls(tokenizer, **{**_settings_of(config), **settings})
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Settings of a saved processor; a folder without `processor_config.json` gives those of its model."""
+        settings, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "image_size" not in settings:
+            settings = {
+                **_settings_of(MedVConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)),
+                **settings,
+            }
+        return settings, rest
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of what a call returns."""
+        return ["input_ids", "attention_mask", "pixel_values", "image_sizes"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Turns | Sequence[str | Turns] | None = None,
+        gen_length: int = 0,
+    ) -> BatchFeature:
+        """Prepare one question, or a batch of them.
+
+        Args:
+            images: for one question None, a picture (anything `open_image` takes) or a list of pictures; for a
+                batch None, or a list with one such entry per question.
+            text: one question, one conversation [(role, text), ...] that ends with a user turn, or a list of
+                either. Where no `<image>` marks the place, images stand before the first user turn.
+            gen_length: positions to keep free for the answer.
+
+        Returns:
+            input_ids (B, S) int64 padded on the left, attention_mask (B, S); with images also pixel_values, a
+            list of (tiles, 3, side, side) float32 per image row by row, and image_sizes [(width, height)].
+
+        Raises:
+            ValueError: for an empty or over-long question, or images that do not match their places.
+        TypeError: for a turn that is not text.
+            ImageError: for a picture that cannot be opened.
+        """
+        prompts, pictures = _as_batch(text, images)
+        rows: list[list[int]] = []
+        tiles: list[torch.Tensor] = []
+        sizes: list[tuple[int, int]] = []
+        for turns, own in zip(prompts, pictures, strict=True):
+            opened = [open_image(picture) for picture in own]
+            ids = self._encode(turns, len(opened))
+            mode = "pad" if len(opened) > 1 else self.image_aspect_ratio
+            cut = [self._prepare(image, mode) for image in opened]
+            positions = [
+                self.count_positions(image.size, len(pixels))
+                for image, pixels in zip(opened, cut, strict=True)
+            ]
+            self._check_length(len(ids) - len(opened), sum(positions), gen_length)
+            rows.append(ids)
+            tiles += cut
+            sizes += [image.size for image in opened]
+        data = _pad_left(rows, self.special.end_of_text)
+        if tiles:
+            data |= {"pixel_values": tiles, "image_sizes": sizes}
+        return BatchFeature(data)
+
+    def count_positions(self, size: tuple[int, int], tiles: int) -> int:
+        """How many positions an image of (width, height), cut into so many tiles, takes in the sequence."""
+        patches = (self.image_size // self.patch_size) ** 2
+        merged = merge_tiles(
+            torch.empty(tiles, patches, 1, device="meta"),
+            torch.empty(1, device="meta"),
+            merge_type=self.mm_patch_merge_type,
+            aspect_ratio=self.image_aspect_ratio,
+            side=self.image_size,
+            image_size=size,
+            pinpoints=self.image_grid_pinpoints,
+        )
+        return len(merged)
+
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """Generated ids as text: up to the first end of turn, without special tokens, trimmed."""
+        ids = [int(token) for token in ids]
+        if self.special.end_of_turn in ids:
+            ids = ids[: ids.index(self.special.end_of_turn)]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def pieces(self, ids: Sequence[int]) -> dict[int, str]:
+        """The text of every distinct token among `ids`, special tokens by name."""
+        return {token: self.tokenizer.decode([token]) for token in sorted({int(token) for token in ids})}
+
+    def _encode(self, turns: list[tuple[str, str]], images: int) -> list[int]:
+        turns = _with_image_places(turns, images)
+        prompt = render_prompt(turns, self.chat_mode, self.system_prompt)
+        return encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
+
+    def _prepare(self, image: Any, mode: str) -> torch.Tensor:
+        return torch.from_numpy(prepare(image, mode, self.image_size, self.image_grid_pinpoints))
+
+    def _check_length(self, words: int, image_positions: int, gen_length: int) -> None:
+        if self.max_length is None or words + image_positions + gen_length <= self.max_length:
+            return
+        raise ValueError(
+            f"the question is too long: {words} tokens with its chat frame, {image_positions} image positions and "
+            f"{gen_length} for the answer are more than the model's {self.max_length}; shorten the question to "
+            f"{max(self.max_length - image_positions - gen_length, 0)} tokens, or lower gen_length"
+        )
+
+
+def _settings_of(config: MedVConfig) -> dict[str, Any]:
+    return {
+        "image_size": config.vision_config.image_size,
+        "patch_size": config.vision_config.patch_size,
+        "image_aspect_ratio": config.image_aspect_ratio,
+        "mm_patch_merge_type": config.mm_patch_merge_type,
+        "image_grid_pinpoints": config.image_grid_pinpoints,
+        "max_length": config.tokenizer_model_max_length,
+    }
+
+
+def _is_turns(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple) and len(value) > 0
+    return is_list and all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value)
+
+
+def _is_single(text: Any) -> bool:
+    return isinstance(text, str) or (_is_turns(text) and all(isinstance(role, str) for role, _ in text))
+
+
+def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list[list[Any]]]:
+    """Questions as conversations and images as one list per question."""
+    if text is None or (not isinstance(text, str) and len(text) == 0):
+        raise ValueError("no question was given; give text='...' or a conversation [('user', '...'), ...]")
+    if _is_single(text):
+        questions, pictures = [text], [images]
+    else:
+        questions = list(text)
+        pictures = [None] * len(questions) if images is None else images
+        if not isinstance(pictures, list | tuple) or len(pictures) != len(questions):
+            given = len(pictures) if isinstance(pictures, list | tuple) else "one picture"
+            raise ValueError(
+                f"{len(questions)} questions came with {given} for images; give a list with one entry per question "
+                "(a picture, a list of pictures, or None)"
+            )
+    return [_as_turns(question) for question in questions], [_as_pictures(picture) for picture in pictures]
+
+
+def _as_turns(question: Any) -> list[tuple[str, str]]:
+    turns = [("user", question)] if isinstance(question, str) else [tuple(turn) for turn in question]
+    if not turns or turns[-1][0] not in ("user", "human"):
+        raise ValueError("a conversation must end with a user turn ('user', '...'), which the model answers")
+    for role, said in turns:
+        if not isinstance(said, str):
+            raise TypeError(f"a {role} turn holds a {type(said).__name__}; give text")
+    if not turns[-1][1].replace(IMAGE_TOKEN, "").strip():
+        raise ValueError("the question is empty; ask something")
+    return turns
+
+
+def _as_pictures(entry: Any) -> list[Any]:
+    if entry is None:
+        return []
+    return list(entry) if isinstance(entry, list | tuple) else [entry]
+
+
+def _with_image_places(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
+    """The turns with one `<image>` per image, in front of the first user turn if they name none."""
+    places = sum(text.count(IMAGE_TOKEN) for _, text in turns)
+    if places == images:
+        return turns
+    if places:
+        raise ValueError(
+            f"the text has {places} {IMAGE_TOKEN} but {images} image(s) were given; give one for each"
+        )
+    first = next(number for number, (role, _) in enumerate(turns) if role in ("user", "human"))
+    role, text = turns[first]
+    marked = (role, " ".join([IMAGE_TOKEN] * images) + "\n" + text)
+    return [*turns[:first], marked, *turns[first + 1 :]]
+
+
+def _pad_left(rows: list[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    longest = max(map(len, rows))
+    padded = [[pad_id] * (longest - len(row)) + row for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
