@@ -56,7 +56,7 @@ def lobed(
     depth: float,
     lobes: tuple[int, ...],
 ) -> np.ndarray:
-    """Approximate signed distance to a round outline whose radius waves by `depth` (a fraction) in `lobes` waves."""
+    """Approximate signed distance to a round outline whose radius waves `lobes` times by `depth`."""
     angle = np.arctan2(y, x)
     wave = sum(
         np.cos(n * angle + phase)
@@ -71,7 +71,7 @@ def lines(position: np.ndarray, spacing: float, width: float) -> np.ndarray:
 
 
 def dots(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Soft round dots (rows of y, columns of x) from axes x, y and centres (n, 2); one matrix product for all."""
+    """Soft round dots (rows of y, columns of x) from axes x, y and centres (n, 2); one matrix product."""
     across = np.exp(-(((x[None] - centres[:, :1]) / radii[:, None]) ** 2))
     down = np.exp(-(((y[None] - centres[:, 1:]) / radii[:, None]) ** 2))
     return np.clip(3 * (down.T @ across) - 0.6, 0, 1)

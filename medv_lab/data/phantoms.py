@@ -5,7 +5,8 @@ vignette, burned-in marker) draw their random numbers from the seed and the doma
 its own from the seed and its cell. Two scenes that share domain and seed therefore differ only where their
 findings differ, which is what counterfactual evaluation needs.
 
-Findings lie in cells: 2 sides of the picture x 3 thirds of the organ. Lengths are nominal pixels (see `painting`).
+Findings lie in cells: 2 sides of the picture x 3 thirds of the organ. Lengths are nominal pixels (see
+`painting`).
 """
 
 import numpy as np

@@ -23,7 +23,7 @@ class DomainPainter:
     Attributes:
         background: (u, v, rng) -> float32 picture in 0..1, grey (S, S) or colour (S, S, 3).
         findings: kind -> painter of a finding, called with its spot and the index of its grade.
-        cell_offset: nominal pixels from the organ's middle to the centres of the outer cells, across and down.
+        cell_offset: nominal pixels from the organ's middle to the outer cells' centres, across and down.
         cell_half: half width and half height of a cell.
     """
 

@@ -1,6 +1,7 @@
 """Histology (haematoxylin and eosin) and gross pathology: backgrounds and findings, painted in colour.
 
-Conventions are those of `phantoms_radiology`: organ coordinates u, v; a finding gets its spot and its grade's index.
+Conventions are those of `phantoms_radiology`: organ coordinates u, v; a finding gets its spot and the index
+of its grade.
 """
 
 import numpy as np

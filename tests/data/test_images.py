@@ -1,0 +1,222 @@
+"""Opening ordinary picture files, bytes, Pillow images and arrays: right pixels, or an error that helps."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medv_lab.data.images import ImageError, open_image
+from medv_lab.data.samples import sample_images
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLOUR = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=2)
+
+
+def encode(image: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def opened(source, **options) -> np.ndarray:
+    image = open_image(source, **options)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def grey_levels(source, **options) -> np.ndarray:
+    """The one channel of a picture whose three channels must be equal."""
+    pixels = opened(source, **options)
+    assert (np.ptp(pixels, axis=2) == 0).all()
+    return pixels[..., 0]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP", "WEBP"])
+def test_lossless_formats_return_the_pixels_that_were_saved(form, tmp_path):
+    path = tmp_path / "picture.dat"  # the extension must not matter
+    options = {"lossless": True} if form == "WEBP" else {}
+    path.write_bytes(encode(Image.fromarray(COLOUR), form, **options))
+    assert np.array_equal(opened(path), COLOUR)
+    assert np.array_equal(opened(str(path)), COLOUR)
+    assert np.array_equal(opened(path.read_bytes()), COLOUR)
+
+
+def test_jpeg_is_close_and_cmyk_jpeg_is_not_inverted():
+    flat = Image.new("RGB", (16, 16), (200, 40, 90))
+    assert np.abs(opened(encode(flat, "JPEG")) - (200, 40, 90)).max() < 8
+    assert np.abs(opened(encode(flat.convert("CMYK"), "JPEG")) - (200, 40, 90)).max() < 12
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turn a quarter clockwise
+    lying = Image.fromarray(COLOUR[:8])
+    assert np.array_equal(opened(encode(lying, "PNG", exif=exif)), np.rot90(COLOUR[:8], -1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "YCbCr"])
+def test_eight_bit_modes_keep_their_look(mode):
+    image = Image.fromarray(RAMP).convert(mode)
+    assert np.abs(opened(image) - np.asarray(image.convert("RGB"))).max() <= 1
+
+
+def test_transparency_lies_on_black():
+    half = np.dstack([np.full((4, 4, 3), 200, np.uint8), np.full((4, 4), 128, np.uint8)])
+    for source in (half, Image.fromarray(half), encode(Image.fromarray(half), "PNG")):
+        assert np.abs(opened(source) - 100).max() <= 1
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([250, 0, 0, 0, 250, 0])
+    palette.putpixel((1, 0), 1)
+    assert opened(encode(palette, "PNG", transparency=0)).tolist() == [[[0, 0, 0], [0, 250, 0]]]
+    assert opened(encode(Image.new("L", (2, 2), 90), "PNG", transparency=90)).max() == 0
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_gets_its_own_percentile_window(form):
+    values = np.linspace(1000, 1400, 10_000).reshape(100, 100).astype(np.uint16)
+    values[0, 0] = 65535  # one hot pixel must not darken the picture
+    grey = grey_levels(encode(Image.fromarray(values), form))
+    assert grey.min() == 0 and grey[0, 0] == 255 and abs(int(np.median(grey)) - 128) <= 2
+    assert np.array_equal(grey, grey_levels(values))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bit_pillow_images_are_windowed(dtype):
+    image = Image.fromarray(np.linspace(-500, 500, 400).reshape(20, 20).astype(dtype))
+    grey = grey_levels(image)
+    assert grey.min() == 0 and grey.max() == 255 and np.all(np.diff(grey.ravel()) >= 0)
+
+
+def test_windows_of_almost_flat_pictures():
+    assert grey_levels(np.full((4, 4), 7000, np.uint16)).max() == 0
+    one_bright = np.zeros((100, 100), np.int16)
+    one_bright[3, 4] = 9
+    assert grey_levels(one_bright)[3, 4] == 255
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.array([[False, True]]), [0, 255]),
+        (np.array([[0.0, 1.0]]), [0, 255]),
+        (np.array([[0, 9]], np.uint8), [0, 9]),
+        (np.array([[[0], [9]]], np.uint8), [0, 9]),
+        (np.array([[[0, 0, 0], [65535, 65535, 65535]]], np.uint16), [0, 255]),
+        (np.array([[-1000, 3000]], np.int16), [0, 255]),
+    ],
+)
+def test_arrays(array, expected):
+    assert grey_levels(array).tolist() == [expected]
+
+
+def test_frames_of_a_tiff():
+    pages = [Image.new("L", (3, 2), value) for value in (10, 20, 30)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert [grey_levels(data, frame=i)[0, 0] for i in range(3)] == [10, 20, 30]
+    with pytest.raises(ImageError, match="has 3 frames.*frame 3.*use 0 to 2"):
+        open_image(data, frame=3)
+    with pytest.raises(ImageError, match="frame -1"):
+        open_image(data, frame=-1)
+
+
+def test_the_given_picture_is_left_alone():
+    image = Image.fromarray(COLOUR)
+    open_image(image).putpixel((0, 0), (1, 2, 3))
+    assert np.array_equal(np.asarray(image), COLOUR)
+    with pytest.raises(ImageError, match="1 frame,"):
+        open_image(image, frame=1)
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.png", b"", "is empty"),
+        ("text.png", b"This is no picture at all.", "starts with b'This is no p'.*PNG, JPEG"),
+        ("picture.gif", encode(Image.new("L", (2, 2)), "GIF"), "starts with b'GIF8.*convert"),
+        ("short.png", encode(Image.fromarray(COLOUR), "PNG")[:60], "cannot be decoded.*incomplete"),
+        ("short.jpg", encode(Image.fromarray(COLOUR), "JPEG")[:-60], "cannot be decoded.*incomplete"),
+        ("short.tif", encode(Image.fromarray(COLOUR), "TIFF")[:60], "cannot be decoded|not a readable"),
+        ("header.png", b"\x89PNG\r\n\x1a\n", "not a readable picture"),
+    ],
+    ids=["empty", "text", "gif", "short-png", "short-jpeg", "short-tiff", "header-only"],
+)
+def test_bad_files_are_named_and_explained(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=message) as caught:
+        open_image(path)
+    assert name in str(caught.value)
+    with pytest.raises(ImageError, match=message):
+        open_image(content)
+
+
+def test_missing_file_folder_and_wrong_type(tmp_path):
+    with pytest.raises(ImageError, match="nowhere.png.*does not exist.*nothing is downloaded"):
+        open_image(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        open_image(tmp_path)
+    for source in (None, 3, [RAMP]):
+        with pytest.raises(ImageError, match="is not a picture. Give a path"):
+            open_image(source)
+    with pytest.raises(ImageError):
+        open_image("picture\0.png")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((0, 5), np.uint8), "no pixels"),
+        (np.zeros(5, np.uint8), r"shape \(5,\).*Allowed shapes"),
+        (np.zeros((3, 8, 8), np.uint8), "channels last"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "Allowed shapes"),
+        (np.array([[0.5, np.nan]]), "NaN"),
+        (np.array([[0.0, np.inf]]), "NaN or infinite"),
+        (np.array([[0.0, 255.0]]), "from 0 to 255.*0..1"),
+        (np.zeros((4, 4, 3), np.int32), "int32 has the wrong type"),
+        (np.zeros((4, 4), complex), "complex128 has the wrong type"),
+        (np.full((4, 4), "a"), "wrong type"),
+    ],
+)
+def test_arrays_that_are_no_pictures(array, message):
+    with pytest.raises(ImageError, match=message):
+        open_image(array)
+
+
+def test_nan_in_a_float_pillow_image_and_unknown_modes():
+    with pytest.raises(ImageError, match="NaN"):
+        open_image(Image.fromarray(np.array([[1.0, np.nan]], np.float32)))
+    with pytest.raises(ImageError, match="mode 'HSV'.*convert it to RGB"):
+        open_image(Image.new("HSV", (2, 2)))
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
+    data = encode(Image.new("1", (300, 300)), "PNG")
+
+    def refuse(*args):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    with pytest.raises(ImageError, match="300 x 300 x 1 = 90000 pixels; 1000 are allowed.*max_pixels"):
+        open_image(data, max_pixels=1000)
+    bomb = bytearray(data)
+    bomb[16:24] = (200_000).to_bytes(4, "big") * 2  # the header promises 40 gigapixels
+    with pytest.raises(ImageError):
+        open_image(bytes(bomb))
+    for source in (np.zeros((40, 40), np.uint8), Image.new("L", (40, 40))):
+        with pytest.raises(ImageError, match="1600 pixels"):
+            open_image(source, max_pixels=1000)
+
+
+def test_sample_images_are_real_pictures():
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    for path in sample_images().values():
+        pixels = opened(path)
+        assert min(pixels.shape[:2]) >= 128 and pixels.std() > 20
+
+
+def test_missing_samples_say_what_to_install(monkeypatch):
+    monkeypatch.setattr("medv_lab.data.samples.get_testdata_file", lambda file, download: None)
+    with pytest.raises(FileNotFoundError, match="pip install pydicom-data"):
+        sample_images()
