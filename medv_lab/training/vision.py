@@ -187,3 +187,9 @@ def _encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement])
     texts = [statement.text() for statement in statements]
     return tokenizer(texts, padding="max_length", max_length=TEXT["max_position_embeddings"], truncation=True,
                      return_tensors="pt")["input_ids"]
+
+
+def sample_statements(scenes: Sequence[Scene], seed: int) -> list[str]:
+    """One statement a scene, in words, for a tokenizer's corpus."""
+    rng = np.random.default_rng(seed)
+    return [draw_statement(scene, rng).text() for scene in scenes]

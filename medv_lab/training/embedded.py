@@ -1,0 +1,191 @@
+"""How the shipped checkpoint was made: from nothing, by our own code, on phantoms.
+
+    python -m medv_lab.training.embedded --output medv_lab/embedded
+
+1. A vision tower is pretrained against statements (SigLIP's loss), then frozen.
+2. A language tower is pretrained on text alone by masked diffusion: the small world's LLaDA.
+3. Alignment: only the projector learns, on captions.
+4. Visual instruction tuning: projector and language tower learn, on questions, dialogues, descriptions, captions.
+5. Fine-tuning: projector and language tower learn, on single questions.
+
+The question-only baseline (`--question-only`) takes steps 4 and 5 with the same dialogues in the same order and
+number of steps, from the same language tower, and never sees a picture.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, SiglipModel
+
+from medv_lab.data.dialogues import sample_texts
+from medv_lab.data.questions import balanced_questions
+from medv_lab.data.scenes import Scene, make_scenes
+from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.model.prompts import special_ids
+from medv_lab.runtime import make_manifest, seed_everything
+from medv_lab.training.examples import (
+    Collator,
+    Example,
+    ExampleDataset,
+    caption_examples,
+    description_examples,
+    dialogue_examples,
+    question_examples,
+    without_images,
+)
+from medv_lab.training.tokenizer import make_tokenizer
+from medv_lab.training.trainer import Stage, run_stage
+from medv_lab.training.vision import VISION, evaluate_statements, pretrain_vision_tower, render_all, sample_statements, to_pixels
+
+LANGUAGE = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+BOTH = ("projector", "language_tower")
+FILL = 12  # at most so many end-of-text tokens behind an answer in training
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything; the defaults make the shipped checkpoint."""
+
+    scenes: int = 20_000
+    question_rounds: int = 400
+    vision_steps: int = 1500
+    text: Stage = Stage("text", ("language_tower",), 600, 48, 1.5e-3)
+    align: Stage = Stage("alignment", ("projector",), 150, 64, 2e-3)
+    instruct: Stage = Stage("instruction tuning", BOTH, 1800, 64, 1.2e-3)
+    vqa: Stage = Stage("fine-tuning", BOTH, 1200, 64, 6e-4)
+    seed: int = 0
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
+    """A fresh embedded-size model for a tokenizer."""
+    special = special_ids(tokenizer)
+    config = MedVConfig(
+        **LANGUAGE,
+        vocab_size=len(tokenizer),
+        vision_config=VISION,
+        mm_vision_tower=None,
+        mm_patch_merge_type="flat",
+        image_aspect_ratio="square",
+        image_grid_pinpoints=None,
+        max_position_embeddings=1024,
+        tokenizer_model_max_length=1024,
+        bos_token_id=special.start,
+        eos_token_id=special.end_of_text,
+        mask_token_id=special.mask,
+        start_header_token_id=special.start_header,
+        end_header_token_id=special.end_header,
+        eot_token_id=special.end_of_turn,
+    )
+    seed_everything(seed)
+    return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")
+
+
+def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> None:
+    """Copy the pretrained image tower; its last layer and its pooling head stay behind."""
+    tower = model.model.vision_tower.vision_tower.vision_model
+    source = siglip.vision_model.state_dict()
+    tower.load_state_dict({name: source[name] for name in tower.state_dict()})
+
+
+@torch.no_grad()
+def frozen_features(model: MedVForMaskedDiffusion, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
+    """The frozen tower's features of all pictures, fp16, (N, patches, vision width)."""
+    return torch.cat([model.vision_features(to_pixels(part)).half() for part in images.split(batch)])
+
+
+def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
+    """Stage 2: mostly single questions (they teach fastest at this size), then texts and dialogues."""
+    questions = question_examples(balanced_questions(scenes, budget.question_rounds, budget.seed))
+    texts = len(scenes) // 2
+    return [
+        *questions,
+        *caption_examples(scenes[:texts], budget.seed),
+        *description_examples(scenes[:texts], budget.seed),
+        *dialogue_examples(scenes[:texts], budget.seed),
+    ]
+
+
+class Builder:
+    """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes."""
+
+    def __init__(self, budget: Budget, folder: Path, log: Log) -> None:
+        """Draw the scenes and train the tokenizer; `folder` is scratch space."""
+        self.budget, self.folder, self.log = budget, folder, log
+        self.scenes = make_scenes("train", budget.scenes)
+        corpus = sample_texts(self.scenes[:4000], budget.seed) + sample_statements(self.scenes[:4000], budget.seed)
+        self.tokenizer = make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
+        self.model = make_model(self.tokenizer, budget.seed)
+
+    def pretrain_vision(self) -> torch.Tensor:
+        """Steps 1: the vision tower; returns the features of all training pictures."""
+        images = render_all(self.scenes)
+        siglip = pretrain_vision_tower(
+            self.scenes, images, self.tokenizer, steps=self.budget.vision_steps, seed=self.budget.seed, log=self.log
+        )
+        held = make_scenes("validation", 1000)
+        self.log(f"vision tower names {evaluate_statements(siglip, held, render_all(held), self.tokenizer)}")
+        take_vision_tower(self.model, siglip)
+        return frozen_features(self.model, images)
+
+    def pretrain_language(self) -> None:
+        """Step 2: the language tower, on text alone."""
+        texts = without_images(
+            [*description_examples(self.scenes, 1), *dialogue_examples(self.scenes, 1), *caption_examples(self.scenes, 1)]
+        )
+        self.train(self.budget.text, texts, None)
+
+    def train(self, stage: Stage, examples: list[Example], features: torch.Tensor | None) -> None:
+        """One stage on examples; `features` of the pictures, or None for text alone."""
+        dataset = ExampleDataset(examples, self.tokenizer, FILL, self.budget.seed)
+        collator = Collator(self.tokenizer.eos_token_id, features)
+        run_stage(self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log)
+
+    def build(self, question_only: bool) -> None:
+        """All steps in order."""
+        features = None if question_only else self.pretrain_vision()
+        self.pretrain_language()
+        questions = question_examples(balanced_questions(self.scenes, self.budget.question_rounds, self.budget.seed + 1))
+        instruction = instruction_examples(self.scenes, self.budget)
+        if question_only:
+            self.train(self.budget.instruct, without_images(instruction), None)
+            self.train(self.budget.vqa, without_images(questions), None)
+            return
+        self.train(self.budget.align, caption_examples(self.scenes, self.budget.seed), features)
+        self.train(self.budget.instruct, instruction, features)
+        self.train(self.budget.vqa, questions, features)
+
+    def save(self, output: Path) -> None:
+        """Write model (fp16), processor and manifest to a folder."""
+        self.model.half().save_pretrained(output)
+        MedVProcessor.from_config(
+            self.tokenizer, self.model.config, system_prompt="", drop_after_image=False
+        ).save_pretrained(output)
+        manifest = make_manifest(asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast")
+        (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def main() -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Rebuild the embedded checkpoint from nothing.")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
+    parser.add_argument("--question-only", action="store_true", help="train the baseline that sees no picture")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        builder = Builder(Budget(), Path(scratch), lambda line: print(line, flush=True))
+        builder.build(arguments.question_only)
+        builder.save(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
