@@ -53,7 +53,9 @@ def merge_tiles(
     if merge_type == "flat":
         return features.flatten(0, 1)
     if image_size is None:
-        raise ValueError(f"an image of {tiles} tiles needs its original size: give image_sizes=[(width, height), ...]")
+        raise ValueError(
+            f"an image of {tiles} tiles needs its original size: give image_sizes=[(width, height), ...]"
+        )
     canvas = select_best_resolution(image_size, pinpoints)
     columns, rows = canvas[0] // side, canvas[1] // side
     if columns * rows != tiles - 1:

@@ -50,7 +50,9 @@ class MedVConfig(LlamaConfig):
     """
 
     model_type = "llava_llada"
-    sub_configs_defaults = {"vision_config": SubConfigSpec(config_class=SiglipVisionConfig, init_kwargs=SIGLIP2_SO400M)}
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=SiglipVisionConfig, init_kwargs=SIGLIP2_SO400M)
+    }
     default_theta = 500000.0
 
     vocab_size: int = 126464
@@ -132,9 +134,13 @@ class MedVConfig(LlamaConfig):
     def _check_settings(self) -> None:
         parse_aspect_ratio(self.image_aspect_ratio)
         if self.mm_patch_merge_type not in MERGE_TYPES:
-            raise ValueError(f"mm_patch_merge_type is {self.mm_patch_merge_type!r}; allowed are {MERGE_TYPES}")
+            raise ValueError(
+                f"mm_patch_merge_type is {self.mm_patch_merge_type!r}; allowed are {MERGE_TYPES}"
+            )
         if self.mm_projector_type not in PROJECTOR_TYPES:
-            raise ValueError(f"mm_projector_type is {self.mm_projector_type!r}; allowed are {PROJECTOR_TYPES}")
+            raise ValueError(
+                f"mm_projector_type is {self.mm_projector_type!r}; allowed are {PROJECTOR_TYPES}"
+            )
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise ValueError(
                 f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids 0..{self.vocab_size - 1}; "
@@ -155,7 +161,9 @@ def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[in
         columns, rows = range(first_i, last_i + 1), range(first_j, last_j + 1)
         return [[i * side, j * side] for i in columns for j in rows]
     canvases = [list(canvas) for canvas in pinpoints]
-    if not canvases or any(len(c) != 2 or c[0] < side or c[1] < side or c[0] % side or c[1] % side for c in canvases):
+    if not canvases or any(
+        len(c) != 2 or c[0] < side or c[1] < side or c[0] % side or c[1] % side for c in canvases
+    ):
         raise ValueError(
             f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the tile side {side}"
         )

@@ -73,7 +73,9 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
-        self.embed_tokens.padding_idx = None  # padded ids are learned like others; no row of the table is frozen
+        self.embed_tokens.padding_idx = (
+            None  # padded ids are learned like others; no row of the table is frozen
+        )
         for layer in self.layers:
             layer.self_attn.is_causal = False
         self.vision_tower = VisionTower(config)
@@ -125,7 +127,10 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         if attention_mask is not None and attention_mask.ndim == 4:
             attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
         return self.model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
         ).last_hidden_state
 
     def _prepare_mask(self, visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -151,7 +156,9 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         """
         side = self.config.vision_config.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise ValueError(f"pixel_values have the shape {tuple(pixel_values.shape)}; give (N, 3, {side}, {side})")
+            raise ValueError(
+                f"pixel_values have the shape {tuple(pixel_values.shape)}; give (N, 3, {side}, {side})"
+            )
         return self.model.vision_tower(pixel_values)
 
     def splice(
@@ -217,11 +224,15 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
             return []
         is_pixels = pixel_values is not None
         tile_dims = 3 if is_pixels else 2
-        tiles = [x if x.ndim > tile_dims else x[None] for x in (pixel_values if is_pixels else vision_features)]
+        tiles = [
+            x if x.ndim > tile_dims else x[None] for x in (pixel_values if is_pixels else vision_features)
+        ]
         if not tiles:
             return []
         if image_sizes is not None and len(image_sizes) != len(tiles):
-            raise ValueError(f"{len(image_sizes)} image_sizes for {len(tiles)} images; give one (width, height) for each")
+            raise ValueError(
+                f"{len(image_sizes)} image_sizes for {len(tiles)} images; give one (width, height) for each"
+            )
         counts = [len(image) for image in tiles]
         every = torch.cat(tiles).to(self.device)
         features = self.vision_features(every) if is_pixels else every
@@ -239,6 +250,23 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
             )
             for number, image in enumerate(projected.split(counts))
         ]
+
+    def parts(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The parameters by the part that a training stage freezes or trains: part to (name to parameter).
+
+        Every parameter is in exactly one of "vision_tower", "projector" and "language_tower"; the newline vector and the
+        output layer belong to the language tower, as in the reference.
+        """
+        prefixes = {
+            "vision_tower": "model.vision_tower.",
+            "projector": "model.mm_projector.",
+            "language_tower": "",
+        }
+        parts: dict[str, dict[str, nn.Parameter]] = {part: {} for part in prefixes}
+        for name, parameter in self.named_parameters():
+            part = next(part for part, prefix in prefixes.items() if name.startswith(prefix))
+            parts[part][name] = parameter
+        return parts
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""

@@ -6,6 +6,7 @@ rule. Nothing here assumes one particular recording: sizes, seeds, case names an
 
 import functools
 import json
+import math
 import os
 import zlib
 from pathlib import Path
@@ -14,12 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
-from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
+from medv_lab.model.tiles import prepare
 
-TOLERANCE = {"pixels": 1e-6, "hidden": 5e-5, "logits": 2e-4, "confidence": 5e-5, "loss": 1e-4, "gradient": 1e-4}
+TOLERANCE = {
+    "pixels": 1e-6,
+    "hidden": 5e-5,
+    "logits": 2e-4,
+    "confidence": 5e-5,
+    "loss": 1e-4,
+    "gradient": 1e-4,
+}
+VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 
 
 def golden_dir() -> Path:
@@ -61,7 +71,12 @@ def cases(*names: str, key: str = "cases") -> Any:
     found = [pytest.param(kind, case, id=f"{kind}-{case}") for kind, case in case_names(*names, key=key)]
     absent = [name for name in names if not (golden_dir() / f"{name}.json").is_file()]
     skips = [
-        pytest.param(name, "", id=f"{name}-absent", marks=pytest.mark.skip(reason=f"the golden folder has no {name}.json"))
+        pytest.param(
+            name,
+            "",
+            id=f"{name}-absent",
+            marks=pytest.mark.skip(reason=f"the golden folder has no {name}.json"),
+        )
         for name in absent
     ]
     return pytest.mark.parametrize(("kind", "case"), found + skips)
@@ -74,6 +89,13 @@ def make_image(width: int, height: int, image_seed: int) -> np.ndarray:
     y = np.arange(height)[:, None, None]
     c = np.arange(3)[None, None, :]
     return ((7 * x * (c + 1) + 5 * y * (3 - c) + (x * y) // (8 + c) + noise) % 256).astype(np.uint8)
+
+
+def make_pixels(image: dict[str, int], aspect_ratio: str, config: MedVConfig) -> torch.Tensor:
+    """Pixel values (tiles, 3, side, side) of a recorded image, given by its width, height and image_seed."""
+    picture = Image.fromarray(make_image(image["width"], image["height"], image["image_seed"]))
+    tiles = prepare(picture, aspect_ratio, config.vision_config.image_size, config.image_grid_pinpoints)
+    return torch.from_numpy(tiles)
 
 
 def make_weight(name: str, shape: tuple[int, ...], seed: int, hidden_size: int) -> np.ndarray:
@@ -121,7 +143,11 @@ def tiny_config(geometry: int, **overrides: Any) -> MedVConfig:
     return MedVConfig(**{**settings, **overrides})
 
 
-VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
+def recorded_geometry() -> int:
+    """The image side that `weights_check.json` was recorded with, up to pixels that fill no patch."""
+    shapes = load_json("weights_check")["weights"]
+    patch = shapes[f"{VISION_PREFIX}embeddings.patch_embedding.weight"]["shape"][-1]
+    return math.isqrt(shapes[f"{VISION_PREFIX}embeddings.position_embedding.weight"]["shape"][0]) * patch
 
 
 @functools.cache
@@ -129,7 +155,10 @@ def _tiny_weights(geometry: int, seed: int) -> dict[str, torch.Tensor]:
     config = tiny_config(geometry)
     with torch.device("meta"):
         shapes = {name: tuple(t.shape) for name, t in MedVForMaskedDiffusion(config).state_dict().items()}
-    return {name: torch.from_numpy(make_weight(name, shape, seed, config.hidden_size)) for name, shape in shapes.items()}
+    return {
+        name: torch.from_numpy(make_weight(name, shape, seed, config.hidden_size))
+        for name, shape in shapes.items()
+    }
 
 
 def tiny_model(
