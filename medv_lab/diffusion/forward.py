@@ -1,7 +1,7 @@
 """The forward process of masked diffusion and its loss.
 
-Symbols: x0 clean tokens, xt tokens at noise level t, t in [0, 1] the noise level, p the chance that a position
-is masked, B batch, T positions, N labelled positions of a row. Knows no model, image or tokenizer.
+Symbols: x0 clean tokens, xt tokens at noise level t, t in [0, 1] the noise level, p the chance that a
+position is masked, B batch, T positions, N labelled positions of a row. Knows no model, image or tokenizer.
 
 Source: LLaDA (arXiv 2502.09992), equation 3; the offset of p and the weight 1/(p N) are the reference's.
 """
@@ -30,7 +30,7 @@ class ForwardNoise:
 
 
 def masking_probability(t: torch.Tensor) -> torch.Tensor:
-    """p = 0.999 t + 0.001: never zero, so that the weight 1/p of the loss is finite."""
+    """The chance p = 0.999 t + 0.001: never zero, so that the weight 1/p of the loss is finite."""
     return (1 - P_MIN) * t + P_MIN
 
 

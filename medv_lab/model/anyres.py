@@ -1,7 +1,7 @@
 """From the projected features of an image's tiles to the sequence of vectors that the language tower reads.
 
-The cutting into tiles is in `tiles.py`; this is its tensor counterpart after the tower. Sizes of images and canvases are
-(width, height); feature maps are (H, rows, columns).
+The cutting into tiles is in `tiles.py`; this is its tensor counterpart after the tower. Sizes of images and
+canvases are (width, height); feature maps are (H, rows, columns).
 """
 
 import math
@@ -60,7 +60,8 @@ def merge_tiles(
     columns, rows = canvas[0] // side, canvas[1] // side
     if columns * rows != tiles - 1:
         raise ValueError(
-            f"an image of size {tuple(image_size)} is cut into 1 + {columns * rows} tiles, but {tiles} were given: "
+            f"an image of size {tuple(image_size)} is cut into 1 + {columns * rows} tiles, but {tiles} "
+            "were given: "
             "image_sizes must hold the (width, height) from which pixel_values were made, in the same order"
         )
     unit = math.isqrt(patches)

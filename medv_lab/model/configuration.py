@@ -6,6 +6,7 @@ that folders are interchangeable in both directions. Sizes default to the publis
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
@@ -50,7 +51,7 @@ class MedVConfig(LlamaConfig):
     """
 
     model_type = "llava_llada"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "vision_config": SubConfigSpec(config_class=SiglipVisionConfig, init_kwargs=SIGLIP2_SO400M)
     }
     default_theta = 500000.0
@@ -101,20 +102,23 @@ class MedVConfig(LlamaConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
             raise ValueError(
-                f"hidden_size {self.hidden_size} with num_attention_heads {self.num_attention_heads}: the heads must "
+                f"hidden_size {self.hidden_size} with num_attention_heads {self.num_attention_heads}: the "
+                "heads must "
                 "divide the hidden size into even parts (rotary positions turn pairs)"
             )
         groups = self.num_key_value_heads
         if groups is not None and (groups < 1 or self.num_attention_heads % groups):
             raise ValueError(
-                f"num_key_value_heads is {groups}; it must divide num_attention_heads = {self.num_attention_heads}"
+                f"num_key_value_heads is {groups}; it must divide num_attention_heads = "
+                f"{self.num_attention_heads}"
             )
 
     def _check_vision(self) -> None:
         vision = self.vision_config
         if vision.num_hidden_layers < 2:
             raise ValueError(
-                f"vision_config.num_hidden_layers is {vision.num_hidden_layers}; the last layer is dropped, so give at least 2"
+                f"vision_config.num_hidden_layers is {vision.num_hidden_layers}; the last layer is "
+                "dropped, so give at least 2"
             )
         if vision.hidden_size % vision.num_attention_heads:
             raise ValueError(
@@ -123,11 +127,13 @@ class MedVConfig(LlamaConfig):
             )
         if self.patches_per_side < 1:
             raise ValueError(
-                f"vision_config: image_size {vision.image_size} is smaller than patch_size {vision.patch_size}"
+                f"vision_config: image_size {vision.image_size} is smaller than patch_size "
+                f"{vision.patch_size}"
             )
         if self.mm_hidden_size != vision.hidden_size:
             raise ValueError(
-                f"mm_hidden_size is {self.mm_hidden_size}, but vision_config.hidden_size is {vision.hidden_size}: "
+                f"mm_hidden_size is {self.mm_hidden_size}, but vision_config.hidden_size is "
+                f"{vision.hidden_size}: "
                 "the projector reads the vision features, so make them equal or leave mm_hidden_size out"
             )
 
@@ -143,7 +149,8 @@ class MedVConfig(LlamaConfig):
             )
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise ValueError(
-                f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids 0..{self.vocab_size - 1}; "
+                f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids "
+                f"0..{self.vocab_size - 1}; "
                 "give the id of the mask token of this vocabulary"
             )
 
@@ -155,7 +162,8 @@ def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[in
         match = _PINPOINT_RANGE.fullmatch(pinpoints.strip())
         if match is None:
             raise ValueError(
-                f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, height], ...]"
+                f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, "
+                "height], ...]"
             )
         first_i, first_j, last_i, last_j = map(int, match.groups())
         columns, rows = range(first_i, last_i + 1), range(first_j, last_j + 1)
@@ -165,6 +173,7 @@ def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[in
         len(c) != 2 or c[0] < side or c[1] < side or c[0] % side or c[1] % side for c in canvases
     ):
         raise ValueError(
-            f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the tile side {side}"
+            f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the "
+            f"tile side {side}"
         )
     return canvases

@@ -1,12 +1,13 @@
 """LLaDA-MedV: a bidirectional Llama tower that denoises masked text, with a SigLIP tower that sees images.
 
-Composed from transformers' own parts. Modules are named so that the state dict has the published `llava_llada`
-keys. B rows, S ids, T positions with the images in, H hidden size, V vocabulary, P patches of a tile.
+Composed from transformers' own parts. Modules are named so that the state dict has the published
+`llava_llada` keys. B rows, S ids, T positions with the images in, H hidden size, V vocabulary, P patches of a
+tile.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class MaskedDiffusionOutput(ModelOutput):
 
 
 class VisionTower(nn.Module):
-    """A SigLIP tower without its last layer; its features do not pass the post-layernorm, as in the reference."""
+    """A SigLIP tower without its last layer; as in the reference, features skip the post-layernorm."""
 
     def __init__(self, config: MedVConfig):
         super().__init__()
@@ -59,7 +60,7 @@ class MedVPreTrainedModel(LlamaPreTrainedModel):
     config_class = MedVConfig
     base_model_prefix = "model"
     input_modalities = ("image", "text")
-    _no_split_modules = ["LlamaDecoderLayer", "SiglipEncoderLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["LlamaDecoderLayer", "SiglipEncoderLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -69,7 +70,7 @@ class MedVPreTrainedModel(LlamaPreTrainedModel):
 
 
 class MedVModel(MedVPreTrainedModel, LlamaModel):
-    """The two towers and the projector; the forward pass is Llama's, with every position seeing every other."""
+    """The towers and the projector; the forward pass is Llama's, every position seeing every other."""
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
@@ -101,6 +102,14 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token table (named here because `embed_tokens` is a method of this class)."""
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token table."""
+        self.model.embed_tokens = value
+
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings (..., H) of token ids (...); image placeholders are not ids."""
         return self.model.embed_tokens(ids)
@@ -115,7 +124,8 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
 
         Args:
             inputs_embeds: (B, T, H).
-            attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries of a dialogue.
+            attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries of a
+                dialogue.
             position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
 
         Returns:
@@ -140,7 +150,8 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         if backend == "eager":
             return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible.bool(), torch.finfo(dtype).min)
         raise ValueError(
-            f"attn_implementation is {backend!r}, which takes no mask of single queries and keys (conversation_ids); "
+            f"attn_implementation is {backend!r}, which takes no mask of single queries and keys "
+            "(conversation_ids); "
             "use 'sdpa' or 'eager'"
         )
 
@@ -149,7 +160,7 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         return self.lm_head(hidden)
 
     def vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the vision tower hands on, before the projector: pixels (N, 3, side, side) to (N, P, vision hidden).
+        """The vision tower's output: pixels (N, 3, side, side) to (N, P, vision hidden), not yet projected.
 
         Raises:
             ValueError: if the pixels are not tiles of the configured side.
@@ -175,14 +186,15 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
     ) -> Spliced:
         """Put images in the place of their placeholders.
 
-        With an attention mask, padded ids are removed first and rows are padded anew. Without one, every id counts and
-        the zero vectors that fill up shorter rows are ordinary input, as in the reference.
+        With an attention mask, padded ids are removed first and rows are padded anew. Without one, every id
+        counts and the zero vectors that fill up shorter rows are ordinary input, as in the reference.
 
         Args:
             input_ids: (B, S) with `config.image_token_index` for an image.
-            pixel_values: one (tiles, 3, side, side) or (3, side, side) an image, in the order of the placeholders row by
-                row; or one tensor (N, 3, side, side) for N images of one tile.
-            vision_features: the same after `vision_features()`, (tiles, P, vision hidden) or (P, vision hidden) each.
+            pixel_values: one (tiles, 3, side, side) or (3, side, side) an image, in the order of the
+                placeholders row by row; or one tensor (N, 3, side, side) for N images of one tile.
+            vision_features: the same after `vision_features()`, (tiles, P, vision hidden) or (P, vision
+                hidden) each.
             image_sizes: (width, height) of each original image; needed for several tiles.
             attention_mask: (B, S), 0 where an id is padding.
             labels: (B, S).
@@ -190,7 +202,8 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
             padding_side: "left" lines up the ends of the rows, for generation.
 
         Raises:
-            ValueError: if placeholders, images and sizes do not match, or both kinds of image input are given.
+            ValueError: if placeholders, images and sizes do not match, or if both pixel_values and
+                vision_features are given.
         """
         config = self.config
         images = self._image_vectors(pixel_values, vision_features, image_sizes)
@@ -254,8 +267,8 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
         """The parameters by the part that a training stage freezes or trains: part to (name to parameter).
 
-        Every parameter is in exactly one of "vision_tower", "projector" and "language_tower"; the newline vector and the
-        output layer belong to the language tower, as in the reference.
+        Every parameter is in exactly one of "vision_tower", "projector" and "language_tower"; the newline
+        vector and the output layer belong to the language tower, as in the reference.
         """
         prefixes = {
             "vision_tower": "model.vision_tower.",
@@ -284,14 +297,19 @@ class MedVForMaskedDiffusion(MedVPreTrainedModel):
         conversation_ids: torch.Tensor | None = None,
         noise: ForwardNoise | None = None,
     ) -> MaskedDiffusionOutput:
-        """With labels: noise the labelled positions and score their restoration. Without: logits of the ids as given.
+        """With labels, mask some and score their restoration; without, give the logits of the ids as given.
 
         Args:
-            input_ids, pixel_values, vision_features, image_sizes, attention_mask: as in `splice`.
+            input_ids: (B, S), as in `splice`.
+            pixel_values: as in `splice`.
+            vision_features: as in `splice`.
+            image_sizes: as in `splice`.
+            attention_mask: as in `splice`.
             labels: (B, S), -100 where a token is neither noised nor learned.
-            conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns only.
-            noise: the draw to use, over (B, T) with the images in; drawn from torch's global generator by default, in
-                the reference's order.
+            conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns
+                only.
+            noise: the draw to use, over (B, T) with the images in; drawn from torch's global generator by
+                default, in the reference's order.
 
         Raises:
             ValueError: as `splice`, and if the noise has another shape than the spliced labels.

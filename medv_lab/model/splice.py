@@ -1,7 +1,8 @@
 """Prompt ids with image placeholders, and the images' vectors, to one batch of input embeddings.
 
-The plan (which input position each output position comes from) is made of integers only; one gather then builds
-embeddings, labels and conversation ids alike. B rows, S ids, T positions with the images in, H hidden size.
+The plan (which input position each output position comes from) is made of integers only; one gather then
+builds embeddings, labels and conversation ids alike. B rows, S ids, T positions with the images in, H hidden
+size.
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,8 @@ def plan_splice(
     is_image = (input_ids == image_token) & keep
     if int(is_image.sum()) != len(image_lengths):
         raise ValueError(
-            f"the ids hold {int(is_image.sum())} image placeholders ({image_token}), but {len(image_lengths)} images were "
+            f"the ids hold {int(is_image.sum())} image placeholders ({image_token}), but "
+            f"{len(image_lengths)} images were "
             "given; give one image for each placeholder, row by row"
         )
     repeats = keep.astype(np.int64)

@@ -9,7 +9,7 @@ KINDS = kinds("splice_") or ["splice_56"]
 
 
 def used_images(ids, image_token):
-    """Which recorded images have a placeholder: the reference gives a row without one an image that it does not use."""
+    """Which recorded images have a placeholder (in the reference a row without one holds an unused image)."""
     counts = (ids == image_token).sum(dim=1).tolist()
     return [is_used for count in counts for is_used in ([True] * count or [False])]
 

@@ -193,8 +193,9 @@ def test_optimiser_trace(kind, case):
 def check_final(weights, start, arrays, sums):
     """Compare the final weights, unless the recording contradicts its own sums after the last step.
 
-    The published recording stored the weights that training started from under `final`. Its sums are those of the trained
-    weights (and are checked after every step), so an array that is exactly the start cannot be what the sums describe.
+    The published recording stored the weights that training started from under `final`. Its sums are those of
+    the trained weights (and are checked after every step), so an array that is exactly the start cannot be
+    what the sums describe.
     """
     recorded = {
         name.removeprefix("final."): array for name, array in arrays.items() if name.startswith("final.")

@@ -56,8 +56,11 @@ def load_json(kind: str) -> Any:
 
 @functools.cache
 def load_arrays(kind: str) -> dict[str, np.ndarray]:
-    """The arrays of one kind of recording, by name (do not change what is returned)."""
-    return load_file(golden_dir() / f"{kind}.safetensors")
+    """The arrays of one kind of recording, by name (do not change them); skips the test if there are none."""
+    path = golden_dir() / f"{kind}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"the golden folder has no {path.name}")
+    return load_file(path)
 
 
 def case_names(*names: str, key: str = "cases") -> list[tuple[str, str]]:
@@ -122,6 +125,7 @@ def make_weight(name: str, shape: tuple[int, ...], seed: int, hidden_size: int) 
 
 def tiny_config(geometry: int, **overrides: Any) -> MedVConfig:
     """The configuration of the recorded tiny model with image side `geometry`."""
+    require("weights_check")
     recorded = load_json("weights_check")
     sizes, shapes = recorded["config"]["llm"], recorded["weights"]
     vision = {
@@ -173,7 +177,8 @@ def tiny_model(
     Args:
         geometry: image side in pixels.
         seed: the weights' seed, as recorded (`weights_check.json`, or the kind's own `seed`).
-        vocab_size: cut the embedding and the head to this many rows, as a loader does for a shorter tokenizer.
+        vocab_size: cut the embedding and the head to this many rows, as a loader does for a shorter
+            tokenizer.
         lm_head_row_scales: factors of rows of the head, by token id.
         overrides: other settings of `MedVConfig`.
     """

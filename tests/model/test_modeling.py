@@ -1,0 +1,230 @@
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from medv_lab.diffusion.forward import draw_noise
+from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
+
+IMAGE = -200
+SPECIAL = {
+    "mask_token_id": 5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "start_header_token_id": 3,
+    "end_header_token_id": 4,
+    "eot_token_id": 6,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 24,
+    "patch_size": 8,
+}
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "initializer_range": 0.3,
+    }
+    return MedVForMaskedDiffusion(
+        MedVConfig(**{**sizes, **SPECIAL, "vision_config": VISION, **settings})
+    ).eval()
+
+
+def batch_of_unequal_rows():
+    """Three prompts: 4 tiles and long, one tile and short, text only; ids padded on the right."""
+    rows = [[1, 7, IMAGE, 8, 9, 10, 11], [1, IMAGE, 12, 13], [1, 14, 15]]
+    ids = torch.full((3, 7), 2)
+    mask = torch.zeros(3, 7, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+    torch.manual_seed(1)
+    return ids, mask, [torch.randn(5, 3, 24, 24), torch.randn(1, 3, 24, 24)], [(48, 48), (24, 24)]
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_late_token_changes_early_hidden_state(backend):
+    model = make_model()
+    model.set_attn_implementation(backend)
+    ids = torch.arange(10, 22)[None]
+    changed = ids.clone()
+    changed[0, -1] = 50
+    with torch.no_grad():
+        first, second = (model.body(model.embed_tokens(x)) for x in (ids, changed))
+    assert (first[0, 0] - second[0, 0]).abs().max() > 1e-3
+
+
+def test_sdpa_equals_eager_with_padding_and_turns():
+    ids, mask, pixels, sizes = batch_of_unequal_rows()
+    turns = (torch.arange(7) > 4).long().expand(3, -1)
+    logits = []
+    for backend in ("sdpa", "eager"):
+        model = make_model()
+        model.set_attn_implementation(backend)
+        with torch.no_grad():
+            arguments = {"image_sizes": sizes, "attention_mask": mask, "conversation_ids": turns}
+            logits.append(model(ids, pixels, **arguments).logits)
+    assert torch.isfinite(logits[0]).all()
+    torch.testing.assert_close(*logits, rtol=0, atol=2e-5)
+
+
+def test_flash_refuses_a_dialogue_mask():
+    model = make_model()
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(ValueError, match="use 'sdpa' or 'eager'"):
+        model.body(torch.zeros(1, 3, 32), torch.ones(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batch_rows_equal_single_rows(side):
+    model = make_model()
+    ids, mask, pixels, sizes = batch_of_unequal_rows()
+    with torch.no_grad():
+        batch = model.splice(ids, pixels, image_sizes=sizes, attention_mask=mask, padding_side=side)
+        positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
+        hidden = model.body(batch.inputs_embeds, batch.attention_mask, positions)
+        for row, images in enumerate([slice(0, 1), slice(1, 2), slice(2, 2)]):
+            single = model.splice(
+                ids[row : row + 1, : mask[row].sum()], pixels[images], image_sizes=sizes[images]
+            )
+            kept = batch.attention_mask[row].bool()
+            assert kept.sum() == single.inputs_embeds.shape[1]
+            assert kept[-1 if side == "left" else 0]
+            torch.testing.assert_close(
+                hidden[row, kept], model.body(single.inputs_embeds)[0], rtol=0, atol=2e-5
+            )
+
+
+def test_padding_without_a_mask_is_ordinary_input():
+    model = make_model()
+    ids, _, pixels, sizes = batch_of_unequal_rows()
+    spliced = model.splice(ids, pixels, image_sizes=sizes)
+    assert spliced.attention_mask is None
+    assert spliced.inputs_embeds[2, 7:].abs().max() == 0
+
+
+def test_save_and_load_keeps_every_weight(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, MedVConfig)
+    assert {**config.to_dict(), "_name_or_path": ""} == model.config.to_dict()
+    for loader in (MedVForMaskedDiffusion, AutoModel):
+        loaded = loader.from_pretrained(tmp_path, local_files_only=True)
+        assert isinstance(loaded, MedVForMaskedDiffusion)
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_fresh_weights_are_finite_and_spread():
+    for name, parameter in make_model().named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        assert name.endswith("bias") or parameter.abs().mean() > 0.01, name
+
+
+def test_a_checkpoint_without_newline_gets_a_fresh_one(tmp_path):
+    model = make_model()
+    state = {name: w for name, w in model.state_dict().items() if name != "model.image_newline"}
+    model.save_pretrained(tmp_path, state_dict=state)
+    newline = MedVForMaskedDiffusion.from_pretrained(tmp_path).model.image_newline
+    assert 0.05 < newline.std() < 0.5
+
+
+def test_parts_hold_every_parameter_once():
+    model = make_model()
+    parts = model.parts()
+    names = [name for part in parts.values() for name in part]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    assert set(parts["projector"]) == {
+        f"model.mm_projector.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")
+    }
+    assert "model.image_newline" in parts["language_tower"]
+
+
+def test_cached_features_give_the_same_loss():
+    model = make_model(image_aspect_ratio="square", mm_patch_merge_type="flat")
+    ids = torch.tensor([[IMAGE, 10, 11, 12], [IMAGE, 13, 14, 15]])
+    labels = ids.masked_fill(ids == IMAGE, -100)
+    pixels = torch.randn(2, 3, 24, 24)
+    noise = draw_noise(model.splice(ids, pixels, labels=labels).labels, t=torch.tensor([0.9, 0.9]))
+    from_pixels = model(ids, pixels, labels=labels, noise=noise).loss
+    with torch.no_grad():
+        features = model.vision_features(pixels)
+    from_features = model(ids, vision_features=features, labels=labels, noise=noise).loss
+    torch.testing.assert_close(from_pixels, from_features)
+
+
+def test_gradient_checkpointing_keeps_the_gradients():
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model().train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        ids = torch.arange(10, 22)[None]
+        torch.manual_seed(3)
+        model(ids, labels=ids).loss.backward()
+        gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_embedding_follows_a_shorter_tokenizer():
+    model = make_model()
+    kept = model.lm_head.weight[:50].clone()
+    model.resize_token_embeddings(50)
+    assert model.config.vocab_size == 50
+    assert torch.equal(model.lm_head.weight, kept)
+    assert model(torch.arange(10, 20)[None]).logits.shape == (1, 10, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_ids": torch.tensor([[1, IMAGE]])}, "1 image placeholders .* but 0 images"),
+        (
+            {"input_ids": torch.tensor([[1, 2]]), "pixel_values": torch.zeros(1, 3, 24, 24)},
+            "0 image placeholders",
+        ),
+        (
+            {"input_ids": torch.tensor([[IMAGE]]), "pixel_values": torch.zeros(1, 3, 8, 8)},
+            r"give \(N, 3, 24, 24\)",
+        ),
+        (
+            {"input_ids": torch.tensor([[IMAGE]]), "pixel_values": [torch.zeros(5, 3, 24, 24)]},
+            "give image_sizes",
+        ),
+        (
+            {
+                "input_ids": torch.tensor([[IMAGE]]),
+                "pixel_values": [torch.zeros(4, 3, 24, 24)],
+                "image_sizes": [(48, 48)],
+            },
+            r"1 \+ 4 tiles, but 4",
+        ),
+        (
+            {
+                "input_ids": torch.tensor([[IMAGE]]),
+                "pixel_values": torch.zeros(1, 3, 24, 24),
+                "vision_features": torch.zeros(1, 9, 16),
+            },
+            "give one of them",
+        ),
+    ],
+)
+def test_wrong_images_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_model()(**arguments)
+
+
+def test_noise_of_another_shape_is_refused():
+    ids = torch.arange(10, 16)[None]
+    with pytest.raises(ValueError, match="spliced labels"):
+        make_model()(ids, labels=ids, noise=draw_noise(ids[:, :4]))
