@@ -23,6 +23,7 @@ import medv_lab
 if TYPE_CHECKING:
     import torch
 
+_MODEL_FIELDS = ("name", "sha256", "revision")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
@@ -90,8 +91,8 @@ def _named_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             raise RuntimeError(
-                f"device {name!r} was asked for, but torch {torch.__version__} sees {count} CUDA device(s) here; "
-                "use device='cpu' or 'auto', or install a torch build with CUDA on a machine with a GPU"
+                f"device {name!r} was asked for, but torch {torch.__version__} sees {count} CUDA device(s) "
+                "here; use device='cpu' or 'auto', or install a torch build with CUDA on a machine with a GPU"
             )
     return torch.device(name)
 
@@ -176,8 +177,10 @@ def make_manifest(
 def _model_record(model: Any) -> dict[str, Any] | None:
     if model is None:
         return None
-    source = model if isinstance(model, Mapping) else getattr(model, "medv_source", None) or {}
-    return {key: source.get(key) for key in ("name", "sha256", "revision")}
+    if isinstance(model, Mapping):
+        return {key: model.get(key) for key in _MODEL_FIELDS}
+    source = getattr(model, "medv_source", None)
+    return {key: getattr(source, key, None) for key in _MODEL_FIELDS}
 
 
 def _versions() -> dict[str, str]:
@@ -210,7 +213,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it: mappings, lists and scalars stay, paths lose their folder, the rest is text."""
+    """A value as JSON holds it: mappings, lists and scalars stay, paths lose their folder, others are text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
