@@ -213,7 +213,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it: mappings, lists and scalars stay, paths lose their folder, others are text."""
+    """A value as JSON holds it: containers and scalars stay, paths lose their folder, others are text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -46,6 +46,7 @@ _LLADA_SETTINGS = (
     "rms_norm_eps",
     "mask_token_id",
     "eos_token_id",
+    "vision_config",
 )
 _log = logging.getLogger(__name__)
 
@@ -81,17 +82,18 @@ def load(
     """
     placement = resolve_device(device, dtype)
     source = find_source(model, download=download, revision=revision)
-    config, is_language_only = _read_config(source.folder)
+    lender = None if vision is None else find_source(vision).folder
+    config, is_language_only = _read_config(source.folder, lender)
     config._attn_implementation = _check_attention(attn_implementation)
     config.dtype = placement.dtype
     tokenizer = _load_tokenizer(source.folder)
-    processor = _make_processor(source.folder, tokenizer, config, is_language_only)
+    processor = _make_processor(source.folder, tokenizer, config)
 
     with init_empty_weights(include_buffers=False):
         network = MedVForMaskedDiffusion(config)
     tensors = _name_tensors(list_tensors(source.folder), to_model_key)
-    if vision is not None:
-        tensors = _borrow(network, find_source(vision).folder, is_language_only) | tensors
+    if lender is not None:
+        tensors = _borrow(network, lender) | tensors
     fresh = _check_fit(network, tensors, source.folder, is_language_only)
     notes = [placement.reason, *_cut_vocabulary(network, len(tokenizer), source.folder)]
     _check_memory(network, tensors.values(), placement)
@@ -114,7 +116,7 @@ def _check_attention(name: str | None) -> str:
     return name or "sdpa"
 
 
-def _read_config(folder: Path) -> tuple[MedVConfig, bool]:
+def _read_config(folder: Path, lender: Path | None) -> tuple[MedVConfig, bool]:
     """The configuration, and whether the checkpoint holds the language tower only."""
     content = read_json(folder / "config.json")
     model_type = content.get("model_type")
@@ -124,9 +126,13 @@ def _read_config(folder: Path) -> tuple[MedVConfig, bool]:
             f"{MedVConfig.model_type!r} (LLaDA-MedV, LLaDA-V) and {LANGUAGE_ONLY!r} (LLaDA-8B-Instruct)"
         )
     is_language_only = model_type == LANGUAGE_ONLY
+    if lender is not None and not is_language_only:
+        raise CheckpointError(f"vision was given, but {folder} has its own vision tower; leave it out")
     if is_language_only:
         content = {_ORIGINAL_LLADA_SIZES.get(key, key): value for key, value in content.items()}
         content = {key: content[key] for key in _LLADA_SETTINGS if content.get(key) is not None}
+    if lender is not None:
+        content["vision_config"] = read_json(lender / "config.json").get("vision_config")
     try:
         return MedVConfig.from_dict(content), is_language_only
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -134,13 +140,15 @@ def _read_config(folder: Path) -> tuple[MedVConfig, bool]:
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    read_json(folder / "tokenizer.json")
+    absent = {"model", "added_tokens"} - read_json(folder / "tokenizer.json").keys()
+    if absent:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} lacks {shorten(sorted(absent))}; copy the file again"
+        )
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def _make_processor(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, config: MedVConfig, is_language_only: bool
-) -> MedVProcessor:
+def _make_processor(folder: Path, tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
     try:
         if (folder / "processor_config.json").is_file():
             settings, _ = MedVProcessor.get_processor_dict(folder, local_files_only=True)
@@ -149,8 +157,6 @@ def _make_processor(
             processor = MedVProcessor.from_config(tokenizer, config)
     except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} has no usable tokenizer or processor settings: {error}") from error
-    if is_language_only:
-        config.mask_token_id = processor.special.mask
     if processor.special.mask != config.mask_token_id:
         raise CheckpointError(
             f"{folder}: the tokenizer's mask token is {processor.special.mask}, config.json says "
@@ -176,10 +182,8 @@ def _name_tensors(
     return named
 
 
-def _borrow(network: nn.Module, folder: Path, is_language_only: bool) -> dict[str, StoredTensor]:
+def _borrow(network: nn.Module, folder: Path) -> dict[str, StoredTensor]:
     """The visual parts of another checkpoint, as far as the model has them (no last vision layer)."""
-    if not is_language_only:
-        raise CheckpointError("vision was given, but the checkpoint has its own vision tower; leave it out")
     lent = _name_tensors(list_tensors(folder), from_vision_folder)
     lent = {key: tensor for key, tensor in lent.items() if key in network.state_dict()}
     if not lent:

@@ -54,7 +54,7 @@ def to_model_key(key: str) -> str | None:
 
 
 def from_vision_folder(key: str) -> str | None:
-    """The model's name of a tensor in a folder that lends its vision tower or projector; None if it has no part.
+    """The model's name of a tensor in a folder that lends its vision tower or projector; else None.
 
     Such a folder is a SigLIP checkpoint (`vision_model.*`) or another `llava_llada` checkpoint.
     """
@@ -64,5 +64,5 @@ def from_vision_folder(key: str) -> str | None:
 
 
 def is_visual(key: str) -> bool:
-    """Whether a model key belongs to the vision tower, the projector or the newline, not to the language tower."""
+    """Whether a model key belongs to the vision tower, the projector or the newline vector."""
     return key.startswith((VISION_PREFIX, PROJECTOR_PREFIX)) or key == NEWLINE

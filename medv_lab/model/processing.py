@@ -1,8 +1,8 @@
 """Questions and pictures to model inputs, and ids back to text.
 
-`MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is saved
-beside the model (`processor_config.json`), and a published `llava_llada` folder without that file gives its
-settings through `config.json`. B prompts, S ids, N images.
+`MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is
+saved beside the model (`processor_config.json`), and a published `llava_llada` folder without that file
+gives its settings through `config.json`. B prompts, S ids, N images.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class MedVProcessor(ProcessorMixin):
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Settings of a saved processor; a folder without `processor_config.json` gives those of its model."""
+        """Settings of a saved processor; without `processor_config.json`, those of the model."""
         settings, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "image_size" not in settings:
             settings = {
@@ -108,8 +108,8 @@ class MedVProcessor(ProcessorMixin):
         """Prepare one question, or a batch of them.
 
         Args:
-            images: for one question None, a picture (anything `open_image` takes) or a list of pictures; for a
-                batch None, or a list with one such entry per question.
+            images: for one question None, a picture (anything `open_image` takes) or a list of pictures; for
+                a batch None, or a list with one such entry per question.
             text: one question, one conversation [(role, text), ...] that ends with a user turn, or a list of
                 either. Where no `<image>` marks the place, images stand before the first user turn.
             gen_length: positions to keep free for the answer.
@@ -182,9 +182,10 @@ class MedVProcessor(ProcessorMixin):
         if self.max_length is None or words + image_positions + gen_length <= self.max_length:
             return
         raise ValueError(
-            f"the question is too long: {words} tokens with its chat frame, {image_positions} image positions and "
-            f"{gen_length} for the answer are more than the model's {self.max_length}; shorten the question to "
-            f"{max(self.max_length - image_positions - gen_length, 0)} tokens, or lower gen_length"
+            f"the question is too long: {words} tokens with its chat frame, {image_positions} image "
+            f"positions and {gen_length} for the answer are more than the model's {self.max_length}; "
+            f"shorten the question to {max(self.max_length - image_positions - gen_length, 0)} tokens, or "
+            "lower gen_length"
         )
 
 
@@ -220,8 +221,8 @@ def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list
         if not isinstance(pictures, list | tuple) or len(pictures) != len(questions):
             given = len(pictures) if isinstance(pictures, list | tuple) else "one picture"
             raise ValueError(
-                f"{len(questions)} questions came with {given} for images; give a list with one entry per question "
-                "(a picture, a list of pictures, or None)"
+                f"{len(questions)} questions came with {given} for images; give a list with one entry per "
+                "question (a picture, a list of pictures, or None)"
             )
     return [_as_turns(question) for question in questions], [_as_pictures(picture) for picture in pictures]
 

@@ -19,8 +19,8 @@ IMAGE_PLACEHOLDER = -200
 IGNORED_LABEL = -100
 
 _VISION_SYSTEM = (
-    "You are a helpful {kind}language and vision assistant. You are able to understand the visual content that "
-    "the user provides, and assist the user with a variety of tasks using natural language."
+    "You are a helpful {kind}language and vision assistant. You are able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language."
 )
 SYSTEM_PROMPTS = {
     "llava_llada": _VISION_SYSTEM.format(kind=""),

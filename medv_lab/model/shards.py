@@ -49,8 +49,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"{path.parent} has no {path.name}; give a complete checkpoint folder (config.json, tokenizer.json and "
-            "safetensors files side by side)"
+            f"{path.parent} has no {path.name}; give a complete checkpoint folder (config.json, "
+            "tokenizer.json and safetensors files side by side)"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,14 +81,15 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
         return _read_header(found[0])
     if found:
         raise CheckpointError(
-            f"{folder} holds {len(found)} safetensors files but no {INDEX} that says how they belong together; copy "
-            "the index from where the shards came from"
+            f"{folder} holds {len(found)} safetensors files but no {INDEX} that says how they belong "
+            "together; copy the index from where the shards came from"
         )
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickles:
         raise CheckpointError(
-            f"{folder} holds pickled weights only ({shorten(pickles)}), which medv-lab never loads because a pickle "
-            "can run code; get the safetensors version, or convert the files with a tool that you trust"
+            f"{folder} holds pickled weights only ({shorten(pickles)}), which medv-lab never loads because "
+            "a pickle can run code; get the safetensors version, or convert the files with a tool that you "
+            "trust"
         )
     raise CheckpointError(f"{folder} holds no weights; expected {SINGLE}, or {INDEX} with its shards")
 
@@ -112,14 +113,15 @@ def _list_shards(folder: Path) -> list[StoredTensor]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of its {len(names)} shards: {shorten(missing)}; copy or download them again"
+            f"{folder} lacks {len(missing)} of its {len(names)} shards: {shorten(missing)}; copy or "
+            "download them again"
         )
     tensors = [tensor for name in names for tensor in _read_header(folder / name)]
     absent = sorted(weight_map.keys() - {tensor.key for tensor in tensors})
     if absent:
         raise CheckpointError(
-            f"{folder / INDEX} promises {len(absent)} tensors that no shard has: {shorten(absent)}; shards and index are "
-            "not of one checkpoint"
+            f"{folder / INDEX} promises {len(absent)} tensors that no shard has: {shorten(absent)}; shards "
+            "and index are not of one checkpoint"
         )
     return tensors
 
@@ -134,14 +136,15 @@ def _read_header(file: Path) -> list[StoredTensor]:
             ]
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} is not a readable safetensors file ({error}): it is damaged, truncated or something else; copy or "
-            "download it again"
+            f"{file} is not a readable safetensors file ({error}): it is damaged, truncated or something "
+            "else; copy or download it again"
         ) from error
     coded = [f"{tensor.key} ({tensor.dtype})" for tensor in tensors if tensor.dtype not in BYTES_OF_DTYPE]
     if coded:
         raise CheckpointError(
-            f"{file} holds {len(coded)} tensors of types that are not plain floating point: {shorten(coded)}; allowed "
-            f"are {', '.join(BYTES_OF_DTYPE)}: get the checkpoint that is not quantised"
+            f"{file} holds {len(coded)} tensors of types that are not plain floating point: "
+            f"{shorten(coded)}; allowed are {', '.join(BYTES_OF_DTYPE)}: get the checkpoint that is not "
+            "quantised"
         )
     return tensors
 

@@ -63,8 +63,8 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
         return ModelSource(name if name == EMBEDDED else folder.resolve().name, folder)
     if name == EMBEDDED:
         raise CheckpointError(
-            "this installation has no embedded checkpoint; rebuild it with 'python -m medv_lab.training.embedded', "
-            "or give a folder or hub id"
+            "this installation has no embedded checkpoint; rebuild it with 'python -m "
+            "medv_lab.training.embedded', or give a folder or hub id"
         )
     if folder.exists():
         raise CheckpointError(f"{name!r} is a file; give the checkpoint's folder")
@@ -93,8 +93,8 @@ def _from_hub(name: str, download: bool, revision: str | None) -> ModelSource:
         if not download:
             raise CheckpointError(
                 f"there is no folder {name!r} here, and the hub id {name!r}{at} is not in the local cache; "
-                "allow the download with download=True (command line: --download), or copy the checkpoint here and "
-                "give its folder"
+                "allow the download with download=True (command line: --download), or copy the checkpoint "
+                "here and give its folder"
             ) from error
         raise CheckpointError(f"{name!r}{at} could not be downloaded from the hub: {error}") from error
     return ModelSource(name, Path(folder), revision=Path(folder).name)

@@ -139,8 +139,8 @@ def parse_aspect_ratio(aspect_ratio: str) -> tuple[str, int | None]:
     match = _ANYRES.fullmatch(aspect_ratio)
     if match is None:
         raise ValueError(
-            f"image_aspect_ratio is {aspect_ratio!r}; allowed are 'square', 'pad', 'anyres' and 'anyres_max_N' "
-            "with a whole number N, as in 'anyres_max_4'"
+            f"image_aspect_ratio is {aspect_ratio!r}; allowed are 'square', 'pad', 'anyres' and "
+            "'anyres_max_N' with a whole number N, as in 'anyres_max_4'"
         )
     return "anyres", int(match[1]) if match[1] else None
 

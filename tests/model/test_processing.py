@@ -26,7 +26,8 @@ def test_one_question_with_an_image():
 
 def test_text_alone_has_no_pixels():
     batch = tiny_processor()(text="What organ?")
-    assert "pixel_values" not in batch and IMAGE_PLACEHOLDER not in batch["input_ids"]
+    assert "pixel_values" not in batch
+    assert IMAGE_PLACEHOLDER not in batch["input_ids"]
 
 
 def test_newline_behind_the_image_is_dropped_only_if_set():
@@ -39,7 +40,8 @@ def test_newline_behind_the_image_is_dropped_only_if_set():
 def test_empty_system_prompt_has_no_system_turn():
     processor = tiny_processor(system_prompt="")
     text = tiny_tokenizer().decode(processor(text="What?")["input_ids"][0])
-    assert "system" not in text and text.startswith("<|startoftext|><|start_header_id|>user")
+    assert "system" not in text
+    assert text.startswith("<|startoftext|><|start_header_id|>user")
 
 
 def test_rows_of_a_batch_equal_single_rows_and_are_padded_left():
@@ -57,7 +59,8 @@ def test_rows_of_a_batch_equal_single_rows_and_are_padded_left():
         alone = processor(own, question)["input_ids"][0]
         assert row[len(row) - len(alone) :].tolist() == alone.tolist()
         assert mask.tolist() == [0] * (len(row) - len(alone)) + [1] * len(alone)
-    assert len(batch["pixel_values"]) == 3 and batch["image_sizes"][2] == (20, 50)
+    assert len(batch["pixel_values"]) == 3
+    assert batch["image_sizes"][2] == (20, 50)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_several_images_are_single_padded_tiles():
 
 @pytest.mark.parametrize("text", ["", "   ", "<image>\n ", None, [], [("user", "Hi"), ("assistant", "Ho")]])
 def test_empty_question_is_one_clear_error(text):
-    with pytest.raises(ValueError, match="question|user turn"):
+    with pytest.raises(ValueError, match=r"question|user turn"):
         tiny_processor()(picture(), text)
 
 
@@ -114,7 +117,7 @@ def test_over_long_question_says_how_much_room_there_is():
     ],
 )
 def test_images_must_match_their_places(images, text):
-    with pytest.raises(ValueError, match="give one for each|one entry per question"):
+    with pytest.raises(ValueError, match=r"give one for each|one entry per question"):
         tiny_processor()(images, text)
 
 

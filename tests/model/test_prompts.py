@@ -42,12 +42,14 @@ def test_labels_are_the_ids_or_ignored_and_images_never_learned():
     assert all(label in (token, IGNORED_LABEL) for token, label in zip(ids, labels, strict=True))
     assert labels[ids.index(IMAGE_PLACEHOLDER)] == IGNORED_LABEL
     assert all(label == token for token, label in zip(ids, labels, strict=True) if token in special.labelled)
-    assert exchanges == sorted(exchanges) and set(exchanges) == {0, 1}
+    assert exchanges == sorted(exchanges)
+    assert set(exchanges) == {0, 1}
 
 
 def test_image_tag_without_an_image_is_text():
     ids = encode_dialogue(TURNS[:2], tiny_tokenizer(), has_image=False).input_ids
-    assert IMAGE_PLACEHOLDER not in ids and "<image>" in tiny_tokenizer().decode(ids)
+    assert IMAGE_PLACEHOLDER not in ids
+    assert "<image>" in tiny_tokenizer().decode(ids)
 
 
 def test_collation_pads_with_a_learned_token_and_cuts():

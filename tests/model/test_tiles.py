@@ -20,7 +20,8 @@ def test_square_image_of_the_right_side_is_untouched():
 def test_padding_centres_the_image_on_grey():
     padded = tiles.pad_to_square(picture(56, 20), 56)
     assert np.array_equal(padded[18:38], np.asarray(picture(56, 20)))
-    assert (padded[:18] == 127).all() and (padded[38:] == 127).all()
+    assert (padded[:18] == 127).all()
+    assert (padded[38:] == 127).all()
 
 
 def test_tiles_put_together_are_the_canvas_of_an_image_that_fits_exactly():
@@ -41,7 +42,8 @@ def test_best_resolution_prefers_no_loss_then_no_waste():
 
 def test_pixel_values_span_minus_one_to_one():
     values = tiles.to_pixel_values(np.array([[[0, 255, 127]]], dtype=np.uint8))
-    assert values.dtype == np.float32 and values.shape == (3, 1, 1)
+    assert values.dtype == np.float32
+    assert values.shape == (3, 1, 1)
     assert values.ravel() == pytest.approx([-1, 1, 127 / 127.5 - 1], abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""A model, tokenizer and processor small enough to make in a test: random weights, 32-pixel tiles, few tokens."""
+"""A model, tokenizer and processor small enough to make in a test: random weights, few tokens."""
 
 import functools
 from pathlib import Path

@@ -110,7 +110,8 @@ def test_collation(limit):
     batch = collate(_collated_samples(recorded, pad_id), pad_id, limit)
     assert batch["input_ids"] == expected["input_ids"]
     assert batch["labels"] == expected["labels"]
-    assert "attention_mask" not in batch and not recorded["has_attention_mask"]
+    assert "attention_mask" not in batch
+    assert not recorded["has_attention_mask"]
 
 
 def _collated_samples(recorded: dict, pad_id: int) -> list[Encoded]:

@@ -1,0 +1,370 @@
+"""Tests of loading: every layout gives the same model, every defect is one clear error."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+import medv_lab
+from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoints, keymaps, sources
+from medv_lab.model.checkpoints import CheckpointError, load
+from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A complete checkpoint folder of the tiny model."""
+    save_tiny(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the weights of a folder: `change` gets the tensors by name and alters them in place."""
+    tensors = load_file(folder / SINGLE)
+    change(tensors)
+    save_file(tensors, folder / SINGLE)
+
+
+def edit_config(folder: Path, **changes) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, **changes}))
+
+
+def shard(folder: Path, parts: int = 3) -> list[Path]:
+    """Split the single file into shards with an index."""
+    tensors = load_file(folder / SINGLE)
+    (folder / SINGLE).unlink()
+    names = sorted(tensors)
+    files, weight_map = [], {}
+    for number in range(parts):
+        file = folder / f"model-{number + 1:05d}-of-{parts:05d}.safetensors"
+        own = names[number::parts]
+        save_file({name: tensors[name] for name in own}, file)
+        weight_map |= dict.fromkeys(own, file.name)
+        files.append(file)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return files
+
+
+def assert_same_weights(model, expected) -> None:
+    state = expected.state_dict()
+    assert model.state_dict().keys() == state.keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_folder_gives_the_saved_model_with_its_buffers(folder):
+    model, processor = load(folder, device="cpu")
+    saved = tiny_model()
+    assert_same_weights(model, saved)
+    buffers = dict(saved.named_buffers())
+    assert buffers.keys() == dict(model.named_buffers()).keys()
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+    assert isinstance(processor, MedVProcessor)
+    assert not model.training
+    assert "cpu in float32" in model.medv_source.notes[0]
+
+
+def test_loaded_model_computes_what_the_saved_one_does(folder):
+    model, processor = load(folder)
+    batch = processor(None, "Is there a nodule?")
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, tiny_model()(**batch).logits)
+
+
+def test_weights_do_not_depend_on_the_file_any_more(folder):
+    model, _ = load(folder)
+    (folder / SINGLE).write_bytes(b"")
+    assert_same_weights(model, tiny_model())
+
+
+def test_shards_give_the_same_as_a_single_file(folder):
+    shard(folder)
+    assert_same_weights(load(folder)[0], tiny_model())
+
+
+def test_dtype_and_attention_as_asked(folder):
+    model, _ = load(folder, dtype="bfloat16", attn_implementation="eager")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == "eager"
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    with pytest.raises(ValueError, match="allowed are sdpa"):
+        load(folder, attn_implementation="fast")
+
+
+def test_source_is_recorded_in_manifests(folder):
+    model, _ = load(folder)
+    recorded = medv_lab.runtime.make_manifest({}, model=model)
+    assert recorded["model"] == {
+        "name": "tiny",
+        "sha256": medv_lab.runtime.hash_model(folder),
+        "revision": None,
+    }
+    assert (recorded["device"], recorded["dtype"]) == ("cpu", "float32")
+
+
+def test_folder_loads_through_auto_model_too(folder):
+    model = AutoModel.from_pretrained(folder)
+    assert isinstance(model, MedVForMaskedDiffusion)
+    assert_same_weights(model, tiny_model())
+
+
+def test_vocabulary_is_cut_to_the_tokenizer(tmp_path):
+    rows = len(tiny_tokenizer())
+    wide = save_tiny(tmp_path, vocab_size=rows + 20)
+    model, _ = load(tmp_path)
+    assert model.config.vocab_size == rows
+    assert torch.equal(model.lm_head.weight, wide.lm_head.weight[:rows])
+    assert torch.equal(model.model.embed_tokens.weight, wide.model.embed_tokens.weight[:rows])
+    assert any(f"to the tokenizer's {rows}" in note for note in model.medv_source.notes)
+
+
+def make_language_only(folder: Path, original_names: bool) -> dict[str, torch.Tensor]:
+    """Turn a folder into a LLaDA-8B-Instruct-like one; returns its tensors under the model's names."""
+    inverse = {"self_attn.o_proj": "attn_out", "mlp.gate_proj": "ff_proj", "mlp.up_proj": "up_proj"}
+    inverse |= {
+        "mlp.down_proj": "ff_out",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ff_norm",
+    }
+    inverse |= {f"self_attn.{part}_proj": f"{part}_proj" for part in "qkv"}
+    tops = {"model.embed_tokens.weight": "wte", "model.norm.weight": "ln_f", "lm_head.weight": "ff_out"}
+
+    def original(name: str) -> str:
+        if name in tops:
+            return f"model.transformer.{tops[name]}.weight"
+        layer, part = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
+        return f"model.transformer.blocks.{layer}.{inverse[part]}.weight"
+
+    language = {
+        name: value for name, value in load_file(folder / SINGLE).items() if not keymaps.is_visual(name)
+    }
+    save_file(
+        {original(name) if original_names else name: value for name, value in language.items()},
+        folder / SINGLE,
+    )
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}
+    sizes |= {"mlp_hidden_size": "intermediate_size", "embedding_size": "vocab_size"}
+    sizes = sizes if original_names else {name: name for name in sizes.values()}
+    sizes |= {name: name for name in ("mask_token_id", "vision_config")}
+    kept = {foreign: config[own] for foreign, own in sizes.items()}
+    auto_map = {"auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"}}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llada", **auto_map, **kept}))
+    (folder / "processor_config.json").unlink()
+    return language
+
+
+@pytest.mark.parametrize("original_names", [True, False])
+def test_language_only_checkpoint_starts_its_vision_fresh_and_says_so(folder, original_names):
+    language = make_language_only(folder, original_names)
+    torch.manual_seed(5)
+    model, _ = load(folder)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in language.items())
+    fresh = [name for name in state if keymaps.is_visual(name)]
+    assert any(f"{len(fresh)} tensors are not in the checkpoint" in note for note in model.medv_source.notes)
+    assert all(torch.isfinite(state[name]).all() for name in fresh)
+    assert state["model.image_newline"].std() > 0
+    assert state["model.mm_projector.0.weight"].std() > 0
+
+
+@pytest.mark.parametrize("naming", ["siglip", "llava_llada"])
+def test_vision_is_borrowed_from_another_folder(folder, tmp_path, naming):
+    (tmp_path / "vision").mkdir()
+    shutil.copy(folder / "config.json", tmp_path / "vision")
+    language = make_language_only(folder, original_names=True)
+    edit_config(folder, vision_config=None)
+    other = tiny_model(seed=9)
+    lent = {name: value for name, value in other.state_dict().items() if keymaps.is_visual(name)}
+    if naming == "siglip":
+        prefix = keymaps.VISION_PREFIX
+        lent = {
+            name.replace(prefix, "vision_model."): value for name, value in lent.items() if prefix in name
+        }
+        lent |= {
+            "vision_model.encoder.layers.1.layer_norm1.weight": torch.zeros(8),
+            "logit_scale": torch.zeros(1),
+        }
+    save_file(lent, tmp_path / "vision" / SINGLE)
+    model, _ = load(folder, vision=tmp_path / "vision")
+    state, expected = model.state_dict(), other.state_dict()
+    borrowed = [name for name in state if name.startswith(keymaps.VISION_PREFIX)]
+    assert all(torch.equal(state[name], expected[name]) for name in borrowed)
+    assert all(torch.equal(state[name], value) for name, value in language.items())
+
+
+def test_vision_for_a_complete_checkpoint_is_refused(folder):
+    with pytest.raises(CheckpointError, match="has its own vision tower"):
+        load(folder, vision=folder)
+
+
+def test_all_defects_of_the_weights_are_one_error(folder):
+    def spoil(tensors):
+        del tensors["model.norm.weight"]
+        tensors["adapter.lora_A.weight"] = torch.zeros(2)
+        tensors["lm_head.weight"] = tensors["lm_head.weight"][:, :8].contiguous()
+
+    rewrite(folder, spoil)
+    with pytest.raises(CheckpointError) as raised:
+        load(folder)
+    text = str(raised.value)
+    assert "1 missing: model.norm.weight" in text
+    assert "1 unexpected: adapter.lora_A.weight" in text
+    assert "1 mis-shaped: lm_head.weight is (300, 8), should be (300, 16)" in text
+
+
+def test_stored_buffers_are_ignored(folder):
+    rewrite(folder, lambda tensors: tensors.update({"model.rotary_emb.inv_freq": torch.zeros(4)}))
+    assert_same_weights(load(folder)[0], tiny_model())
+
+
+def spoil_header(folder):
+    (folder / SINGLE).write_bytes(struct.pack("<Q", 20) + b"{this is not json}  " + b"\0" * 64)
+
+
+def truncate(folder):
+    content = (folder / SINGLE).read_bytes()
+    (folder / SINGLE).write_bytes(content[: len(content) // 2])
+
+
+def leave_pickle_only(folder):
+    (folder / SINGLE).unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def quantise(folder):
+    rewrite(
+        folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(300, 16, dtype=torch.int8)})
+    )
+
+
+def lose_shard(folder):
+    shard(folder)[1].unlink()
+
+
+def lose_index(folder):
+    shard(folder)
+    (folder / INDEX).unlink()
+
+
+def lie_in_index(folder):
+    shard(folder)
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["model.extra.weight"] = next(iter(index["weight_map"].values()))
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def point_index_outside(folder):
+    shard(folder)
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = "../other.safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def mix_layouts(folder):
+    rewrite(folder, lambda tensors: tensors.update({"model.transformer.ln_f.weight": torch.zeros(16)}))
+
+
+DEFECTS = [
+    (spoil_header, "not a readable safetensors file"),
+    (truncate, "not a readable safetensors file"),
+    (lambda folder: (folder / SINGLE).write_bytes(b""), "not a readable safetensors file"),
+    (leave_pickle_only, "pickled weights only .pytorch_model.bin.*never loads"),
+    (lambda folder: (folder / SINGLE).unlink(), "holds no weights"),
+    (quantise, "lm_head.weight .I8.*not quantised"),
+    (lose_shard, "lacks 1 of its 3 shards: model-00002-of-00003.safetensors"),
+    (lose_index, "3 safetensors files but no model.safetensors.index.json"),
+    (lie_in_index, "promises 1 tensors that no shard has: model.extra.weight"),
+    (point_index_outside, "not safetensors files of this folder: ../other.safetensors"),
+    (mix_layouts, "mixes two checkpoints"),
+    (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
+    (lambda folder: (folder / "config.json").write_text("[]"), "holds a list"),
+    (
+        lambda folder: edit_config(folder, model_type="llama"),
+        "model_type 'llama'; medv-lab loads 'llava_llada'",
+    ),
+    (lambda folder: edit_config(folder, hidden_size=15), "does not describe a model"),
+    (lambda folder: edit_config(folder, hidden_size="wide"), "does not describe a model"),
+    (
+        lambda folder: edit_config(folder, mask_token_id=7),
+        "mask token is 2, config.json says mask_token_id 7",
+    ),
+    (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json is not valid JSON"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{}"), "lacks added_tokens, model"),
+    (
+        lambda folder: (folder / "processor_config.json").write_text('{"image_size": 32, "chat_mode": "x"}'),
+        "chat_mode",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "match"), DEFECTS, ids=[match for _, match in DEFECTS])
+def test_defective_folder_is_one_clear_error(folder, spoil, match):
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=match):
+        load(folder)
+
+
+def test_tokenizer_of_another_model_is_refused(tmp_path):
+    save_tiny(tmp_path, vocab_size=len(tiny_tokenizer()) - 5)
+    with pytest.raises(CheckpointError, match="tokenizer has 300 tokens, the model only 295"):
+        load(tmp_path)
+
+
+def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(checkpoints, "_stream", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(CheckpointError, match=r"needs \d+\.\d kB on cpu in float32, but 1.0 kB are free"):
+        load(folder)
+
+
+def test_file_or_missing_folder_or_strange_name(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "embedded_folder", lambda: tmp_path / "none")
+    for model, match in [
+        (folder / SINGLE, "is a file"),
+        (tmp_path / "absent", "neither a folder here nor a hub id"),
+        ("embedded", "no embedded checkpoint"),
+    ]:
+        with pytest.raises(CheckpointError, match=match):
+            load(model)
+    with pytest.raises(CheckpointError, match="local folder; leave it out"):
+        load(folder, revision="main")
+
+
+def test_hub_id_that_is_not_cached_says_how_to_allow_the_download(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match="not in the local cache; allow the download with download=True"
+    ):
+        load("nobody/nothing")
+
+
+def test_download_is_asked_for_safetensors_of_one_commit(folder, monkeypatch):
+    asked = {}
+
+    def snapshot(name, **options):
+        asked.update(options, name=name)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    model, _ = load("owner/name", download=True, revision="v1")
+    assert (asked["name"], asked["revision"], asked["local_files_only"]) == ("owner/name", "v1", False)
+    assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in asked["allow_patterns"])
+    assert (model.medv_source.name, model.medv_source.revision) == ("owner/name", folder.name)
+
+
+def test_remote_code_is_never_run(folder, tmp_path):
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    edit_config(folder, auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
+    load(folder)
+    assert not (tmp_path / "ran").exists()
