@@ -1,0 +1,152 @@
+"""Settings of a generation, checked when they are made; L, B, Z are the paper's symbols.
+
+L = gen_length (answer positions), B = block_length (positions filled before the next block starts),
+Z = steps (forward passes in all, Z B / L of them a block).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+
+REMASKING = ("low_confidence", "random")
+NOISE = ("masked", "reference")
+REFERENCE_SUPPRESSION = "reference"
+
+
+class SettingsError(ValueError):
+    """Settings that no run can have; the text says what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How an answer is generated; vary it with `dataclasses.replace`.
+
+    Attributes:
+        gen_length: L, positions of the answer.
+        block_length: B, a divisor of L.
+        steps: Z, a multiple of L / B; more than L is allowed, since a full block ends early.
+        temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
+        remasking: "low_confidence" commits the most confident predictions, "random" any.
+        cfg_scale: weight of classifier-free guidance; 0 switches it off.
+        suppressed_tokens: ids never predicted, or "reference": end of text, start of text, both headers.
+        stop: texts before which the answer ends.
+        suffix: text that follows the answer positions and is seen while they are filled.
+        seed: of all draws.
+        noise: "masked" draws noise where it is used; "reference" for every position and the whole vocabulary
+            at each step, which reproduces the published sampler's draws.
+        alternatives: how many of the most probable tokens a trace keeps for each commit.
+
+    Raises:
+        SettingsError: for a wrong type or value.
+    """
+
+    gen_length: int = 64
+    block_length: int = 32
+    steps: int = 64
+    temperature: float = 0.0
+    remasking: str = "low_confidence"
+    cfg_scale: float = 0.0
+    suppressed_tokens: str | tuple[int, ...] = REFERENCE_SUPPRESSION
+    stop: tuple[str, ...] = ("<|eot_id|>",)
+    suffix: str = ""
+    seed: int = 0
+    noise: str = "masked"
+    alternatives: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("gen_length", "block_length", "steps"):
+            _require_int(name, getattr(self, name), 1)
+        _require_int("seed", self.seed, 0)
+        _require_int("alternatives", self.alternatives, 1)
+        for name in ("temperature", "cfg_scale"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+                raise SettingsError(f"{name} is {value!r}; give a number, 0 or larger")
+        for name, allowed in (("remasking", REMASKING), ("noise", NOISE)):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+        self._check_lengths()
+        self._check_texts()
+
+    def _check_lengths(self) -> None:
+        length, block, steps = self.gen_length, self.block_length, self.steps
+        if length % block:
+            divisors = [b for b in range(1, length + 1) if length % b == 0]
+            near = sorted(divisors, key=lambda b: abs(b - block))[:3]
+            raise SettingsError(
+                f"gen_length {length} is not divisible by block_length {block}; near block lengths that divide it: "
+                f"{', '.join(map(str, sorted(near)))}"
+            )
+        blocks = length // block
+        if steps % blocks:
+            low = max(blocks, steps // blocks * blocks)
+            raise SettingsError(
+                f"steps {steps} is not divisible by the {blocks} blocks (gen_length {length} / block_length {block}); "
+                f"near values: {low} or {low + blocks}"
+            )
+
+    def _check_texts(self) -> None:
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
+            raise SettingsError(f"stop is {self.stop!r}; give a tuple of texts, e.g. ('<|eot_id|>',), or ()")
+        if not isinstance(self.suffix, str):
+            raise SettingsError(f"suffix is {self.suffix!r}; give a text, or ''")
+        tokens = self.suppressed_tokens
+        is_ids = isinstance(tokens, tuple) and all(type(token) is int and token >= 0 for token in tokens)
+        if tokens != REFERENCE_SUPPRESSION and not is_ids:
+            raise SettingsError(f"suppressed_tokens is {tokens!r}; give 'reference' or a tuple of token ids, () for none")
+
+    @property
+    def L(self) -> int:  # noqa: N802
+        """gen_length."""
+        return self.gen_length
+
+    @property
+    def B(self) -> int:  # noqa: N802
+        """block_length."""
+        return self.block_length
+
+    @property
+    def Z(self) -> int:  # noqa: N802
+        """Steps."""
+        return self.steps
+
+    @property
+    def num_blocks(self) -> int:
+        """L / B."""
+        return self.gen_length // self.block_length
+
+    @property
+    def steps_per_block(self) -> int:
+        """Z B / L."""
+        return self.steps // self.num_blocks
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GenerationSettings":
+        """Settings from a mapping, e.g. of a manifest; lists become tuples.
+
+        Raises:
+            SettingsError: for an unknown name (the closest known one is suggested) or a wrong value.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                close = get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise SettingsError(f"unknown setting {name!r}; {hint}allowed are {', '.join(known)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _require_int(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} is {value!r}; give a whole number, {least} or larger")
+
+
+PRESETS = {
+    "paper-vqa": GenerationSettings(gen_length=64, block_length=64, steps=64),
+    "paper-open-ended": GenerationSettings(gen_length=256, block_length=64, steps=256),
+    "demo": GenerationSettings(gen_length=128, block_length=128, steps=128),
+    "embedded-vqa": GenerationSettings(gen_length=16, block_length=16, steps=16),
+    "embedded-description": GenerationSettings(gen_length=96, block_length=32, steps=96),
+}
