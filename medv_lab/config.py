@@ -62,7 +62,12 @@ class GenerationSettings:
         _require_int("alternatives", self.alternatives, 1)
         for name in ("temperature", "cfg_scale"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not isfinite(value)
+                or value < 0
+            ):
                 raise SettingsError(f"{name} is {value!r}; give a number, 0 or larger")
         for name, allowed in (("remasking", REMASKING), ("noise", NOISE)):
             if getattr(self, name) not in allowed:
@@ -95,20 +100,22 @@ class GenerationSettings:
         tokens = self.suppressed_tokens
         is_ids = isinstance(tokens, tuple) and all(type(token) is int and token >= 0 for token in tokens)
         if tokens != REFERENCE_SUPPRESSION and not is_ids:
-            raise SettingsError(f"suppressed_tokens is {tokens!r}; give 'reference' or a tuple of token ids, () for none")
+            raise SettingsError(
+                f"suppressed_tokens is {tokens!r}; give 'reference' or a tuple of token ids, () for none"
+            )
 
     @property
-    def L(self) -> int:  # noqa: N802
+    def L(self) -> int:
         """gen_length."""
         return self.gen_length
 
     @property
-    def B(self) -> int:  # noqa: N802
+    def B(self) -> int:
         """block_length."""
         return self.block_length
 
     @property
-    def Z(self) -> int:  # noqa: N802
+    def Z(self) -> int:
         """Steps."""
         return self.steps
 
@@ -135,7 +142,9 @@ class GenerationSettings:
                 close = get_close_matches(str(name), known, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
                 raise SettingsError(f"unknown setting {name!r}; {hint}allowed are {', '.join(known)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        )
 
 
 def _require_int(name: str, value: Any, least: int) -> None:

@@ -17,27 +17,70 @@ DESCRIPTION_REQUESTS = (
     "Write a report of this image.",
     "What does the image show in detail?",
 )
-CAPTION_REQUESTS = ("Give a short caption.", "Summarise the image in one sentence.", "What is the main message of this image?")
+CAPTION_REQUESTS = (
+    "Give a short caption.",
+    "Summarise the image in one sentence.",
+    "What is the main message of this image?",
+)
 
 _OPENINGS = {
-    "chest x-ray": ("This is a chest x-ray.", "A chest x-ray of both lungs is shown.", "The image is a chest x-ray in frontal view."),
-    "abdominal ct": ("This is an abdominal ct.", "An abdominal ct slice is shown.", "The image is an axial abdominal ct slice."),
-    "brain mri": ("This is a brain mri.", "A brain mri slice is shown.", "The image is an axial brain mri slice."),
-    "histology": ("This is a histology image.", "A histology section is shown.", "The image is a stained histology section."),
-    "gross pathology": ("This is a gross pathology image.", "A gross pathology specimen is shown.",
-                        "The image is a photograph of a gross pathology specimen."),
+    "chest x-ray": (
+        "This is a chest x-ray.",
+        "A chest x-ray of both lungs is shown.",
+        "The image is a chest x-ray in frontal view.",
+    ),
+    "abdominal ct": (
+        "This is an abdominal ct.",
+        "An abdominal ct slice is shown.",
+        "The image is an axial abdominal ct slice.",
+    ),
+    "brain mri": (
+        "This is a brain mri.",
+        "A brain mri slice is shown.",
+        "The image is an axial brain mri slice.",
+    ),
+    "histology": (
+        "This is a histology image.",
+        "A histology section is shown.",
+        "The image is a stained histology section.",
+    ),
+    "gross pathology": (
+        "This is a gross pathology image.",
+        "A gross pathology specimen is shown.",
+        "The image is a photograph of a gross pathology specimen.",
+    ),
 }
 _ANATOMY = {
-    "chest x-ray": ("The ribs cross both lungs in regular arcs.", "The heart lies between the lungs.",
-                    "The diaphragm closes the lungs below.", "The lungs are dark because they hold air."),
-    "abdominal ct": ("The body wall forms a bright outer ring.", "The spine is the brightest structure.",
-                     "The organs are grey on a dark background.", "The slice cuts the body across."),
-    "brain mri": ("The skull surrounds the brain as a ring.", "The ventricles lie near the midline.",
-                  "Grey and white matter can be told apart.", "The slice cuts the brain across."),
-    "histology": ("Nuclei are scattered over the stroma.", "The stroma is stained pink.",
-                  "The nuclei are stained purple.", "The section fills the whole field."),
-    "gross pathology": ("The specimen lies on a plain cloth.", "The tissue is brown and red.",
-                        "The cut surface faces the camera.", "The border of the specimen is visible."),
+    "chest x-ray": (
+        "The ribs cross both lungs in regular arcs.",
+        "The heart lies between the lungs.",
+        "The diaphragm closes the lungs below.",
+        "The lungs are dark because they hold air.",
+    ),
+    "abdominal ct": (
+        "The body wall forms a bright outer ring.",
+        "The spine is the brightest structure.",
+        "The organs are grey on a dark background.",
+        "The slice cuts the body across.",
+    ),
+    "brain mri": (
+        "The skull surrounds the brain as a ring.",
+        "The ventricles lie near the midline.",
+        "Grey and white matter can be told apart.",
+        "The slice cuts the brain across.",
+    ),
+    "histology": (
+        "Nuclei are scattered over the stroma.",
+        "The stroma is stained pink.",
+        "The nuclei are stained purple.",
+        "The section fills the whole field.",
+    ),
+    "gross pathology": (
+        "The specimen lies on a plain cloth.",
+        "The tissue is brown and red.",
+        "The cut surface faces the camera.",
+        "The border of the specimen is visible.",
+    ),
 }
 _FINDING_SENTENCES = (
     "There {be} {what} in the {side} {zone} zone.",
@@ -101,7 +144,9 @@ def make_description(scene: Scene, rng: np.random.Generator) -> str:
         str(rng.choice(_NEGATIVE_SENTENCES)).format(kind=absent[i])
         for i in rng.permutation(len(absent))[: rng.integers(2 if findings else len(absent), len(absent) + 1)]
     ]
-    sentences = opening + (anatomy + reported + negatives if rng.random() < 0.5 else reported + negatives + anatomy)
+    sentences = opening + (
+        anatomy + reported + negatives if rng.random() < 0.5 else reported + negatives + anatomy
+    )
     summary = " and ".join(_placed(scene, finding) for finding in findings) or "no abnormality"
     return " ".join([*sentences, str(rng.choice(_IMPRESSIONS)).format(what=summary)])
 

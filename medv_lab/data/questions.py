@@ -68,8 +68,13 @@ def _yes(condition: bool) -> str:
     return "yes" if condition else "no"
 
 
-def _about_the_finding(family: str, name: str, wordings: Sequence[str], answers: Sequence[str],
-                       read: Callable[[Finding], str | None]) -> Probe:
+def _about_the_finding(
+    family: str,
+    name: str,
+    wordings: Sequence[str],
+    answers: Sequence[str],
+    read: Callable[[Finding], str | None],
+) -> Probe:
     """A probe on pictures with exactly one finding, so that 'the abnormality' has one meaning."""
 
     def answer(scene: Scene) -> str | None:
@@ -92,9 +97,13 @@ def _presence(kind: str) -> Probe:
 
 
 def _modality_check(domain: str) -> Probe:
-    noun = {"histology": "a histology image", "gross pathology": "a gross pathology image"}.get(domain, article(domain))
+    noun = {"histology": "a histology image", "gross pathology": "a gross pathology image"}.get(
+        domain, article(domain)
+    )
     wordings = (f"Is this {noun}?", f"Was this taken as {noun}?")
-    return Probe("modality", f"modality is {domain}", wordings, YES_NO, lambda scene: _yes(scene.domain == domain))
+    return Probe(
+        "modality", f"modality is {domain}", wordings, YES_NO, lambda scene: _yes(scene.domain == domain)
+    )
 
 
 def _finding_on(side: str) -> Probe:
@@ -119,39 +128,102 @@ def _grade_check(grade: str) -> Probe:
 
 def _all_probes() -> tuple[Probe, ...]:
     whole = [
-        Probe("modality", "modality", ("What type of image is this?", "How was this image made?"),
-              DOMAINS, lambda scene: scene.domain),
-        Probe("normality", "normality", ("Is this image normal?", "Is the picture free of abnormalities?"),
-              YES_NO, lambda scene: _yes(not scene.findings)),
+        Probe(
+            "modality",
+            "modality",
+            ("What type of image is this?", "How was this image made?"),
+            DOMAINS,
+            lambda scene: scene.domain,
+        ),
+        Probe(
+            "normality",
+            "normality",
+            ("Is this image normal?", "Is the picture free of abnormalities?"),
+            YES_NO,
+            lambda scene: _yes(not scene.findings),
+        ),
     ]
     one = [
-        _about_the_finding("finding", "finding", ("What abnormality is present?", "Which finding does the image show?",
-                                                  "What is wrong in this image?"), ALL_KINDS, lambda f: f.kind),
-        _about_the_finding("side", "side", ("On which side is the abnormality?", "Which side is affected?"),
-                           SIDES, lambda f: f.side),
-        _about_the_finding("zone", "zone", ("In which zone is the abnormality?", "Which zone is affected?"),
-                           ZONES, lambda f: f.zone),
-        _about_the_finding("extent", "extent", ("How extensive is the abnormality?",
-                                                "What is the extent of the abnormality?"), ALL_GRADES, lambda f: f.grade),
-        _about_the_finding("extent", "multiple", ("Is the abnormality multiple?", "Is there more than one lesion?"), YES_NO,
-                           lambda f: _yes(f.grade != "one") if f.grade in GRADES["count"] else None),
+        _about_the_finding(
+            "finding",
+            "finding",
+            (
+                "What abnormality is present?",
+                "Which finding does the image show?",
+                "What is wrong in this image?",
+            ),
+            ALL_KINDS,
+            lambda f: f.kind,
+        ),
+        _about_the_finding(
+            "side",
+            "side",
+            ("On which side is the abnormality?", "Which side is affected?"),
+            SIDES,
+            lambda f: f.side,
+        ),
+        _about_the_finding(
+            "zone",
+            "zone",
+            ("In which zone is the abnormality?", "Which zone is affected?"),
+            ZONES,
+            lambda f: f.zone,
+        ),
+        _about_the_finding(
+            "extent",
+            "extent",
+            ("How extensive is the abnormality?", "What is the extent of the abnormality?"),
+            ALL_GRADES,
+            lambda f: f.grade,
+        ),
+        _about_the_finding(
+            "extent",
+            "multiple",
+            ("Is the abnormality multiple?", "Is there more than one lesion?"),
+            YES_NO,
+            lambda f: _yes(f.grade != "one") if f.grade in GRADES["count"] else None,
+        ),
     ]
-    sides = [_about_the_finding("side", f"side is {side}", (f"Is the abnormality on the {side}?",
-                                                            f"Does the abnormality lie on the {side} side?"),
-                                YES_NO, lambda f, side=side: _yes(f.side == side)) for side in SIDES]
-    zones = [_about_the_finding("zone", f"zone is {zone}", (f"Is the abnormality in the {zone} zone?",
-                                                            f"Does the abnormality lie in the {zone} zone?"),
-                                YES_NO, lambda f, zone=zone: _yes(f.zone == zone)) for zone in ZONES]
+    sides = [
+        _about_the_finding(
+            "side",
+            f"side is {side}",
+            (f"Is the abnormality on the {side}?", f"Does the abnormality lie on the {side} side?"),
+            YES_NO,
+            lambda f, side=side: _yes(f.side == side),
+        )
+        for side in SIDES
+    ]
+    zones = [
+        _about_the_finding(
+            "zone",
+            f"zone is {zone}",
+            (f"Is the abnormality in the {zone} zone?", f"Does the abnormality lie in the {zone} zone?"),
+            YES_NO,
+            lambda f, zone=zone: _yes(f.zone == zone),
+        )
+        for zone in ZONES
+    ]
     grades = [_grade_check(grade) for grade in GRADES["size"] + GRADES["severity"]]
-    return (*whole, *one, *(_finding_on(side) for side in SIDES), *sides, *zones, *grades,
-            *(_presence(kind) for kind in ALL_KINDS), *(_modality_check(domain) for domain in DOMAINS))
+    return (
+        *whole,
+        *one,
+        *(_finding_on(side) for side in SIDES),
+        *sides,
+        *zones,
+        *grades,
+        *(_presence(kind) for kind in ALL_KINDS),
+        *(_modality_check(domain) for domain in DOMAINS),
+    )
 
 
 PROBES = _all_probes()
 FAMILIES = tuple(sorted({probe.family for probe in PROBES}))
 
 
-def balanced_questions(scenes: Sequence[Scene], rounds: int, seed: int, probes: Sequence[Probe] = PROBES) -> list[Question]:
+def balanced_questions(
+    scenes: Sequence[Scene], rounds: int, seed: int, probes: Sequence[Probe] = PROBES
+) -> list[Question]:
     """Draw questions in which each wording has each of its answers equally often.
 
     Args:

@@ -73,7 +73,9 @@ def make_scene(split: str, index: int) -> Scene:
         ValueError: for an unknown split or a negative index.
     """
     if split not in SPLITS or index < 0:
-        raise ValueError(f"no scene {index} of split {split!r}: the splits are {', '.join(SPLITS)}, indices start at 0")
+        raise ValueError(
+            f"no scene {index} of split {split!r}: the splits are {', '.join(SPLITS)}, indices start at 0"
+        )
     rng = np.random.default_rng([SPLITS.index(split), index])
     domain = DOMAINS[index % len(DOMAINS)]
     kinds = list(KINDS[domain])

@@ -38,7 +38,8 @@ class StepRecord:
 
     Attributes:
         block, step: which block, and which step within it.
-        quota: positions to commit in each row, int (R,); 0 where a row takes no part in this pass.
+        quota: positions to commit in each row, int (R,).
+        active: rows that take part in this pass, bool (R,); the others are done or wait for the next block.
         rows, positions, tokens, confidence, entropy: one entry a commit, (N,).
         alternative_ids, alternative_probs: most probable tokens at each commit, (N, K).
         candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be chosen.
@@ -49,6 +50,7 @@ class StepRecord:
     block: int
     step: int
     quota: np.ndarray
+    active: np.ndarray
     rows: np.ndarray
     positions: np.ndarray
     tokens: np.ndarray
@@ -88,7 +90,9 @@ class _State:
         """Masked answer positions, bool (R, L)."""
         return self.masked[:, self.prompt : self.prompt + self.length]
 
-    def commit(self, rows: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor, embeds: torch.Tensor) -> None:
+    def commit(
+        self, rows: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor, embeds: torch.Tensor
+    ) -> None:
         """Write tokens at places of the sequence; a predicted mask id leaves its place masked."""
         self.embeds[rows, places] = embeds
         self.masked[rows, places] = tokens == self.mask_token_id
@@ -167,19 +171,27 @@ def sample(
                 break
             if cancel is not None and cancel():
                 return
-            yield _step(denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count)
+            yield _step(
+                denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count
+            )
 
 
-def _attention(attention_mask: torch.Tensor | None, state: _State) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _attention(
+    attention_mask: torch.Tensor | None, state: _State
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Mask and positions of whole sequences; rows padded on the left count their positions from the first real one."""
     if attention_mask is None or bool(attention_mask.all()):
         return None, None
     extra = state.embeds.shape[1] - state.prompt
-    attention = torch.cat([attention_mask.bool(), attention_mask.new_ones(len(attention_mask), extra).bool()], dim=1)
+    attention = torch.cat(
+        [attention_mask.bool(), attention_mask.new_ones(len(attention_mask), extra).bool()], dim=1
+    )
     return attention, (attention.long().cumsum(1) - 1).clamp(min=0)
 
 
-def _step(denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count) -> StepRecord:
+def _step(
+    denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count
+) -> StepRecord:
     """One forward pass over the active rows, and its commits."""
     allowed = _allowed(state, (block + 1) * settings.block_length) & active[:, None]
     rows, places = allowed.nonzero(as_tuple=True)  # row by row, places in order
@@ -200,10 +212,15 @@ def _step(denoiser, state, settings, suppressed, attention, position_ids, active
     )
     chosen = _choose(predictions.confidence, rows, len(active), count)
     state.commit(
-        rows[chosen], places[chosen], predictions.tokens[chosen], denoiser.embed_tokens(predictions.tokens[chosen])
+        rows[chosen],
+        places[chosen],
+        predictions.tokens[chosen],
+        denoiser.embed_tokens(predictions.tokens[chosen]),
     )
     state.find_stops(active)
-    return _record(state, settings, predictions, rows, places - state.prompt, chosen, active, block, step, count)
+    return _record(
+        state, settings, predictions, rows, places - state.prompt, chosen, active, block, step, count
+    )
 
 
 def _allowed(state: _State, block_end: int) -> torch.Tensor:
@@ -220,7 +237,9 @@ def _hidden(denoiser, state, cfg_scale, attention, position_ids, active) -> tupl
     if cfg_scale == 0:
         return (denoiser.body(embeds, mask, positions),)
     blank = embeds.clone()
-    blank[:, : state.prompt] = denoiser.embed_tokens(torch.tensor(state.mask_token_id, device=embeds.device)).to(embeds.dtype)
+    blank[:, : state.prompt] = denoiser.embed_tokens(
+        torch.tensor(state.mask_token_id, device=embeds.device)
+    ).to(embeds.dtype)
     both = None if mask is None else torch.cat([mask, mask])
     twice = None if positions is None else torch.cat([positions, positions])
     return denoiser.body(torch.cat([embeds, blank]), both, twice).chunk(2)
@@ -241,7 +260,9 @@ def _noise(per_row, places: torch.Tensor, vocabulary: int, length: int, kind: st
         return _draw(per_row, (vocabulary,))
     parts = []
     for generator, mine in per_row:
-        everywhere = torch.rand((1, length, vocabulary), dtype=torch.float64, generator=generator, device=mine.device)
+        everywhere = torch.rand(
+            (1, length, vocabulary), dtype=torch.float64, generator=generator, device=mine.device
+        )
         parts.append(everywhere[0, places[mine]])
     return torch.cat(parts)
 
@@ -270,6 +291,7 @@ def _record(
         block=block,
         step=step,
         quota=array(active.long() * count),
+        active=array(active),
         rows=array(rows[chosen]),
         positions=array(positions[chosen]),
         tokens=array(predictions.tokens[chosen]),

@@ -51,7 +51,9 @@ def make_items(split: str, rounds: int) -> list[Item]:
         ValueError: for an unknown split, or fewer than one round.
     """
     if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; it must be at least 1 (one round asks each question once per answer)")
+        raise ValueError(
+            f"rounds is {rounds}; it must be at least 1 (one round asks each question once per answer)"
+        )
     scenes = make_scenes(split, SCENES)
     return [Item(question, scenes[question.scene]) for question in balanced_questions(scenes, rounds, SEED)]
 
@@ -84,11 +86,15 @@ def evaluate_phantoms(items: Sequence[Item], respond: Respond, batch_size: int =
     results: list[Scored] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        answers = respond([render(item.scene, size=IMAGE_SIZE) for item in batch], [item.question.text for item in batch])
+        answers = respond(
+            [render(item.scene, size=IMAGE_SIZE) for item in batch], [item.question.text for item in batch]
+        )
         for item, answer in zip(batch, answers, strict=True):
             question = item.question
             score = score_answer(question, answer)
-            results.append(Scored(question.family, question.is_closed, question.text, question.answer, answer, score))
+            results.append(
+                Scored(question.family, question.is_closed, question.text, question.answer, answer, score)
+            )
     return results
 
 

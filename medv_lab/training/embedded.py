@@ -42,7 +42,14 @@ from medv_lab.training.examples import (
 )
 from medv_lab.training.tokenizer import make_tokenizer
 from medv_lab.training.trainer import Stage, run_stage
-from medv_lab.training.vision import VISION, evaluate_statements, pretrain_vision_tower, render_all, sample_statements, to_pixels
+from medv_lab.training.vision import (
+    VISION,
+    evaluate_statements,
+    pretrain_vision_tower,
+    render_all,
+    sample_statements,
+    to_pixels,
+)
 
 LANGUAGE = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
 BOTH = ("projector", "language_tower")
@@ -121,7 +128,9 @@ class Builder:
         """Draw the scenes and train the tokenizer; `folder` is scratch space."""
         self.budget, self.folder, self.log = budget, folder, log
         self.scenes = make_scenes("train", budget.scenes)
-        corpus = sample_texts(self.scenes[:4000], budget.seed) + sample_statements(self.scenes[:4000], budget.seed)
+        corpus = sample_texts(self.scenes[:4000], budget.seed) + sample_statements(
+            self.scenes[:4000], budget.seed
+        )
         self.tokenizer = make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
         self.model = make_model(self.tokenizer, budget.seed)
 
@@ -129,7 +138,12 @@ class Builder:
         """Steps 1: the vision tower; returns the features of all training pictures."""
         images = render_all(self.scenes)
         siglip = pretrain_vision_tower(
-            self.scenes, images, self.tokenizer, steps=self.budget.vision_steps, seed=self.budget.seed, log=self.log
+            self.scenes,
+            images,
+            self.tokenizer,
+            steps=self.budget.vision_steps,
+            seed=self.budget.seed,
+            log=self.log,
         )
         held = make_scenes("validation", 1000)
         self.log(f"vision tower names {evaluate_statements(siglip, held, render_all(held), self.tokenizer)}")
@@ -139,7 +153,11 @@ class Builder:
     def pretrain_language(self) -> None:
         """Step 2: the language tower, on text alone."""
         texts = without_images(
-            [*description_examples(self.scenes, 1), *dialogue_examples(self.scenes, 1), *caption_examples(self.scenes, 1)]
+            [
+                *description_examples(self.scenes, 1),
+                *dialogue_examples(self.scenes, 1),
+                *caption_examples(self.scenes, 1),
+            ]
         )
         self.train(self.budget.text, texts, None)
 
@@ -147,13 +165,17 @@ class Builder:
         """One stage on examples; `features` of the pictures, or None for text alone."""
         dataset = ExampleDataset(examples, self.tokenizer, FILL, self.budget.seed)
         collator = Collator(self.tokenizer.eos_token_id, features)
-        run_stage(self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log)
+        run_stage(
+            self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log
+        )
 
     def build(self, question_only: bool) -> None:
         """All steps in order."""
         features = None if question_only else self.pretrain_vision()
         self.pretrain_language()
-        questions = question_examples(balanced_questions(self.scenes, self.budget.question_rounds, self.budget.seed + 1))
+        questions = question_examples(
+            balanced_questions(self.scenes, self.budget.question_rounds, self.budget.seed + 1)
+        )
         instruction = instruction_examples(self.scenes, self.budget)
         if question_only:
             self.train(self.budget.instruct, without_images(instruction), None)
@@ -169,7 +191,9 @@ class Builder:
         MedVProcessor.from_config(
             self.tokenizer, self.model.config, system_prompt="", drop_after_image=False
         ).save_pretrained(output)
-        manifest = make_manifest(asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast")
+        manifest = make_manifest(
+            asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast"
+        )
         (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -177,8 +201,12 @@ def main() -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description="Rebuild the embedded checkpoint from nothing.")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
-    parser.add_argument("--question-only", action="store_true", help="train the baseline that sees no picture")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
+    parser.add_argument(
+        "--question-only", action="store_true", help="train the baseline that sees no picture"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=2, help="CPU threads; another number rounds differently"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:

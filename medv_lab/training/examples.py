@@ -33,7 +33,10 @@ class Example:
 def caption_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
     """One caption a scene."""
     rng = np.random.default_rng([seed, 1])
-    return [Example([(str(rng.choice(CAPTION_REQUESTS)), make_caption(scene, rng))], i) for i, scene in enumerate(scenes)]
+    return [
+        Example([(str(rng.choice(CAPTION_REQUESTS)), make_caption(scene, rng))], i)
+        for i, scene in enumerate(scenes)
+    ]
 
 
 def description_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
@@ -64,7 +67,9 @@ def without_images(examples: Sequence[Example]) -> list[Example]:
 class ExampleDataset(Dataset):
     """Encoded examples; sorted into groups of like length by the trainer through the column `length`."""
 
-    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, fill: int, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, fill: int, seed: int
+    ) -> None:
         """Encode all examples once.
 
         Args:
@@ -80,7 +85,9 @@ class ExampleDataset(Dataset):
             encoded = encode_example(example, tokenizer)
             extra = [tokenizer.eos_token_id] * int(rng.integers(0, fill + 1))
             ids, labels = encoded[0] + extra, encoded[1] + extra
-            self.items.append({"input_ids": ids, "labels": labels, "scene": example.scene, "length": len(ids)})
+            self.items.append(
+                {"input_ids": ids, "labels": labels, "scene": example.scene, "length": len(ids)}
+            )
 
     def __len__(self) -> int:
         return len(self.items)

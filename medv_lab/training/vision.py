@@ -80,7 +80,9 @@ def draw_statement(scene: Scene, rng: np.random.Generator) -> Statement:
 
 def render_all(scenes: Sequence[Scene]) -> torch.Tensor:
     """Pictures of all scenes, uint8, (N, 3, S, S)."""
-    return torch.from_numpy(np.stack([render(scene, size=IMAGE_SIZE) for scene in scenes])).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([render(scene, size=IMAGE_SIZE) for scene in scenes])).permute(
+        0, 3, 1, 2
+    )
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -125,8 +127,12 @@ def pretrain_vision_tower(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    text = TEXT | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
-                   "bos_token_id": tokenizer.bos_token_id}
+    text = TEXT | {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
     config = SiglipConfig(text_config=text, vision_config=SiglipVisionConfig(**VISION).to_dict())
     # Plain attention is twice as fast as the fused one for 36 positions on a CPU.
     model = SiglipModel._from_config(config, attn_implementation="eager")
@@ -135,7 +141,9 @@ def pretrain_vision_tower(
         model.logit_bias.zero_()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps, warmup=0.05))
-    by_domain = [np.array([i for i, scene in enumerate(scenes) if scene.domain == domain]) for domain in DOMAINS]
+    by_domain = [
+        np.array([i for i, scene in enumerate(scenes) if scene.domain == domain]) for domain in DOMAINS
+    ]
     started, running = time.perf_counter(), 0.0
     for step in range(steps):
         pool = np.arange(len(scenes)) if step % 2 == 1 else by_domain[rng.integers(len(DOMAINS))]
@@ -158,8 +166,9 @@ def pretrain_vision_tower(
 
 
 @torch.no_grad()
-def evaluate_statements(model: SiglipModel, scenes: Sequence[Scene], images: torch.Tensor,
-                        tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+def evaluate_statements(
+    model: SiglipModel, scenes: Sequence[Scene], images: torch.Tensor, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, float]:
     """Accuracy at naming one attribute of single-finding pictures among its alternatives, by attribute.
 
     The text tower scores the claims '<domain>, <kind>', ... '<domain>, finding <zone>' and the highest wins.
@@ -168,10 +177,14 @@ def evaluate_statements(model: SiglipModel, scenes: Sequence[Scene], images: tor
     rows = [i for i, scene in enumerate(scenes) if len(scene.findings) == 1]
     for domain in DOMAINS:
         ours = [i for i in rows if scenes[i].domain == domain]
-        claims = [Statement(domain, kind=kind) for kind in KINDS[domain]] + [Statement(domain, side=side) for side in SIDES]
+        claims = [Statement(domain, kind=kind) for kind in KINDS[domain]] + [
+            Statement(domain, side=side) for side in SIDES
+        ]
         claims += [Statement(domain, zone=zone) for zone in ZONES]
         claims += [Statement(domain, grade=grade) for grades in GRADES.values() for grade in grades]
-        logits = model(input_ids=_encode(tokenizer, claims), pixel_values=to_pixels(images[ours])).logits_per_image
+        logits = model(
+            input_ids=_encode(tokenizer, claims), pixel_values=to_pixels(images[ours])
+        ).logits_per_image
         for attribute in ("kind", "side", "zone", "grade"):
             columns = [j for j, claim in enumerate(claims) if getattr(claim, attribute) is not None]
             best = logits[:, columns].argmax(-1)
@@ -192,8 +205,13 @@ def cosine(step: int, steps: int, warmup: float) -> float:
 def _encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]) -> torch.Tensor:
     """Token ids (N, T) of statements, padded with the pad token, which the text tower attends to as SigLIP does."""
     texts = [statement.text() for statement in statements]
-    return tokenizer(texts, padding="max_length", max_length=TEXT["max_position_embeddings"], truncation=True,
-                     return_tensors="pt")["input_ids"]
+    return tokenizer(
+        texts,
+        padding="max_length",
+        max_length=TEXT["max_position_embeddings"],
+        truncation=True,
+        return_tensors="pt",
+    )["input_ids"]
 
 
 def sample_statements(scenes: Sequence[Scene], seed: int) -> list[str]:

@@ -1,0 +1,235 @@
+"""What a sampler did, step by step, as NumPy arrays in one file: no torch, no tokenizer, no model to read it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from medv_lab.diffusion.sampler import StepRecord
+
+FORMAT = "medv-lab trace 1"
+MASK_GLYPH = "░"
+_ARRAYS = (
+    "step",
+    "block",
+    "position",
+    "token_id",
+    "confidence",
+    "entropy",
+    "alternative_ids",
+    "alternative_probs",
+    "stops",
+)
+
+
+class TraceError(ValueError):
+    """A file that is no trace; the text says what was given and what is allowed."""
+
+
+@dataclass(frozen=True)
+class SampleTrace:
+    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes.
+
+    Attributes:
+        step: forward pass of each commit, counted over the whole answer from 0, int (N,).
+        block: block of each commit, int (N,).
+        position: answer position, int (N,); negative in the prompt. A position is listed twice only if the
+            model predicted the mask itself there.
+        token_id: int (N,).
+        confidence: probability of the token when it was chosen (random remasking: the number drawn), (N,).
+        entropy: of the distribution at the position, nats, (N,).
+        alternative_ids, alternative_probs: the most probable tokens there, (N, K).
+        stops: where the answer ended after each pass, int (F,); gen_length where no stop was known.
+        gen_length, block_length: L and B.
+        mask_token_id: id that stands for a masked position.
+        pieces: bytes of the text of every id, special tokens empty.
+        manifest: the run's settings, versions and model.
+    """
+
+    step: np.ndarray
+    block: np.ndarray
+    position: np.ndarray
+    token_id: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    alternative_ids: np.ndarray
+    alternative_probs: np.ndarray
+    stops: np.ndarray
+    gen_length: int
+    block_length: int
+    mask_token_id: int
+    pieces: Mapping[int, bytes]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def forward_evaluations(self) -> int:
+        """Number of forward passes (NFE)."""
+        return len(self.stops)
+
+    def replay(self, step: int | None = None) -> np.ndarray:
+        """Answer ids after pass `step` (by default the last), int (L,), the mask id where still masked.
+
+        Raises:
+            ValueError: for a step that the run did not have; -1 is the canvas before the first pass.
+        """
+        last = self.forward_evaluations - 1
+        step = last if step is None else step
+        if not -1 <= step <= last:
+            raise ValueError(f"step is {step}; this trace has the passes 0..{last} (-1: before the first)")
+        ids = np.full(self.gen_length, self.mask_token_id, dtype=np.int64)
+        made = (self.step <= step) & (self.position >= 0)
+        ids[self.position[made]] = self.token_id[made]
+        return ids
+
+    def text_at(self, step: int | None = None, mask_glyph: str = "") -> str:
+        """Text after pass `step`: up to the stop known then, masked positions as `mask_glyph`, trimmed."""
+        ids = self.replay(step)
+        step = self.forward_evaluations - 1 if step is None else step
+        end = self.gen_length if step < 0 or not len(self.stops) else int(self.stops[step])
+        glyph = mask_glyph.encode()
+        parts = [
+            glyph if token == self.mask_token_id else self.pieces.get(int(token), b"") for token in ids[:end]
+        ]
+        return b"".join(parts).decode("utf-8", errors="replace").strip()
+
+    @property
+    def text(self) -> str:
+        """The finished answer."""
+        return self.text_at()
+
+    def piece(self, token: int) -> str:
+        """Text of one token; bytes that are no whole character show as U+FFFD."""
+        return self.pieces.get(int(token), b"").decode("utf-8", errors="replace")
+
+    def to_frame(self) -> pd.DataFrame:
+        """A tidy table, one row a commit: step, block, position, token_id, piece, confidence, entropy."""
+        import pandas as pd
+
+        columns = {
+            name: getattr(self, name)
+            for name in ("step", "block", "position", "token_id", "confidence", "entropy")
+        }
+        frame = pd.DataFrame(columns)
+        frame.insert(4, "piece", [self.piece(token) for token in self.token_id])
+        return frame
+
+    def save(self, path: str | Path) -> Path:
+        """Write one compressed .npz with everything in it; returns the path."""
+        path = Path(path)
+        meta = {
+            "format": FORMAT,
+            "gen_length": self.gen_length,
+            "block_length": self.block_length,
+            "mask_token_id": self.mask_token_id,
+            "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
+            "manifest": dict(self.manifest),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, meta=np.array(json.dumps(meta)), **{name: getattr(self, name) for name in _ARRAYS}
+            )
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> SampleTrace:
+        """Read a trace; no pickle is ever loaded.
+
+        Raises:
+            TraceError: if the file is missing, damaged, or something else than a trace.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise TraceError(f"there is no file {path.name}; give the .npz that SampleTrace.save wrote")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+                meta = json.loads(str(file["meta"]))
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            TypeError,
+            zipfile.BadZipFile,
+            zipfile.zlib.error,
+        ) as error:
+            raise TraceError(
+                f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
+            ) from error
+        if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT:
+            raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
+        meta["pieces"] = {int(token): bytes.fromhex(piece) for token, piece in meta["pieces"].items()}
+        return cls(**arrays, **meta)
+
+    def __repr__(self) -> str:
+        return (
+            f"SampleTrace(L={self.gen_length}, B={self.block_length}, passes={self.forward_evaluations}, "
+            f"commits={len(self.step)}, text={self.text!r})"
+        )
+
+
+def make_trace(
+    records: Sequence[StepRecord],
+    row: int,
+    *,
+    gen_length: int,
+    block_length: int,
+    mask_token_id: int,
+    pieces: Mapping[int, bytes],
+    manifest: Mapping[str, Any],
+) -> SampleTrace:
+    """Gather one row's commits from the records of a run.
+
+    Args:
+        records: what the sampler yielded; passes in which the row took no part are not counted.
+        row: which row.
+        gen_length, block_length, mask_token_id, pieces, manifest: see `SampleTrace`.
+    """
+    own = [record for record in records if _takes_part(record, row)]
+    mine = [record.rows == row for record in own]
+
+    def gather(read, dtype, shape=(0,)) -> np.ndarray:
+        parts = [read(record)[chosen] for record, chosen in zip(own, mine, strict=True)]
+        return np.concatenate(parts).astype(dtype) if parts else np.zeros(shape, dtype)
+
+    counts = [int(chosen.sum()) for chosen in mine]
+    return SampleTrace(
+        step=np.repeat(np.arange(len(own)), counts).astype(np.int32),
+        block=np.repeat([record.block for record in own], counts).astype(np.int32),
+        position=gather(lambda record: record.positions, np.int32),
+        token_id=gather(lambda record: record.tokens, np.int32),
+        confidence=gather(lambda record: record.confidence, np.float32),
+        entropy=gather(lambda record: record.entropy, np.float32),
+        alternative_ids=gather(lambda record: record.alternative_ids, np.int32, (0, 0)),
+        alternative_probs=gather(lambda record: record.alternative_probs, np.float32, (0, 0)),
+        stops=np.array([record.stops[row] for record in own], np.int32),
+        gen_length=gen_length,
+        block_length=block_length,
+        mask_token_id=mask_token_id,
+        pieces=pieces,
+        manifest=manifest,
+    )
+
+
+def ids_in(records: Iterable[StepRecord]) -> set[int]:
+    """Every id that was committed or considered: those whose pieces a trace needs."""
+    return {
+        int(token)
+        for record in records
+        for part in (record.tokens, record.alternative_ids)
+        for token in part.flat
+    }
+
+
+def _takes_part(record: StepRecord, row: int) -> bool:
+    return bool(record.active[row])
