@@ -50,6 +50,7 @@ class Probe:
 
     @property
     def is_closed(self) -> bool:
+        """Whether the answers are yes and no."""
         return self.answers == YES_NO
 
 

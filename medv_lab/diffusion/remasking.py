@@ -48,10 +48,8 @@ def predict(
     if known:
         logits = logits.index_fill(-1, torch.tensor(known, device=logits.device), -torch.inf)
     log_probs = logits.log_softmax(-1)
-    if temperature > 0:
-        tokens = (logits.exp() / (-uniform().log()) ** temperature).argmax(-1)
-    else:
-        tokens = logits.argmax(-1)
+    noisy = logits.exp() / (-uniform().log()) ** temperature if temperature > 0 else logits
+    tokens = noisy.argmax(-1)
     if random_confidence is not None:
         return Predictions(tokens, random_confidence(), log_probs)
     return Predictions(tokens, log_probs.gather(-1, tokens[:, None])[:, 0].exp(), log_probs)

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.generation import DenoisingGeneration
 from medv_lab.model.splice import Spliced, apply_plan, conversation_mask, plan_splice
 
 Images = torch.Tensor | Sequence[torch.Tensor]
@@ -91,7 +92,7 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
         self.post_init()
 
 
-class MedVForMaskedDiffusion(MedVPreTrainedModel):
+class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
     """LLaDA-MedV with its output layer: the denoiser, the image path and the training loss."""
 
     accepts_loss_kwargs = False

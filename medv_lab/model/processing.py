@@ -7,7 +7,7 @@ gives its settings through `config.json`. B prompts, S ids, N images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,17 @@ from medv_lab.model.prompts import (
 from medv_lab.model.tiles import grid_pinpoints, parse_aspect_ratio, prepare
 
 Turns = Sequence[tuple[str, str]]
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The printable stand-ins of byte-level vocabularies: printable Latin-1 as it is, the others from U+0100."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + number): byte for number, byte in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_of_character()
 
 
 class MedVProcessor(ProcessorMixin):
@@ -160,15 +171,23 @@ class MedVProcessor(ProcessorMixin):
         return len(merged)
 
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """Generated ids as text: up to the first end of turn, without special tokens, trimmed."""
-        ids = [int(token) for token in ids]
-        if self.special.end_of_turn in ids:
-            ids = ids[: ids.index(self.special.end_of_turn)]
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        """Generated ids as text, without special tokens, trimmed."""
+        return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True).strip()
 
-    def pieces(self, ids: Sequence[int]) -> dict[int, str]:
-        """The text of every distinct token among `ids`, special tokens by name."""
-        return {token: self.tokenizer.decode([token]) for token in sorted({int(token) for token in ids})}
+    def pieces(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The bytes of the text of every id, b"" for special tokens: joined, they decode to the answer."""
+        added = self.tokenizer.added_tokens_decoder
+        special = {token for token, entry in added.items() if entry.special}
+        wanted = sorted({int(token) for token in ids})
+        return {token: b"" if token in special else self._piece(token) for token in wanted}
+
+    def _piece(self, token: int) -> bytes:
+        characters = self.tokenizer.convert_ids_to_tokens(token)
+        if characters is None:  # a row of the embedding that no token has
+            return b""
+        if all(character in _BYTE_OF_CHARACTER for character in characters):
+            return bytes(_BYTE_OF_CHARACTER[character] for character in characters)
+        return self.tokenizer.decode([token]).encode("utf-8")
 
     def _encode(self, turns: list[tuple[str, str]], images: int) -> list[int]:
         turns = _with_image_places(turns, images)

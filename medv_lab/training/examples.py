@@ -126,6 +126,7 @@ class Collator:
         self.features = features
 
     def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """Items of an `ExampleDataset` to input_ids, labels, attention_mask (B, S) and vision_features."""
         longest = max(item["length"] for item in items)
         shape = (len(items), longest)
         input_ids = torch.full(shape, self.pad_token_id)

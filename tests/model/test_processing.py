@@ -160,10 +160,11 @@ def test_folder_without_processor_file_gives_the_settings_of_its_model(tmp_path)
     )
 
 
-def test_decoded_answer_ends_at_the_end_of_turn():
+@pytest.mark.parametrize("text", [" The liver is möglich 肝.", "No.<|eot_id|> more<|mdm_mask|>"])
+def test_pieces_join_to_the_decoded_answer(text):
     processor = tiny_processor()
-    ids = processor.tokenizer.encode(" The liver.<|eot_id|> more", add_special_tokens=False)
-    assert processor.decode_answer(ids) == "The liver."
+    ids = processor.tokenizer.encode(text, add_special_tokens=False)
     pieces = processor.pieces(ids)
-    assert pieces[processor.special.end_of_turn] == "<|eot_id|>"
-    assert "".join(pieces[token] for token in ids) == " The liver.<|eot_id|> more"
+    assert b"".join(pieces[token] for token in ids).decode().strip() == processor.decode_answer(ids)
+    assert set(pieces) == set(ids)
+    assert pieces.get(processor.special.end_of_turn, b"") == b""

@@ -114,10 +114,8 @@ def test_candidates_of_every_pass(kind, case):
 @cases(*KINDS)
 def test_a_batch_of_equal_rows_is_one_row_repeated(kind, case):
     recorded = load_json(kind)["cases"][case]
-    if recorded["prompt_length_in_embeddings"] > 200:
-        batch = 1  # the long prompts would take seconds more and show nothing new
-    else:
-        batch = 2
+    # The long prompts would take seconds more and show nothing new.
+    batch = 1 if recorded["prompt_length_in_embeddings"] > 200 else 2
     last = run(kind, case, batch)[-1]
     suffix = recorded.get("suffix_token_ids", [])
     assert all(answer(last, row, suffix) == recorded["output_ids"] for row in range(batch))
