@@ -1,0 +1,123 @@
+"""environment.yml asks for what pyproject.toml asks for, and constraints.txt pins all of it exactly."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from rattler import MatchSpec
+from rattler.exceptions import InvalidMatchSpecError
+
+ROOT = Path(__file__).parents[1]
+INSTALL_PROJECT = "-e ."
+
+
+def read_conda(line: str) -> tuple[str, SpecifierSet]:
+    """Name and versions of a conda line; a line that strict parsing refuses is an error."""
+    spec = MatchSpec(line, strict=True)
+    if spec.build is not None or spec.channel is not None:
+        raise ValueError(f"{line!r} asks for a build or channel; give a name and versions")
+    return canonicalize_name(spec.name.normalized), SpecifierSet(str(spec.version or ""))
+
+
+def read_pip(line: str) -> tuple[str, SpecifierSet]:
+    """Name and versions of a pip line; links, markers and extras are errors here."""
+    requirement = Requirement(line)
+    if requirement.url or requirement.marker or requirement.extras:
+        raise ValueError(f"{line!r} has a link, marker or extra; give a name and versions")
+    return canonicalize_name(requirement.name), requirement.specifier
+
+
+def read_environment(text: str) -> dict[str, SpecifierSet]:
+    """All requirements of an environment file, python among them; pip itself is left out."""
+    environment = yaml.safe_load(text)
+    if environment["channels"] != ["conda-forge"]:
+        raise ValueError(f"channels are {environment['channels']}; conda-forge alone is wanted")
+    *conda, last = environment["dependencies"]
+    if not isinstance(last, dict) or list(last) != ["pip"] or last["pip"][-1] != INSTALL_PROJECT:
+        raise ValueError(
+            f"the last entry is {last!r}; a pip section that ends in {INSTALL_PROJECT!r} is wanted"
+        )
+    pairs = [read_conda(line) for line in conda] + [read_pip(line) for line in last["pip"][:-1]]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a package is listed twice")
+    if found.pop("pip", None) is None:
+        raise ValueError("pip is not among the conda packages, but a pip section needs it")
+    return found
+
+
+def read_project(text: str) -> dict[str, SpecifierSet]:
+    """The requirements of a pyproject file, python among them."""
+    project = tomllib.loads(text)["project"]
+    found = dict(read_pip(line) for line in project["dependencies"])
+    return found | {"python": SpecifierSet(project["requires-python"])}
+
+
+@pytest.fixture(scope="module")
+def environment() -> str:
+    return (ROOT / "environment.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def project() -> str:
+    return (ROOT / "pyproject.toml").read_text()
+
+
+def test_environment_equals_project(environment: str, project: str):
+    assert read_environment(environment) == read_project(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("numpy >=2", "numpy >=1"),
+        ("  - numpy >=2\n", ""),
+        ("python >=3.11", "python >=3.10"),
+        ("transformers>=5,<6", "transformers>=5"),
+        ("  - tqdm >=4.66\n", "  - tqdm >=4.66\n  - scipy >=1\n"),
+    ],
+)
+def test_a_difference_is_seen(environment: str, project: str, old: str, new: str):
+    assert old in environment
+    assert read_environment(environment.replace(old, new)) != read_project(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("numpy >=2", "numpy >=2,,<3", InvalidMatchSpecError),
+        ("numpy >=2", "numpy 2 py311 extra", InvalidMatchSpecError),
+        ("numpy >=2", "other::numpy >=2", ValueError),
+        ("torch>=2.8", "torch>=>2.8", InvalidRequirement),
+        ("torch>=2.8", "torch @ file:torch.whl", ValueError),
+        ("conda-forge", "defaults", ValueError),
+        ("      - -e .\n", "", ValueError),
+        ("  - pip\n", "", ValueError),
+        ("  - rich >=13\n", "  - rich >=13\n  - rich >=13\n", ValueError),
+    ],
+)
+def test_a_malformed_environment_is_refused(environment: str, old: str, new: str, error: type[Exception]):
+    assert old in environment
+    with pytest.raises(error):
+        read_environment(environment.replace(old, new))
+
+
+def test_constraints_pin_every_direct_requirement_exactly_within_its_range(project: str):
+    tables = tomllib.loads(project)
+    wanted = [*tables["project"]["dependencies"], *tables["build-system"]["requires"]]
+    for extra in tables["project"]["optional-dependencies"].values():
+        wanted += [line for line in extra if not line.startswith("medv-lab[")]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)", line).groups()
+            pins[canonicalize_name(name)] = version
+    for requirement in map(Requirement, wanted):
+        version = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
