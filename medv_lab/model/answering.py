@@ -1,0 +1,180 @@
+"""Ask a model about pictures: questions in, answers with their traces out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.sampler import StepRecord
+from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.runtime import make_manifest
+
+SECONDS_BEFORE_PROGRESS = 2.0
+
+Question = str | Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and how it came to it.
+
+    Attributes:
+        text: the answer, trimmed, with the suffix of the settings behind it.
+        trace: every commit in order.
+        seconds: wall time of the run (of the whole batch, if it was answered in one).
+        settings: the settings in force.
+        manifest: versions, settings and model that made it.
+        is_complete: false if the run was cancelled or interrupted; text and trace are then what there was.
+    """
+
+    text: str
+    trace: SampleTrace = field(repr=False)
+    seconds: float
+    settings: GenerationSettings = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
+    is_complete: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def ask(
+    model: MedVForMaskedDiffusion,
+    processor: MedVProcessor,
+    image: Any,
+    question: Question,
+    settings: GenerationSettings | None = None,
+    progress: bool | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Answer:
+    """Ask one question about a picture, several pictures, or none.
+
+    Args:
+        model, processor: from `load`.
+        image: anything `open_image` takes, a list of such, or None.
+        question: a text, or a conversation [(role, text), ...] that ends with a user turn.
+        settings: by default `GenerationSettings()`.
+        progress: show a bar on stderr; None shows one once a run takes longer than 2 seconds.
+        cancel: asked before every forward pass; true ends the run. An interrupt (Ctrl-C) ends it likewise.
+
+    Returns:
+        The answer; if the run was ended early, with what had been committed.
+
+    Raises:
+        ValueError: for an empty or over-long question, or images that do not match their places.
+        ImageError: for a picture that cannot be opened.
+    """
+    return ask_many(model, processor, [image], [question], settings, 1, progress, cancel)[0]
+
+
+def ask_many(
+    model: MedVForMaskedDiffusion,
+    processor: MedVProcessor,
+    images: Sequence[Any] | None,
+    questions: Sequence[Question],
+    settings: GenerationSettings | None = None,
+    batch_size: int = 8,
+    progress: bool | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> list[Answer]:
+    """Ask many questions, some at a time; each gets the answer that it would get alone.
+
+    Args:
+        model, processor, settings, progress, cancel: as in `ask`.
+        images: one entry per question (a picture, a list of pictures, or None), or None.
+        questions: texts or conversations.
+        batch_size: how many are answered at a time.
+
+    Returns:
+        One answer per question that was begun, in order: all of them unless the run was ended early.
+
+    Raises:
+        ValueError: as `ask`, and for a batch size below 1 or other numbers of images and questions.
+        ImageError: for a picture that cannot be opened.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    questions = list(questions)
+    images = [None] * len(questions) if images is None else list(images)
+    if len(images) != len(questions):
+        raise ValueError(
+            f"{len(questions)} questions came with {len(images)} images; give one entry for each (or None)"
+        )
+    settings = settings or GenerationSettings()
+    manifest = make_manifest(asdict(settings), seed=settings.seed, model=model)
+    batches = -(-len(questions) // batch_size)
+    answers: list[Answer] = []
+    with _progress_bar(progress, batches * settings.steps) as bar:
+        for start in range(0, len(questions), batch_size):
+            part = slice(start, start + batch_size)
+            answers += _answer_batch(
+                model, processor, images[part], questions[part], settings, manifest, bar, cancel
+            )
+            if not answers[-1].is_complete:
+                break
+    return answers
+
+
+def _answer_batch(model, processor, images, questions, settings, manifest, bar, cancel) -> list[Answer]:
+    suffix_ids = processor.tokenizer.encode(settings.suffix, add_special_tokens=False)
+    stop_ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in settings.stop]
+    start = time.perf_counter()
+    inputs = processor(images, questions, gen_length=settings.gen_length + len(suffix_ids))
+    ending = _Ending(cancel)
+    steps = model.denoise(
+        **inputs, settings=settings, stop_ids=stop_ids, suffix_ids=suffix_ids, cancel=ending
+    )
+    records = _collect(steps, ending, bar)
+    bar.update(settings.steps - len(records))
+    seconds = time.perf_counter() - start
+    pieces = processor.pieces({*ids_in(records), *suffix_ids})
+    answers = []
+    for row in range(len(questions)):
+        trace = make_trace(
+            records,
+            row,
+            gen_length=settings.gen_length,
+            block_length=settings.block_length,
+            mask_token_id=model.config.mask_token_id,
+            pieces=pieces,
+            manifest=manifest,
+        )
+        text = (trace.text + settings.suffix).strip()
+        answers.append(Answer(text, trace, seconds, settings, manifest, not ending.is_early))
+    return answers
+
+
+class _Ending:
+    """Asks the caller's `cancel`, and remembers whether the run was ended by it or by an interrupt."""
+
+    def __init__(self, cancel: Callable[[], bool] | None):
+        self.cancel = cancel
+        self.is_early = False
+
+    def __call__(self) -> bool:
+        self.is_early = self.is_early or (self.cancel is not None and bool(self.cancel()))
+        return self.is_early
+
+
+def _collect(steps: Iterator[StepRecord], ending: _Ending, bar: tqdm) -> list[StepRecord]:
+    """Run to the end; an interrupt ends the run and keeps what there is."""
+    records: list[StepRecord] = []
+    try:
+        for record in steps:
+            records.append(record)
+            bar.update()
+    except KeyboardInterrupt:
+        ending.is_early = True
+    return records
+
+
+def _progress_bar(progress: bool | None, total: int) -> tqdm:
+    delay = SECONDS_BEFORE_PROGRESS if progress is None else 0.0
+    return tqdm(total=total, delay=delay, disable=progress is False, unit="step", leave=False)

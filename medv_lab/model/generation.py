@@ -1,0 +1,98 @@
+"""`generate` for the model: from prompt ids and images to denoised answers, through the exact sampler.
+
+A mixin over the model's own `splice`, `embed_tokens`, `body` and `head`. Knows no tokenizer: texts of the
+settings (`stop`, `suffix`) are given as ids. B prompts, S ids, P prompt positions, L answer positions.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.diffusion.sampler import StepRecord, sample
+
+
+class DenoisingGeneration:
+    """Adds `generate` and `denoise` to a model with a `MedVConfig`."""
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        input_ids: torch.Tensor,
+        settings: GenerationSettings,
+        *,
+        attention_mask: torch.Tensor | None = None,
+        stop_ids: Sequence[Sequence[int]] = (),
+        suffix_ids: Sequence[int] = (),
+        cancel: Callable[[], bool] | None = None,
+        **images: Any,
+    ) -> Iterator[StepRecord]:
+        """Answer prompts step by step.
+
+        Args:
+            input_ids: (B, S) with placeholders for images.
+            settings: lengths, steps, temperature and so on; `stop` and `suffix` are not read here.
+            attention_mask: (B, S), 0 at padding; None if nothing is padded.
+            stop_ids: id sequences before which an answer ends.
+            suffix_ids: ids behind the answer positions.
+            cancel: asked before every pass; true ends the run.
+            images: `pixel_values` or `vision_features`, and `image_sizes`, as `splice` takes them.
+
+        Yields:
+            A `StepRecord` for every forward pass.
+        """
+        device = self.device
+        input_ids = input_ids.to(device)
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(device)
+        spliced = self.splice(
+            input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
+        )
+        yield from sample(
+            self,
+            spliced.inputs_embeds,
+            settings,
+            mask_token_id=self.config.mask_token_id,
+            suppressed=self.suppressed_ids(settings),
+            attention_mask=spliced.attention_mask,
+            prompt_masked=spliced.labels == self.config.mask_token_id,
+            stop_ids=stop_ids,
+            suffix_ids=suffix_ids,
+            cancel=cancel,
+        )
+
+    def generate(
+        self, input_ids: torch.Tensor, settings: GenerationSettings | None = None, **inputs: Any
+    ) -> list[torch.Tensor]:
+        """Answer prompts.
+
+        Args:
+            input_ids: (B, S) with placeholders for images.
+            settings: by default `GenerationSettings()`.
+            inputs: what `denoise` takes.
+
+        Returns:
+            The generated ids of each prompt, cut at its stop, with the suffix behind; the suffix alone if the run
+            was cancelled before its first pass.
+        """
+        settings = settings or GenerationSettings()
+        suffix = list(inputs.get("suffix_ids", ()))
+        passes = deque(self.denoise(input_ids, settings, **inputs), maxlen=1)
+        if not passes:
+            return [torch.tensor(suffix, dtype=torch.long) for _ in input_ids]
+        rows = zip(passes[0].canvas.tolist(), passes[0].stops.tolist(), strict=True)
+        return [torch.tensor([*canvas[:stop], *suffix], dtype=torch.long) for canvas, stop in rows]
+
+    def suppressed_ids(self, settings: GenerationSettings) -> tuple[int, ...]:
+        """Ids that are never predicted: those of the settings, or the four that the reference suppresses."""
+        if settings.suppressed_tokens != REFERENCE_SUPPRESSION:
+            return settings.suppressed_tokens
+        config = self.config
+        return (
+            config.eos_token_id,
+            config.bos_token_id,
+            config.start_header_token_id,
+            config.end_header_token_id,
+        )
