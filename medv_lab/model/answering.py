@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
 
-from medv_lab.config import GenerationSettings
+from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.sampler import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
 from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -128,9 +128,10 @@ def _answer_batch(model, processor, images, questions, settings, manifest, bar, 
     start = time.perf_counter()
     inputs = processor(images, questions, gen_length=settings.gen_length + len(suffix_ids))
     ending = _Ending(cancel)
-    steps = model.denoise(
-        **inputs, settings=settings, stop_ids=stop_ids, suffix_ids=suffix_ids, cancel=ending
-    )
+    by_id = settings
+    if settings.suppressed_tokens == REFERENCE_SUPPRESSION:
+        by_id = replace(settings, suppressed_tokens=processor.special.suppressed)
+    steps = model.denoise(**inputs, settings=by_id, stop_ids=stop_ids, suffix_ids=suffix_ids, cancel=ending)
     records = _collect(steps, ending, bar)
     bar.update(settings.steps - len(records))
     seconds = time.perf_counter() - start

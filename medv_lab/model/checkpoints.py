@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.keymaps import from_vision_folder, is_visual, to_model_key
 from medv_lab.model.memory import available_memory, format_bytes
+from medv_lab.model.prompts import SpecialIds
 from medv_lab.model.shards import CheckpointError, StoredTensor, list_tensors, read_json, shorten
 from medv_lab.model.sources import find_source
 from medv_lab.runtime import Placement, resolve_device
@@ -88,6 +89,7 @@ def load(
     config.dtype = placement.dtype
     tokenizer = _load_tokenizer(source.folder)
     processor = _make_processor(source.folder, tokenizer, config)
+    _name_special_tokens(config, processor.special)
 
     with init_empty_weights(include_buffers=False):
         network = MedVForMaskedDiffusion(config)
@@ -163,6 +165,15 @@ def _make_processor(folder: Path, tokenizer: PreTrainedTokenizerFast, config: Me
             f"mask_token_id {config.mask_token_id}; tokenizer and weights are not of one checkpoint"
         )
     return processor
+
+
+def _name_special_tokens(config: MedVConfig, special: SpecialIds) -> None:
+    """Take special tokens by name from the tokenizer: published configurations name a start token it has not."""
+    config.bos_token_id = special.start
+    config.eos_token_id = special.end_of_text
+    config.start_header_token_id = special.start_header
+    config.end_header_token_id = special.end_header
+    config.eot_token_id = special.end_of_turn
 
 
 def _name_tensors(

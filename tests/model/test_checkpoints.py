@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import medv_lab
+from medv_lab.config import GenerationSettings
 from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoints, keymaps, sources
 from medv_lab.model.checkpoints import CheckpointError, load
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
@@ -124,6 +125,46 @@ def test_vocabulary_is_cut_to_the_tokenizer(tmp_path):
     assert torch.equal(model.lm_head.weight, wide.lm_head.weight[:rows])
     assert torch.equal(model.model.embed_tokens.weight, wide.model.embed_tokens.weight[:rows])
     assert any(f"to the tokenizer's {rows}" in note for note in model.medv_source.notes)
+
+
+def test_special_tokens_are_those_of_the_tokenizer_by_name(folder):
+    edit_config(folder, bos_token_id=128000, eos_token_id=5, eot_token_id=6)
+    model, processor = load(folder)
+    assert set(model.suppressed_ids(GenerationSettings())) == set(processor.special.suppressed)
+    assert model.config.eot_token_id == processor.special.end_of_turn
+
+
+def test_published_configuration_is_understood(tmp_path):
+    published = {
+        "model_type": "llava_llada",
+        "architectures": ["LlavaLLaDAModelLM"],
+        "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"},
+        "bos_token_id": 128000,
+        "eos_token_id": 126081,
+        "hidden_size": 4096,
+        "image_aspect_ratio": "anyres_max_4",
+        "image_grid_pinpoints": "(1x1),...,(6x6)",
+        "intermediate_size": 12288,
+        "mm_hidden_size": 1152,
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 32,
+        "pretraining_tp": 1,
+        "rope_scaling": None,
+        "rope_theta": 500000.0,
+        "rms_norm_eps": 1e-05,
+        "tokenizer_padding_side": "right",
+        "torch_dtype": "bfloat16",
+        "vocab_size": 126464,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    config, is_language_only = checkpoints._read_config(tmp_path, None)
+    assert not is_language_only
+    assert (config.vision_config.hidden_size, len(config.image_grid_pinpoints)) == (1152, 36)
+    assert (config.hidden_size, config.rope_parameters["rope_theta"]) == (4096, 500000.0)
 
 
 def make_language_only(folder: Path, original_names: bool) -> dict[str, torch.Tensor]:
