@@ -203,15 +203,14 @@ def cosine(step: int, steps: int, warmup: float) -> float:
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]) -> torch.Tensor:
-    """Token ids (N, T) of statements, padded with the pad token, which the text tower attends to as SigLIP does."""
-    texts = [statement.text() for statement in statements]
-    return tokenizer(
-        texts,
-        padding="max_length",
-        max_length=TEXT["max_position_embeddings"],
-        truncation=True,
-        return_tensors="pt",
-    )["input_ids"]
+    """Token ids (N, T) of statements, padded on the left.
+
+    The text tower reads a text off its last position. Padding there, as published, makes all texts alike at
+    the start, and the image tower then learns nothing from them for more than a thousand steps.
+    """
+    length = TEXT["max_position_embeddings"]
+    rows = [tokenizer.encode(statement.text())[:length] for statement in statements]
+    return torch.tensor([[tokenizer.pad_token_id] * (length - len(row)) + row for row in rows])
 
 
 def sample_statements(scenes: Sequence[Scene], seed: int) -> list[str]:
