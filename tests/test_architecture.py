@@ -197,7 +197,7 @@ MACHINE_PATHS = re.compile(
         [
             r"(?<![\w.<*/-])/(?:" + "work|tmp|root|home|Users" + r")/\w",
             "file" + "://",
-            r"(?:extra-)?" + "index-url",
+            r"(?:extra-)?index" + "-url",
             "find" + "-links",
             r"\b[A-Z]:\\\\?Users",
         ]

@@ -1,0 +1,1 @@
+"""Pictures of what a sampler did, drawn from traces; no torch."""
