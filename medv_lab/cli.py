@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -63,14 +62,19 @@ def doctor() -> None:
     """Say what this machine has, and which checkpoints fit."""
     with _clear_errors():
         from medv_lab.model.memory import doctor as examine
-        from medv_lab.model.memory import format_bytes, known_checkpoints
+        from medv_lab.model.memory import format_bytes
 
-        for name, value in examine().items():
-            typer.echo(f"{name}: {value}")
-        table = Table(*(field.name for field in fields(known_checkpoints()[0])))
-        for known in known_checkpoints():
-            values = [getattr(known, field.name) for field in fields(known)]
-            table.add_row(*(format_bytes(v) if isinstance(v, int) and v > 10**6 else str(v) for v in values))
+        found = examine()
+        for name, value in found.items():
+            if name != "checkpoints":
+                is_size = name.startswith(("memory", "disk"))
+                typer.echo(f"{name}: {format_bytes(value) if is_size else value}")
+        table = Table("checkpoint", "parameters", "needs", "fits", "licence", "note")
+        for known in found["checkpoints"]:
+            needs = "\n".join(f"{dtype}: {format_bytes(size)}" for dtype, size in known["needs"].items())
+            fits = "\n".join(f"{place}: {'yes' if fit else 'no'}" for place, fit in known["fits"].items())
+            size = f"{known['parameters'] / 1e9:.3g} B"
+            table.add_row(known["name"], size, needs, fits, known["licence"], known["note"])
         Console().print(table)
 
 
