@@ -1,0 +1,124 @@
+"""VQA scores, normal forms and the relative chat score against the recorded ones (`metrics.json`)."""
+
+import math
+
+import pytest
+
+from medv_lab.evaluation.metrics import (
+    BLEU_WEIGHTS,
+    Script,
+    VqaItem,
+    bleu,
+    closed_hit,
+    count_ngrams,
+    evaluate_vqa,
+    exact_match,
+    normalize,
+    open_hit,
+    parse_scores,
+    relative_chat_scores,
+    word_overlap,
+)
+from tests.parity.golden import case_names, load_json
+
+METRIC_TOLERANCE = 1e-9
+
+
+def _recorded(*path: str):
+    """A part of metrics.json; skips the test by name if the folder lacks it."""
+    if not case_names("metrics", key=path[0]):
+        pytest.skip(f"the golden folder has no {path[0]} in metrics.json")
+    part = load_json("metrics")
+    for name in path:
+        if name not in part:
+            pytest.skip(f"metrics.json has no {'.'.join(path)}")
+        part = part[name]
+    return part
+
+
+def _item_scores(item: dict, candidates: list) -> dict[str, float]:
+    """Every score that a recorded item may carry, under its recorded name."""
+    prediction, reference = item["prediction"], item["reference"]
+    overlap = word_overlap(prediction, reference)
+    scores = {
+        "closed_hit_single": closed_hit(prediction, reference, Script.SINGLE),
+        "closed_hit_batch": closed_hit(prediction, reference, Script.BATCH),
+        "closed_recall_batch": overlap.recall,
+        "closed_f1_batch": overlap.f1,
+        "exact_match": exact_match(prediction, reference),
+        "f1": overlap.f1,
+        "precision": overlap.precision,
+        "recall": overlap.recall,
+        "open_hit_substring": open_hit(prediction, reference, Script.BATCH),
+    }
+    if candidates:
+        scores["open_hit_candidates"] = open_hit(prediction, reference, Script.SINGLE, candidates)
+    return scores | {name: bleu(prediction, reference, weights) for name, weights in BLEU_WEIGHTS.items()}
+
+
+_TEXTS = {
+    "id",
+    "answer_type",
+    "question",
+    "reference",
+    "prediction",
+    "normalized_reference",
+    "normalized_prediction",
+}
+
+
+def test_vqa_items():
+    recorded = _recorded("vqa")
+    wrong = []
+    for item in recorded["items"]:
+        ours = _item_scores(item, recorded.get("candidates", []))
+        ours |= {f"normalized_{name}": normalize(item[name]) for name in ("reference", "prediction")}
+        for name, expected in item.items():
+            if name.startswith("normalized_"):
+                is_same = ours[name] == expected
+            elif name in _TEXTS:
+                continue
+            else:
+                # BLEU values go down to 1e-308, where only a relative limit sees anything
+                is_same = math.isclose(ours[name], expected, rel_tol=METRIC_TOLERANCE, abs_tol=0)
+            if not is_same:
+                wrong.append((item["id"], name, expected, ours[name]))
+    assert not wrong
+
+
+@pytest.mark.parametrize("script", Script, ids=lambda script: script.value)
+def test_vqa_aggregates(script):
+    recorded = _recorded("vqa")
+    expected = _recorded("vqa", f"aggregate_{script.value}_script")
+    items = [
+        VqaItem(item["answer_type"], item["reference"], item["prediction"]) for item in recorded["items"]
+    ]
+    ours = evaluate_vqa(items, script, recorded.get("candidates", []))
+    assert ours.keys() == expected.keys()
+    assert ours == pytest.approx(expected, rel=METRIC_TOLERANCE, abs=METRIC_TOLERANCE)
+
+
+def test_normal_forms():
+    assert {text: normalize(text) for text, _ in _recorded("normalize")} == dict(_recorded("normalize"))
+
+
+def test_word_ngrams():
+    for text, n, expected in _recorded("ngram_split"):
+        assert dict(count_ngrams(text, n)) == expected
+
+
+def test_relative_chat_scores():
+    ours = relative_chat_scores(_recorded("chat", "rows"))
+    expected = _recorded("chat", "result")
+    assert ours.keys() == expected.keys()
+    for group, scores in expected.items():
+        assert ours[group] == pytest.approx(scores, rel=METRIC_TOLERANCE, abs=METRIC_TOLERANCE), group
+
+
+def test_malformed_first_lines_are_rejected():
+    for name, (review, outcome) in _recorded("chat", "malformed_first_lines").items():
+        if isinstance(outcome, str) and outcome.endswith("Error"):
+            with pytest.raises(ValueError, match="review"):
+                parse_scores(review)
+        else:
+            assert list(parse_scores(review)) == list(outcome), name
