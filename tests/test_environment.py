@@ -58,6 +58,21 @@ def read_project(text: str) -> dict[str, SpecifierSet]:
     return found | {"python": SpecifierSet(project["requires-python"])}
 
 
+def read_pins(text: str) -> dict[str, str]:
+    """Versions of a constraints file; a range, a local build tag or a package of GPU builds alone is an error."""
+    pins = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        pin = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)", line)
+        if pin is None or pin[1].lower().startswith(("nvidia", "triton")):
+            raise ValueError(f"{line!r} is not an exact pin that fits every machine; give name==version")
+        if canonicalize_name(pin[1]) in pins:
+            raise ValueError(f"{pin[1]} has a second pin")
+        pins[canonicalize_name(pin[1])] = pin[2]
+    return pins
+
+
 @pytest.fixture(scope="module")
 def environment() -> str:
     return (ROOT / "environment.yml").read_text()
@@ -112,12 +127,16 @@ def test_constraints_pin_every_direct_requirement_exactly_within_its_range(proje
     wanted = [*tables["project"]["dependencies"], *tables["build-system"]["requires"]]
     for extra in tables["project"]["optional-dependencies"].values():
         wanted += [line for line in extra if not line.startswith("medv-lab[")]
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = {}
-    for line in lines:
-        if not line.startswith("#"):
-            name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)", line).groups()
-            pins[canonicalize_name(name)] = version
+    pins = read_pins((ROOT / "constraints.txt").read_text())
     for requirement in map(Requirement, wanted):
         version = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
+
+
+@pytest.mark.parametrize(
+    "lines", ["numpy>=2", "numpy==2.*", "torch==2.13.0+cpu", "nvidia-nccl-cu13==2.0", "numpy==2\nNumPy==2"]
+)
+def test_a_loose_or_local_pin_is_refused(lines: str):
+    assert read_pins("# a comment\nnumpy==2.4.6") == {"numpy": "2.4.6"}
+    with pytest.raises(ValueError, match="pin"):
+        read_pins(lines)
