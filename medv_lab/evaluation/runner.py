@@ -1,0 +1,46 @@
+"""A model on a benchmark: what joins `ask_many` to the phantom benchmark, which itself knows no model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.evaluation.phantoms import SEED, Item, Respond
+from medv_lab.model.answering import ask_many
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+
+
+def make_respond(
+    model: MedVForMaskedDiffusion,
+    processor: MedVProcessor,
+    settings: GenerationSettings = PRESETS["embedded-vqa"],
+    batch_size: int = 32,
+) -> Respond:
+    """What `evaluate_phantoms` asks: batches of pictures and questions to a model's answers.
+
+    The function made raises KeyboardInterrupt if a batch is interrupted: scores of a part would look like scores
+    of the whole.
+    """
+
+    def respond(pictures: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
+        answers = ask_many(model, processor, pictures, questions, settings, batch_size, progress=False)
+        if not all(answer.is_complete for answer in answers):
+            raise KeyboardInterrupt
+        return [answer.text for answer in answers]
+
+    return respond
+
+
+def limit_items(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
+    """A random part of a benchmark, in its order; all of it if `limit` is None or not smaller.
+
+    Raises:
+        ValueError: for a limit below 1.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    if limit < 1:
+        raise ValueError(f"limit is {limit}; give 1 or more questions, or leave it out for all {len(items)}")
+    chosen = np.random.default_rng(seed).choice(len(items), size=limit, replace=False)
+    return [items[number] for number in np.sort(chosen)]
