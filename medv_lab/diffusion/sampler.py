@@ -4,7 +4,7 @@ Source: algorithm 1 of LLaDA-MedV (arXiv 2508.01617); details of the reference a
 The sampler is a generator of step records and knows no tokenizer, no image and no plot. It carries a boolean
 mask, and runs the output layer only on masked positions that may be chosen.
 
-R rows, P prompt positions, L answer positions, S suffix positions, T = P + L + S, H hidden size.
+R rows, P prompt positions, L answer positions, S suffix positions, T = P + L + S, H hidden size, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from medv_lab.config import GenerationSettings
-from medv_lab.diffusion.remasking import Predictions, entropy, predict
+from medv_lab.diffusion.canvas import Canvas
+from medv_lab.diffusion.remasking import Predictions, choose, entropy, predict
 from medv_lab.diffusion.schedule import transfer_counts
 
 
@@ -25,14 +26,19 @@ class Denoiser(Protocol):
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (...) to embeddings (..., H)."""
 
-    def body(self, inputs_embeds, attention_mask=None, position_ids=None) -> torch.Tensor:
-        """(R, T, H) to hidden states (R, T, H)."""
+    def body(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(R, T, H) to hidden states (R, T, H); mask (R, T), positions (R, T), 0..T-1 by default."""
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (N, H) to logits (N, V)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepRecord:
     """One forward pass. Positions count from the first answer position; negative ones lie in the prompt.
 
@@ -66,64 +72,6 @@ class StepRecord:
     stops: np.ndarray
 
 
-class _State:
-    """Canvas, mask, stops and random generators of a run."""
-
-    def __init__(self, denoiser, prefix_embeds, settings, mask_token_id, prompt_masked, stop_ids, suffix_ids):
-        device, (rows, prompt, _) = prefix_embeds.device, prefix_embeds.shape
-        self.prompt, self.length = prompt, settings.gen_length
-        self.mask_token_id, self.stop_ids = mask_token_id, [list(stop) for stop in stop_ids]
-        tail = torch.tensor([mask_token_id] * self.length + list(suffix_ids), device=device)
-        tail_embeds = denoiser.embed_tokens(tail).to(prefix_embeds.dtype).expand(rows, -1, -1)
-        self.embeds = torch.cat([prefix_embeds, tail_embeds], dim=1)  # (R, T, H)
-        self.masked = torch.zeros(self.embeds.shape[:2], dtype=torch.bool, device=device)
-        self.masked[:, prompt : prompt + self.length] = True
-        if prompt_masked is not None:
-            self.masked[:, :prompt] = prompt_masked
-        self.canvas = torch.full((rows, self.length), mask_token_id, device=device)
-        self.stops = torch.full((rows,), self.length, device=device)
-        self.has_stop = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.done = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.generators = [torch.Generator(device).manual_seed(settings.seed) for _ in range(rows)]
-
-    def answer_masked(self) -> torch.Tensor:
-        """Masked answer positions, bool (R, L)."""
-        return self.masked[:, self.prompt : self.prompt + self.length]
-
-    def commit(
-        self, rows: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor, embeds: torch.Tensor
-    ) -> None:
-        """Write tokens at places of the sequence; a predicted mask id leaves its place masked."""
-        self.embeds[rows, places] = embeds
-        self.masked[rows, places] = tokens == self.mask_token_id
-        in_answer = (places >= self.prompt) & (places < self.prompt + self.length)
-        self.canvas[rows[in_answer], places[in_answer] - self.prompt] = tokens[in_answer]
-
-    def find_stops(self, active: torch.Tensor) -> None:
-        """Look for stop sequences; once a row has a stop, only the first of the list can move it earlier."""
-        for number, stop in enumerate(self.stop_ids):
-            searched = active & (~self.has_stop if number else torch.ones_like(active))
-            first = _first_match(self.canvas, stop)  # L where there is none
-            found = searched & (first < self.length)
-            self.stops = torch.where(found, torch.minimum(first, self.stops), self.stops)
-            self.has_stop |= found
-        places = torch.arange(self.length, device=self.canvas.device)
-        waiting = (self.answer_masked() & (places < self.stops[:, None])).any(1)
-        self.done |= self.has_stop & ~waiting
-
-
-def _first_match(canvas: torch.Tensor, stop: Sequence[int]) -> torch.Tensor:
-    """First place (R,) at which the ids of `stop` stand in each row, L if nowhere; an empty stop is at 0."""
-    rows, length = canvas.shape
-    if not stop:
-        return torch.zeros(rows, dtype=torch.long, device=canvas.device)
-    if len(stop) > length:
-        return torch.full((rows,), length, device=canvas.device)
-    windows = canvas.unfold(1, len(stop), 1)  # (R, L - n + 1, n)
-    hit = (windows == torch.tensor(list(stop), device=canvas.device)).all(-1)
-    return torch.where(hit.any(1), hit.int().argmax(1), length)
-
-
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
@@ -153,156 +101,150 @@ def sample(
         prompt_masked: bool (R, P), prompt positions that hold the mask; they are filled too, as in the reference.
         stop_ids: sequences before which an answer ends. When one is known, only the first can move the end.
         suffix_ids: ids behind the answer positions.
-        cancel: asked before every pass; true ends the run, and what was yielded is a valid part.
+        cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
+            is a valid part.
 
     Yields:
         A `StepRecord` for every forward pass.
+
+    Raises:
+        FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
-    state = _State(denoiser, prefix_embeds, settings, mask_token_id, prompt_masked, stop_ids, suffix_ids)
-    attention, position_ids = _attention(attention_mask, state)
+    if prompt_masked is None:
+        prompt_masked = torch.zeros(prefix_embeds.shape[:2], dtype=torch.bool)
+    canvas = Canvas(
+        prompt_masked.cpu().numpy(), settings.gen_length, len(suffix_ids), mask_token_id, stop_ids
+    )
+    run = _Run(denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids)
+    # The quota is fixed at the start of a block; its positions are all masked then, in every row.
+    counts = transfer_counts(settings.block_length, settings.steps_per_block)
     for block in range(settings.num_blocks):
         first, last = block * settings.block_length, (block + 1) * settings.block_length
-        in_block = slice(first, last)
-        # The quota is fixed at the start of a block; its positions are all masked then, in every row.
-        counts = transfer_counts(settings.block_length, settings.steps_per_block)
         for step, count in enumerate(counts):
-            active = ~state.done & state.answer_masked()[:, in_block].any(1)
+            active = canvas.waiting_in(first, last)
             if not active.any():
                 break
             if cancel is not None and cancel():
                 return
-            yield _step(
-                denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count
+            rows, places = canvas.candidates(active, last)
+            predictions = run.predict(active, rows, places)
+            tokens, confidence = predictions.tokens.cpu().numpy(), predictions.confidence.cpu().numpy()
+            if not np.isfinite(confidence).all():
+                raise FloatingPointError(
+                    f"the model gave no finite probability at answer position "
+                    f"{(places - canvas.prompt)[~np.isfinite(confidence)][0]} in step {step} of block {block}; check "
+                    "its weights, use float32 or bfloat16 rather than float16, and suppress fewer tokens"
+                )
+            chosen = choose(confidence, rows, count)
+            run.commit(rows[chosen], places[chosen], tokens[chosen])
+            canvas.commit(rows[chosen], places[chosen], tokens[chosen])
+            canvas.find_stops(active)
+            positions = places - canvas.prompt
+            yield StepRecord(
+                block=block,
+                step=step,
+                quota=active * count,
+                active=active,
+                rows=rows[chosen],
+                positions=positions[chosen],
+                tokens=tokens[chosen],
+                confidence=confidence[chosen],
+                **_details(predictions, chosen, settings.alternatives),
+                candidate_rows=rows,
+                candidate_positions=positions,
+                candidate_tokens=tokens,
+                candidate_confidence=confidence,
+                canvas=canvas.ids.copy(),
+                stops=canvas.stops,
             )
 
 
-def _attention(
-    attention_mask: torch.Tensor | None, state: _State
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Mask and positions of whole sequences; rows padded on the left count their positions from the first real one."""
-    if attention_mask is None or bool(attention_mask.all()):
-        return None, None
-    extra = state.embeds.shape[1] - state.prompt
-    attention = torch.cat(
-        [attention_mask.bool(), attention_mask.new_ones(len(attention_mask), extra).bool()], dim=1
-    )
-    return attention, (attention.long().cumsum(1) - 1).clamp(min=0)
+class _Run:
+    """The accelerator's side of a run: embeddings of the whole sequences, and a random generator for each row."""
 
+    def __init__(
+        self, denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids
+    ):
+        self.denoiser, self.settings, self.suppressed = denoiser, settings, suppressed
+        self.device, (rows, self.prompt, _) = prefix_embeds.device, prefix_embeds.shape
+        tail = torch.tensor([mask_token_id] * settings.gen_length + list(suffix_ids), device=self.device)
+        tail_embeds = denoiser.embed_tokens(tail).to(prefix_embeds.dtype)
+        self.mask_embed = tail_embeds[0]
+        self.embeds = torch.cat([prefix_embeds, tail_embeds.expand(rows, -1, -1)], dim=1)  # (R, T, H)
+        self.attention = self.position_ids = None
+        self.padding = np.zeros(rows, np.int64)  # places on the left of each row
+        if attention_mask is not None and not bool(attention_mask.all()):
+            real = torch.nn.functional.pad(attention_mask.bool(), (0, len(tail)), value=True)
+            # Positions count from the first real place, as they do when the row runs alone.
+            self.attention, self.position_ids = real, (real.long().cumsum(1) - 1).clamp(min=0)
+            self.padding = (~real).sum(1).cpu().numpy()
+        self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
 
-def _step(
-    denoiser, state, settings, suppressed, attention, position_ids, active, block, step, count
-) -> StepRecord:
-    """One forward pass over the active rows, and its commits."""
-    allowed = _allowed(state, (block + 1) * settings.block_length) & active[:, None]
-    rows, places = allowed.nonzero(as_tuple=True)  # row by row, places in order
-    hidden = _hidden(denoiser, state, settings.cfg_scale, attention, position_ids, active)
-    local = active.cumsum(0)[rows] - 1  # row among the active ones
-    logits = denoiser.head(hidden[0][local, places])
-    if settings.cfg_scale > 0:
-        unconditional = denoiser.head(hidden[1][local, places])
-        logits = unconditional + (settings.cfg_scale + 1) * (logits - unconditional)
-    # Draws are made row by row, so that a row gets the same numbers in a batch as alone.
-    per_row = [(state.generators[row], rows == row) for row in active.nonzero()[:, 0].tolist()]
-    predictions = predict(
-        logits,
-        suppressed,
-        settings.temperature,
-        lambda: _noise(per_row, places, logits.shape[-1], state.embeds.shape[1], settings.noise),
-        (lambda: _draw(per_row, ())) if settings.remasking == "random" else None,
-    )
-    chosen = _choose(predictions.confidence, rows, len(active), count)
-    state.commit(
-        rows[chosen],
-        places[chosen],
-        predictions.tokens[chosen],
-        denoiser.embed_tokens(predictions.tokens[chosen]),
-    )
-    state.find_stops(active)
-    return _record(
-        state, settings, predictions, rows, places - state.prompt, chosen, active, block, step, count
-    )
-
-
-def _allowed(state: _State, block_end: int) -> torch.Tensor:
-    """Masked positions that may be chosen, bool (R, T): none behind the block, none at or behind a stop."""
-    places = torch.arange(state.embeds.shape[1], device=state.embeds.device) - state.prompt
-    return state.masked & (places < block_end) & (places < state.stops[:, None])
-
-
-def _hidden(denoiser, state, cfg_scale, attention, position_ids, active) -> tuple[torch.Tensor, ...]:
-    """Hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
-    embeds = state.embeds[active]
-    mask = None if attention is None else attention[active]
-    positions = None if position_ids is None else position_ids[active]
-    if cfg_scale == 0:
-        return (denoiser.body(embeds, mask, positions),)
-    blank = embeds.clone()
-    blank[:, : state.prompt] = denoiser.embed_tokens(
-        torch.tensor(state.mask_token_id, device=embeds.device)
-    ).to(embeds.dtype)
-    both = None if mask is None else torch.cat([mask, mask])
-    twice = None if positions is None else torch.cat([positions, positions])
-    return denoiser.body(torch.cat([embeds, blank]), both, twice).chunk(2)
-
-
-def _draw(per_row, shape: tuple[int, ...]) -> torch.Tensor:
-    """Uniform float64 numbers for every candidate, each row's from its own generator."""
-    parts = [
-        torch.rand((int(mine.sum()), *shape), dtype=torch.float64, generator=generator, device=mine.device)
-        for generator, mine in per_row
-    ]
-    return torch.cat(parts)
-
-
-def _noise(per_row, places: torch.Tensor, vocabulary: int, length: int, kind: str) -> torch.Tensor:
-    """Uniform numbers (N, V): drawn for candidates only, or for all positions as the reference does."""
-    if kind == "masked":
-        return _draw(per_row, (vocabulary,))
-    parts = []
-    for generator, mine in per_row:
-        everywhere = torch.rand(
-            (1, length, vocabulary), dtype=torch.float64, generator=generator, device=mine.device
+    def predict(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
+        """One forward pass of the active rows (R,); predictions at candidates (rows, places), each (N,)."""
+        hidden = self._hidden(np.flatnonzero(active))
+        local = self._index((active.cumsum() - 1)[rows])  # row among the active ones
+        at = self._index(places)
+        logits = self.denoiser.head(hidden[0][local, at])
+        if self.settings.cfg_scale > 0:
+            unconditional = self.denoiser.head(hidden[1][local, at])
+            logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
+        is_random = self.settings.remasking == "random"
+        return predict(
+            logits,
+            self.suppressed,
+            self.settings.temperature,
+            lambda: self._noise(rows, places, logits.shape[-1]),
+            (lambda: self._draw(rows, ())) if is_random else None,
         )
-        parts.append(everywhere[0, places[mine]])
-    return torch.cat(parts)
+
+    def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
+        """Embed the tokens (N,) at their places."""
+        embeds = self.denoiser.embed_tokens(self._index(tokens)).to(self.embeds.dtype)
+        self.embeds[self._index(rows), self._index(places)] = embeds
+
+    def _hidden(self, active: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
+        inputs = (self.embeds, self.attention, self.position_ids)
+        if len(active) < len(self.embeds):
+            chosen = self._index(active)
+            inputs = tuple(None if part is None else part[chosen] for part in inputs)
+        if self.settings.cfg_scale == 0:
+            return (self.denoiser.body(*inputs),)
+        blank = inputs[0].clone()
+        blank[:, : self.prompt] = self.mask_embed
+        pairs = zip(inputs, (blank, *inputs[1:]), strict=True)
+        return self.denoiser.body(*(None if a is None else torch.cat([a, b]) for a, b in pairs)).chunk(2)
+
+    def _noise(self, rows: np.ndarray, places: np.ndarray, vocabulary: int) -> torch.Tensor:
+        """Uniform numbers (N, V): drawn for candidates only, or for every position as the reference does."""
+        if self.settings.noise == "masked":
+            return self._draw(rows, (vocabulary,))
+        parts = []
+        for row in np.unique(rows):
+            padding = int(self.padding[row])  # a row alone has no padding, and draws nothing for it
+            shape = (1, self.embeds.shape[1] - padding, vocabulary)
+            everywhere = self._rand(row, shape)[0]
+            parts.append(everywhere[self._index(places[rows == row] - padding)])
+        return torch.cat(parts)
+
+    def _draw(self, rows: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+        """Uniform numbers (N, *shape) for candidates, each row's from its own generator: alone as in a batch."""
+        return torch.cat([self._rand(row, (int((rows == row).sum()), *shape)) for row in np.unique(rows)])
+
+    def _rand(self, row: int, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.rand(shape, dtype=torch.float64, generator=self.generators[row], device=self.device)
+
+    def _index(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
 
 
-def _choose(confidence: torch.Tensor, rows: torch.Tensor, batch: int, count: int) -> torch.Tensor:
-    """Indices of the `count` most confident candidates of each row, in order of position."""
-    if count == 0 or len(rows) == 0:
-        return rows.new_zeros(0)
-    by_confidence = confidence.argsort(descending=True, stable=True)
-    order = by_confidence[rows[by_confidence].argsort(stable=True)]  # row by row, most confident first
-    starts = torch.searchsorted(rows, torch.arange(batch, device=rows.device))
-    rank = torch.arange(len(order), device=rows.device) - starts[rows[order]]
-    return order[rank < count].sort().values
-
-
-def _record(
-    state: _State, settings, predictions: Predictions, rows, positions, chosen, active, block, step, count
-) -> StepRecord:
-    log_probs = predictions.log_probs[chosen]
-    best = log_probs.topk(min(settings.alternatives, log_probs.shape[-1]), dim=-1)
-
-    def array(tensor: torch.Tensor) -> np.ndarray:
-        return tensor.detach().cpu().numpy().copy()
-
-    return StepRecord(
-        block=block,
-        step=step,
-        quota=array(active.long() * count),
-        active=array(active),
-        rows=array(rows[chosen]),
-        positions=array(positions[chosen]),
-        tokens=array(predictions.tokens[chosen]),
-        confidence=array(predictions.confidence[chosen]),
-        entropy=array(entropy(log_probs)),
-        alternative_ids=array(best.indices),
-        alternative_probs=array(best.values.exp()),
-        candidate_rows=array(rows),
-        candidate_positions=array(positions),
-        candidate_tokens=array(predictions.tokens),
-        candidate_confidence=array(predictions.confidence),
-        canvas=array(state.canvas),
-        stops=array(state.stops),
-    )
+def _details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
+    """Entropy (N,) and the most probable tokens (N, K) at the chosen candidates."""
+    log_probs = predictions.log_probs[torch.from_numpy(chosen).to(predictions.log_probs.device)]
+    best = log_probs.topk(min(alternatives, log_probs.shape[-1]), dim=-1)
+    return {
+        "entropy": entropy(log_probs).cpu().numpy(),
+        "alternative_ids": best.indices.cpu().numpy(),
+        "alternative_probs": best.values.exp().cpu().numpy(),
+    }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,24 +20,26 @@ if TYPE_CHECKING:
 
 FORMAT = "medv-lab trace 1"
 MASK_GLYPH = "░"
-_ARRAYS = (
-    "step",
-    "block",
-    "position",
-    "token_id",
-    "confidence",
-    "entropy",
-    "alternative_ids",
-    "alternative_probs",
-    "stops",
+_COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
+_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
+_META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
+_FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,  # zip features that no trace has: encryption, odd compression
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
 class TraceError(ValueError):
-    """A file that is no trace; the text says what was given and what is allowed."""
+    """A file or arrays that are no trace; the text says what was given and what is allowed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampleTrace:
     """One answer's commits in the order they were made. N commits, K alternatives, F forward passes.
 
@@ -51,8 +55,12 @@ class SampleTrace:
         stops: where the answer ended after each pass, int (F,); gen_length where no stop was known.
         gen_length, block_length: L and B.
         mask_token_id: id that stands for a masked position.
-        pieces: bytes of the text of every id, special tokens empty.
+        pieces: bytes of the text of every id, special tokens empty. Bytes, because a character may be spread
+            over several tokens.
         manifest: the run's settings, versions and model.
+
+    Raises:
+        TraceError: for arrays that do not fit together.
     """
 
     step: np.ndarray
@@ -69,6 +77,39 @@ class SampleTrace:
     mask_token_id: int
     pieces: Mapping[int, bytes]
     manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("gen_length", "block_length", "mask_token_id"):
+            if type(getattr(self, name)) is not int:
+                raise TraceError(f"{name} of a trace is {getattr(self, name)!r}; it must be a whole number")
+        if not isinstance(self.manifest, Mapping):
+            raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
+        for name in _ARRAYS:
+            kind, allowed = getattr(self, name).dtype.kind, "f" if name in _FLOAT_ARRAYS else "iu"
+            if kind not in allowed:
+                raise TraceError(
+                    f"{name} of a trace has the type {getattr(self, name).dtype}; wrong kind of number"
+                )
+        shapes = {name: getattr(self, name).shape for name in _ARRAYS}
+        commits, passes = len(self.step), len(self.stops)
+        is_regular = (
+            all(shapes[name] == (commits,) for name in _COMMIT_ARRAYS)
+            and shapes["alternative_ids"] == shapes["alternative_probs"]
+            and shapes["alternative_ids"][:1] == (commits,)
+            and len(shapes["alternative_ids"]) == 2
+            and shapes["stops"] == (passes,)
+        )
+        if not is_regular:
+            raise TraceError(f"the arrays of a trace have unequal lengths: {shapes}")
+        for name, values, low, high in (
+            ("step", self.step, 0, passes),
+            ("position", self.position, None, self.gen_length),
+            ("stops", self.stops, 0, self.gen_length + 1),
+        ):
+            if values.size and (values.max() >= high or (low is not None and values.min() < low)):
+                raise TraceError(
+                    f"{name} of a trace reaches from {values.min()} to {values.max()}; below {high} is allowed"
+                )
 
     @property
     def forward_evaluations(self) -> int:
@@ -111,15 +152,18 @@ class SampleTrace:
         return self.pieces.get(int(token), b"").decode("utf-8", errors="replace")
 
     def to_frame(self) -> pd.DataFrame:
-        """A tidy table, one row a commit: step, block, position, token_id, piece, confidence, entropy."""
+        """A tidy table, one row a commit.
+
+        Columns: step (pass of the whole answer), block, step_in_block, position, token_id, piece, confidence,
+        entropy.
+        """
         import pandas as pd
 
-        columns = {
-            name: getattr(self, name)
-            for name in ("step", "block", "position", "token_id", "confidence", "entropy")
-        }
-        frame = pd.DataFrame(columns)
-        frame.insert(4, "piece", [self.piece(token) for token in self.token_id])
+        # The first pass of a block always commits: larger quotas come first.
+        firsts = {block: self.step[self.block == block].min() for block in np.unique(self.block)}
+        frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
+        frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))
+        frame.insert(5, "piece", [self.piece(token) for token in self.token_id])
         return frame
 
     def save(self, path: str | Path) -> Path:
@@ -151,31 +195,37 @@ class SampleTrace:
         if not path.is_file():
             raise TraceError(f"there is no file {path.name}; give the .npz that SampleTrace.save wrote")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
-                meta = json.loads(str(file["meta"]))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            TypeError,
-            zipfile.BadZipFile,
-            zipfile.zlib.error,
-        ) as error:
+            with zipfile.ZipFile(path) as file:
+                # Members are read whole, since that is what checks their checksums.
+                arrays = {name: _read_array(file, name) for name in _ARRAYS}
+                meta = json.loads(str(_read_array(file, "meta")))
+        except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
-        if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT:
+        if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT or meta.keys() != _META:
             raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
-        meta["pieces"] = {int(token): bytes.fromhex(piece) for token, piece in meta["pieces"].items()}
-        return cls(**arrays, **meta)
+        try:
+            return cls(**arrays, **{**meta, "pieces": _read_pieces(meta["pieces"])})
+        except TraceError as error:
+            raise TraceError(f"{path.name} is not a sound trace: {error}") from error
 
     def __repr__(self) -> str:
         return (
             f"SampleTrace(L={self.gen_length}, B={self.block_length}, passes={self.forward_evaluations}, "
             f"commits={len(self.step)}, text={self.text!r})"
         )
+
+
+def _read_array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    return np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _read_pieces(pieces: Any) -> dict[int, bytes]:
+    try:
+        return {int(token): bytes.fromhex(piece) for token, piece in pieces.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TraceError(f"its pieces are no table from ids to bytes ({error})") from error
 
 
 def make_trace(
@@ -195,7 +245,7 @@ def make_trace(
         row: which row.
         gen_length, block_length, mask_token_id, pieces, manifest: see `SampleTrace`.
     """
-    own = [record for record in records if _takes_part(record, row)]
+    own = [record for record in records if record.active[row]]
     mine = [record.rows == row for record in own]
 
     def gather(read, dtype, shape=(0,)) -> np.ndarray:
@@ -229,7 +279,3 @@ def ids_in(records: Iterable[StepRecord]) -> set[int]:
         for part in (record.tokens, record.alternative_ids)
         for token in part.flat
     }
-
-
-def _takes_part(record: StepRecord, row: int) -> bool:
-    return bool(record.active[row])
