@@ -1,0 +1,55 @@
+"""Order and confidence are drawn exactly as the trace has them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.views.commits import plot_commit_order, plot_confidence
+
+
+@pytest.fixture
+def trace() -> SampleTrace:
+    position = np.array([2, 0, -1, 1, 4])  # one commit lies in the prompt
+    return SampleTrace(
+        step=np.array([0, 0, 1, 1, 2]),
+        block=np.array([0, 0, 0, 0, 1]),
+        position=position,
+        token_id=np.array([5, 6, 7, 7, 5]),
+        confidence=np.array([0.9, 0.5, 0.1, 0.4, 0.8]),
+        entropy=np.ones(5),
+        alternative_ids=np.zeros((5, 1), int),
+        alternative_probs=np.ones((5, 1)),
+        stops=np.full(3, 6),
+        gen_length=6,
+        block_length=3,
+        mask_token_id=9,
+        pieces={5: b" a", 6: b" b", 7: b" c"},
+    )
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_commit_order_draws_each_commit_of_the_answer(trace):
+    ax = plot_commit_order(trace)
+    points = ax.collections[0]
+    np.testing.assert_array_equal(points.get_offsets(), [[2, 0], [0, 0], [1, 1], [4, 2]])
+    np.testing.assert_array_equal(points.get_array(), [0.9, 0.5, 0.4, 0.8])
+    assert [line.get_xdata()[0] for line in ax.lines] == [2.5]  # the one border between two blocks
+
+
+def test_confidence_draws_commits_and_the_mean_of_each_pass(trace):
+    ax = plot_confidence(trace)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0, 0.9], [0, 0.5], [1, 0.4], [2, 0.8]])
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0, 1, 2])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.7, 0.4, 0.8])
+
+
+@pytest.mark.parametrize("plot", [plot_commit_order, plot_confidence])
+def test_they_draw_on_the_axes_they_are_given(plot, trace):
+    ax = plt.subplots()[1]
+    assert plot(trace, ax=ax) is ax
