@@ -1,31 +1,48 @@
 """The command line: the same functions that the notebooks use. Heavy imports wait for the command that needs them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from medv_lab.diffusion.trace import SampleTrace
+    from medv_lab.model.modeling import MedVForMaskedDiffusion
+    from medv_lab.model.processing import MedVProcessor
+
+UNMASKING_EXAMPLE = "unmasking_example"
+EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
+evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
+app.add_typer(evaluate, name="evaluate")
+
+ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
+DownloadOption = Annotated[bool, typer.Option(help="allow a download from the hub")]
 
 
 @app.command()
 def ask(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, WebP, BMP or DICOM")],
     question: str,
-    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id")] = "embedded",
+    model: ModelOption = "embedded",
     gen_length: Annotated[int, typer.Option(help="L, positions of the answer")] = 64,
     block_length: Annotated[int, typer.Option(help="B, positions of a block")] = 32,
     steps: Annotated[int, typer.Option(help="Z, forward passes")] = 64,
     temperature: float = 0.0,
     seed: int = 0,
     trace: Annotated[Path | None, typer.Option(help="save the trace here (.npz)")] = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    download: Annotated[bool, typer.Option(help="allow a download from the hub")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    download: DownloadOption = False,
 ) -> None:
     """Ask a model about a picture."""
     with _clear_errors():
@@ -34,7 +51,7 @@ def ask(
         settings = medv_lab.GenerationSettings(
             gen_length=gen_length, block_length=block_length, steps=steps, temperature=temperature, seed=seed
         )
-        loaded, processor = medv_lab.load(model, device=device, dtype=dtype, download=download)
+        loaded, processor = _load(model, device, dtype, download)
         answer = medv_lab.ask(loaded, processor, image, question, settings)
         typer.echo(answer.text)
         if trace is not None:
@@ -46,15 +63,23 @@ def figures(
     output: Annotated[Path, typer.Option(help="folder of the figures")] = Path("figures"),
     only: Annotated[str | None, typer.Option(help="one figure, by name")] = None,
 ) -> None:
-    """Redraw the figures."""
+    """Redraw the figures; those of our own runs ask the embedded model first."""
     with _clear_errors():
-        from medv_lab.paper.figures import FIGURES
+        import matplotlib as mpl
 
-        if only is not None and only not in FIGURES:
-            raise ValueError(f"there is no figure {only!r}; the figures are {', '.join(FIGURES)}")
-        for name in [only] if only else FIGURES:
-            for path in FIGURES[name](output):
-                typer.echo(str(path))
+        mpl.use("Agg")
+        from medv_lab.paper.figures import FIGURES, draw_unmasking_example
+
+        known = [*FIGURES, UNMASKING_EXAMPLE]
+        if only is not None and only not in known:
+            raise ValueError(f"there is no figure {only!r}; the figures are {', '.join(known)}")
+        for name in FIGURES:
+            if only in (None, name):
+                _echo_paths(FIGURES[name](output))
+        if only in (None, UNMASKING_EXAMPLE):
+            trace = _example_trace()
+            if trace is not None:
+                _echo_paths(draw_unmasking_example(trace, output))
 
 
 @app.command()
@@ -78,11 +103,129 @@ def doctor() -> None:
         Console().print(table)
 
 
+@evaluate.command()
+def phantoms(
+    model: ModelOption = "embedded",
+    split: Annotated[str, typer.Option(help="validation, test or compositional")] = "test",
+    rounds: Annotated[int, typer.Option(help="balanced rounds; one asks about 130 questions")] = 6,
+    shuffle: Annotated[bool, typer.Option(help="show each question another one's picture")] = False,
+    output: Annotated[Path | None, typer.Option(help="save every answer here (.jsonl)")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    download: DownloadOption = False,
+) -> None:
+    """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
+    with _clear_errors():
+        from medv_lab.config import PRESETS
+        from medv_lab.evaluation.phantoms import (
+            evaluate_phantoms,
+            make_items,
+            shuffled,
+            summarise,
+            write_results,
+        )
+        from medv_lab.model.answering import ask_many
+
+        items = make_items(split, rounds)
+        loaded, processor = _load(model, device, dtype, download)
+
+        def respond(pictures, questions):
+            settings = PRESETS["embedded-vqa"]
+            answers = ask_many(loaded, processor, pictures, questions, settings, len(questions), False)
+            return [answer.text for answer in answers]
+
+        results = evaluate_phantoms(shuffled(items) if shuffle else items, respond)
+        if output is not None:
+            write_results(results, output)
+        pictures = "shuffled pictures" if shuffle else "right pictures"
+        table = Table(title=f"{model} on the {split} split, {pictures}: score in percent (95 % interval)")
+        for name in ("kind", "family", "questions", "score", "interval"):
+            table.add_column(name)
+        for row in summarise(results).itertuples():
+            interval = f"{row.low:.1f} to {row.high:.1f}"
+            table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
+        Console().print(table)
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option(help="folder of the new checkpoint")],
+    question_only: Annotated[bool, typer.Option(help="train the baseline that sees no picture")] = False,
+) -> None:
+    """Rebuild the embedded checkpoint from nothing, on phantoms; takes up to 90 minutes on two CPU cores."""
+    with _clear_errors():
+        import tempfile
+
+        from medv_lab.training.embedded import Budget, Builder
+
+        with tempfile.TemporaryDirectory() as scratch:
+            builder = Builder(Budget(), Path(scratch), typer.echo)
+            builder.build(question_only)
+            builder.save(output)
+
+
+def _load(
+    model: str, device: str, dtype: str, download: bool
+) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
+    """Load a model, saying on stderr where it runs."""
+    from medv_lab.model.checkpoints import load
+    from medv_lab.runtime import resolve_device
+
+    try:
+        placement = resolve_device(device, dtype)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    typer.echo(placement.reason, err=True)
+    return load(model, device=device, dtype=dtype, download=download)
+
+
+def _example_trace() -> SampleTrace | None:
+    """Ask the embedded model about a real radiograph and a held-out phantom; the phantom's trace.
+
+    None, said plainly, where no embedded checkpoint is shipped.
+    """
+    from medv_lab.model.memory import embedded_folder
+
+    if not (embedded_folder() / "model.safetensors").is_file():
+        typer.echo(f"{UNMASKING_EXAMPLE}: not drawn, since this copy of medv-lab has no embedded checkpoint")
+        return None
+    import medv_lab
+    from medv_lab.config import PRESETS
+    from medv_lab.data.phantoms import render
+    from medv_lab.data.samples import sample_images
+    from medv_lab.data.scenes import make_scene
+
+    model, processor = _load("embedded", "cpu", "float32", download=False)
+    typer.echo(EMBEDDED_WARNING)
+    question = "What type of image is this?"
+    radiograph = sample_images()["chest x-ray"]
+    real = medv_lab.ask(model, processor, radiograph, question, PRESETS["embedded-vqa"], False)
+    typer.echo(f"{radiograph.name}: {question} {real.text}")
+    question = "Describe the image."
+    picture = render(make_scene("test", 0))
+    described = medv_lab.ask(model, processor, picture, question, PRESETS["embedded-description"], False)
+    typer.echo(f"phantom 0 of the test split: {question} {described.text}")
+    return described.trace
+
+
+def _echo_paths(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(str(path))
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What a user can put right. Asked for only once something was raised, since naming them imports torch."""
+    from medv_lab.model.shards import CheckpointError
+
+    return (ValueError, FileNotFoundError, CheckpointError)
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Show our own errors as one red line, exit code 2; anything else is a fault of ours and keeps its traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, markup=True)
+    except _expected_errors() as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(" ".join(str(error).split()), style="red", markup=False)
         raise typer.Exit(2) from error

@@ -1,31 +1,125 @@
 """The command line: what it draws, and one clear line when it cannot."""
 
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
 from typer.testing import CliRunner
 
+import medv_lab.cli
 from medv_lab.cli import app
+from tests.views.test_unmasking import make_trace
 
 RUNNER = CliRunner()
 
 
-def test_figures_are_drawn(tmp_path):
-    result = RUNNER.invoke(app, ["figures", "--output", str(tmp_path)])
-    assert result.exit_code == 0
-    assert {path.suffix for path in tmp_path.iterdir()} == {".pdf", ".png", ".csv"}
+def fails_in_one_line(*arguments: str) -> str:
+    result = RUNNER.invoke(app, list(arguments))
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    return lines[-1] if len(lines) == 1 or "unning on" in lines[0] else pytest.fail(result.stderr)
+
+
+def test_figures_are_drawn_without_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr("medv_lab.model.memory.embedded_folder", lambda: tmp_path / "none")
+    result = RUNNER.invoke(app, ["figures", "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"fig01_radar.{kind}" for kind in ("pdf", "png", "csv")
+    }
+    assert "unmasking_example: not drawn" in result.output
+
+
+def test_the_unmasking_example_is_drawn_from_a_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(medv_lab.cli, "_example_trace", make_trace)
+    result = RUNNER.invoke(app, ["figures", "--only", "unmasking_example", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"unmasking_example.{kind}" for kind in ("pdf", "png", "csv")
+    }
 
 
 def test_an_unknown_figure_is_one_line(tmp_path):
-    result = RUNNER.invoke(app, ["figures", "--only", "fig99", "--output", str(tmp_path)])
-    assert result.exit_code == 2
-    assert "fig01_radar" in result.output
+    assert "fig01_radar" in fails_in_one_line("figures", "--only", "fig99", "--output", str(tmp_path))
 
 
 def test_impossible_settings_are_one_line():
-    result = RUNNER.invoke(app, ["ask", "x.png", "What?", "--gen-length", "64", "--block-length", "24"])
-    assert result.exit_code == 2
-    assert "not divisible" in result.output
+    message = fails_in_one_line("ask", "x.png", "What?", "--gen-length", "64", "--block-length", "24")
+    assert "not divisible" in message
+
+
+@pytest.mark.parametrize("command", [["ask", "x.png", "What?"], ["evaluate", "phantoms"]])
+def test_a_missing_checkpoint_is_one_line(command):
+    assert "no_such_folder" in fails_in_one_line(*command, "--model", "./no_such_folder")
+
+
+def test_an_unknown_device_is_one_line():
+    assert "tpu" in fails_in_one_line("ask", "x.png", "What?", "--device", "tpu")
+
+
+def test_text_in_brackets_survives():
+    assert "[x]" in fails_in_one_line("ask", "x.png", "What?", "--device", "[x]")
+
+
+def test_an_unknown_split_is_one_line():
+    assert "compositional" in fails_in_one_line("evaluate", "phantoms", "--split", "train2")
+
+
+def test_the_phantom_benchmark_prints_its_scores(tmp_path, monkeypatch):
+    def always_yes(model, processor, pictures, questions, *_):
+        return [SimpleNamespace(text="yes") for _ in questions]
+
+    monkeypatch.setattr(medv_lab.cli, "_load", lambda *_: (None, None))
+    monkeypatch.setattr("medv_lab.model.answering.ask_many", always_yes)
+    file = tmp_path / "answers.jsonl"
+    result = RUNNER.invoke(app, ["evaluate", "phantoms", "--rounds", "1", "--output", str(file)])
+    assert result.exit_code == 0, result.output
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {answer["answer"] for answer in answers} == {"yes"}
+    closed = [answer["score"] for answer in answers if answer["is_closed"]]
+    row = next(line for line in result.output.splitlines() if "closed" in line and "all" in line)
+    assert str(len(closed)) in row
+    assert f"{100 * sum(closed) / len(closed):.1f}" in row
+
+
+def test_training_builds_and_saves(tmp_path, monkeypatch):
+    calls = []
+
+    class Builder:
+        def __init__(self, budget, folder, log):
+            log("step")
+
+        def build(self, question_only):
+            calls.append(question_only)
+
+        def save(self, output):
+            calls.append(output)
+
+    monkeypatch.setattr("medv_lab.training.embedded.Builder", Builder)
+    result = RUNNER.invoke(app, ["train", "--output", str(tmp_path / "new"), "--question-only"])
+    assert result.exit_code == 0, result.output
+    assert calls == [True, tmp_path / "new"]
+    assert "step" in result.output
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def fault():
+        raise KeyError("a fault")
+
+    monkeypatch.setattr("medv_lab.model.memory.doctor", fault)
+    assert isinstance(RUNNER.invoke(app, ["doctor"]).exception, KeyError)
 
 
 def test_the_doctor_names_every_known_checkpoint():
     result = RUNNER.invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "LLaDA" in result.output
+
+
+def test_help_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; sys.argv = ['medv', '--help']; from medv_lab.cli import app; app()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "evaluate" in done.stdout

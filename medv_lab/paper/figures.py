@@ -1,7 +1,14 @@
-"""The paper's figures, redrawn from data files, each as pdf, png and the csv of what is drawn."""
+"""Figures, drawn from files and traces, each as pdf, png and the csv of what is drawn.
 
+`FIGURES` holds those of published numbers alone; the others are drawn from our own runs and say so.
+"""
+
+from __future__ import annotations
+
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,9 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medv_lab.paper.published import load_table
-from medv_lab.views.style import MODEL_COLOURS, WIDTHS, themed
+from medv_lab.views.style import MODEL_COLOURS, MODEL_LINES, SMALLEST_FONT, WIDTHS, themed
+from medv_lab.views.unmasking import plot_unmasking
+
+if TYPE_CHECKING:
+    from medv_lab.diffusion.trace import SampleTrace
 
 RADAR_DOMAINS = {"cxr": "Chest X-ray", "mri": "MRI", "histology": "Histology", "gross": "Gross", "ct": "CT"}
+RINGS = (20, 40, 60)
+_VARYING = ("created", "commit", "dirty")  # of a manifest: new at every run, while nothing drawn changes
 
 
 def radar_data() -> pd.DataFrame:
@@ -29,13 +42,15 @@ def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
     for model, values in data.iterrows():
         closed = np.append(values.to_numpy(), values.iloc[0])
         is_ours = model == "LLaDA-MedV"
+        marker, dash = MODEL_LINES[model]
         ax.plot(
             np.append(angles, angles[0]),
             closed,
             color=MODEL_COLOURS[model],
             linewidth=1.8 if is_ours else 1.0,
-            marker="o",
-            markersize=2.5,
+            linestyle=dash,
+            marker=marker,
+            markersize=3,
             label=model,
             zorder=3 if is_ours else 2,
         )
@@ -43,8 +58,10 @@ def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_theta_offset(np.pi / 2)
     ax.tick_params(axis="x", pad=6)
     ax.set_rlim(0, 70)
-    ax.set_rticks([20, 40, 60])
-    ax.set_rlabel_position(36)
+    ax.set_yticks(RINGS, [])
+    for ring in RINGS:  # on white, above the lines that pass there
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        ax.text(np.pi / 5, ring, ring, fontsize=SMALLEST_FONT, ha="center", va="center", bbox=box, zorder=4)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
     return ax
 
@@ -60,6 +77,18 @@ def draw_radar(folder: Path) -> list[Path]:
         return save_figure(figure, data, folder / "fig01_radar")
 
 
+def draw_unmasking_example(trace: SampleTrace, folder: Path) -> list[Path]:
+    """How one answer of ours filled up.
+
+    The csv's first line is the trace's run manifest, without time and commit: the same answer, the same bytes.
+    """
+    data = trace.to_frame().set_index("step")
+    manifest = {key: value for key, value in trace.manifest.items() if key not in _VARYING}
+    data.attrs["provenance"] = f"measured; run manifest: {json.dumps(manifest, sort_keys=True)}"
+    with themed():
+        return save_figure(plot_unmasking(trace).figure, data, folder / "unmasking_example")
+
+
 def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
     """Write `stem`.pdf, .png and .csv, the same bytes at every run; closes the figure.
 
@@ -70,7 +99,8 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
     figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     figure.savefig(paths[1], dpi=300, metadata={"Software": None})
     plt.close(figure)
-    paths[2].write_text(f"# {data.attrs['provenance']}\n{data.to_csv()}", encoding="utf-8")
+    rows = data.to_csv(lineterminator="\n")
+    paths[2].write_text(f"# {data.attrs['provenance']}\n{rows}", encoding="utf-8", newline="\n")
     return paths
 
 

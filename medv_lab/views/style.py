@@ -17,6 +17,16 @@ MODEL_COLOURS = {
     "RetinalGPT": "#56B4E9",
     "LLaDA-MedV": "#D55E00",
 }
+# A second sign beside the colour: (marker, dash).
+MODEL_LINES = {
+    "LLaVA-Med": ("s", "--"),
+    "Med-Flamingo": ("v", ":"),
+    "MedVLM-R1": ("^", "--"),
+    "Qwen-RL-Med": ("D", "-."),
+    "RetinalGPT": ("P", ":"),
+    "LLaDA-MedV": ("o", "-"),
+}
+SMALLEST_FONT = 6  # points, at the widths above
 
 
 @contextmanager

@@ -2,41 +2,95 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.views.unmasking import plot_unmasking
+from medv_lab.views.unmasking import FADED, LONGEST_LABEL, plot_unmasking
 
 MASK = 9
 
 
-def make_trace() -> SampleTrace:
-    order = np.array([2, 0, 1, 4])
-    return SampleTrace(
-        step=np.arange(4),
-        block=np.zeros(4, int),
-        position=order,
-        token_id=np.array([5, 6, 7, 5]),
-        confidence=np.full(4, 0.5),
-        entropy=np.ones(4),
-        alternative_ids=np.zeros((4, 1), int),
-        alternative_probs=np.ones((4, 1)),
-        stops=np.full(4, 6),
-        gen_length=6,
-        block_length=6,
-        mask_token_id=MASK,
-        pieces={5: b" a", 6: b" b", 7: b" c"},
-    )
+def make_trace(**changes) -> SampleTrace:
+    fields = {
+        "step": np.arange(4),
+        "block": np.zeros(4, int),
+        "position": np.array([2, 0, 1, 4]),
+        "token_id": np.array([5, 6, 7, 5]),
+        "confidence": np.full(4, 0.5),
+        "entropy": np.ones(4),
+        "alternative_ids": np.zeros((4, 1), int),
+        "alternative_probs": np.ones((4, 1)),
+        "stops": np.full(4, 6),
+        "gen_length": 6,
+        "block_length": 3,
+        "mask_token_id": MASK,
+        "pieces": {5: b" a", 6: b" b", 7: b" c"},
+    }
+    return SampleTrace(**fields | changes)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def drawn_steps(ax) -> np.ndarray:
+    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan).ravel()
 
 
 def test_each_position_shows_its_pass_and_its_token():
     ax = plot_unmasking(make_trace(), columns=3)
-    drawn = np.asarray(ax.images[0].get_array().filled(np.nan)).ravel()
-    np.testing.assert_array_equal(drawn, [1, 2, 0, np.nan, 3, np.nan])
-    assert [text.get_text() for text in ax.texts] == ["b", "c", "a", "a"]
-    plt.close(ax.figure)
+    np.testing.assert_array_equal(drawn_steps(ax), [1, 2, 0, np.nan, 3, np.nan])
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [
+        ("b", (0, 0)),
+        ("c", (1, 0)),
+        ("a", (2, 0)),
+        ("a", (1, 1)),
+    ]
 
 
 def test_it_draws_on_the_axes_it_is_given():
-    figure, ax = plt.subplots()
+    _, ax = plt.subplots()
     assert plot_unmasking(make_trace(), ax=ax) is ax
-    plt.close(figure)
+
+
+def test_commits_in_the_prompt_are_left_out():
+    ax = plot_unmasking(make_trace(position=np.array([-1, 0, 1, 4])), columns=3)
+    np.testing.assert_array_equal(drawn_steps(ax), [1, 2, np.nan, np.nan, 3, np.nan])
+
+
+def test_a_place_filled_at_the_second_try_shows_the_later_pass():
+    ax = plot_unmasking(make_trace(position=np.array([2, 0, 2, 4]), token_id=np.array([MASK, 6, 7, 5])))
+    assert drawn_steps(ax)[2] == 2
+    assert [text.get_text() for text in ax.texts] == ["b", "c", "a"]
+
+
+def test_what_lies_behind_the_end_is_faded():
+    ax = plot_unmasking(make_trace(stops=np.array([6, 6, 2, 2])), columns=6)
+    np.testing.assert_array_equal(ax.images[0].get_alpha().ravel(), [1, 1, FADED, FADED, FADED, FADED])
+
+
+def test_a_bar_stands_before_each_later_block():
+    ax = plot_unmasking(make_trace(block_length=2), columns=3)
+    starts = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert starts == [[1.5, 1.5], [0.5, 0.5]]  # before positions 2 and 4
+
+
+def test_pieces_are_text_not_mathematics_and_not_too_long():
+    ax = plot_unmasking(make_trace(pieces={5: b"$x_1$", 6: b"\n", 7: b"x" * 40}))
+    labels = [text.get_text() for text in ax.texts]
+    assert labels[0] == "↵"
+    assert len(labels[1]) == LONGEST_LABEL
+    assert labels[2] == "$x_1$"
+    assert not any(text.get_parse_math() for text in ax.texts)
+
+
+def test_a_run_without_passes_draws_an_empty_grid():
+    full = make_trace()
+    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
+    tables = ("alternative_ids", "alternative_probs")
+    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
+    ax = plot_unmasking(empty)
+    assert not ax.texts
+    assert np.isnan(drawn_steps(ax)).all()
