@@ -77,9 +77,8 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
 
 
 def _from_hub(name: str, download: bool, revision: str | None) -> ModelSource:
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(
