@@ -116,7 +116,6 @@ def phantoms(
 ) -> None:
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
     with _clear_errors():
-        from medv_lab.config import PRESETS
         from medv_lab.evaluation.phantoms import (
             evaluate_phantoms,
             make_items,
@@ -124,16 +123,11 @@ def phantoms(
             summarise,
             write_results,
         )
-        from medv_lab.model.answering import ask_many
+        from medv_lab.evaluation.runner import make_respond
 
         items = make_items(split, rounds)
         loaded, processor = _load(model, device, dtype, download)
-
-        def respond(pictures, questions):
-            settings = PRESETS["embedded-vqa"]
-            answers = ask_many(loaded, processor, pictures, questions, settings, len(questions), False)
-            return [answer.text for answer in answers]
-
+        respond = make_respond(loaded, processor)
         results = evaluate_phantoms(shuffled(items) if shuffle else items, respond)
         if output is not None:
             write_results(results, output)

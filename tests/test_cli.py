@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -68,11 +67,11 @@ def test_an_unknown_split_is_one_line():
 
 
 def test_the_phantom_benchmark_prints_its_scores(tmp_path, monkeypatch):
-    def always_yes(model, processor, pictures, questions, *_):
-        return [SimpleNamespace(text="yes") for _ in questions]
+    def always_yes(pictures, questions):
+        return ["yes" for _ in questions]
 
     monkeypatch.setattr(medv_lab.cli, "_load", lambda *_: (None, None))
-    monkeypatch.setattr("medv_lab.model.answering.ask_many", always_yes)
+    monkeypatch.setattr("medv_lab.evaluation.runner.make_respond", lambda *_: always_yes)
     file = tmp_path / "answers.jsonl"
     result = RUNNER.invoke(app, ["evaluate", "phantoms", "--rounds", "1", "--output", str(file)])
     assert result.exit_code == 0, result.output
