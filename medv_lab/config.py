@@ -7,12 +7,15 @@ Z = steps (forward passes in all, Z B / L of them a block).
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from math import isfinite
+from math import isqrt
+from sys import float_info
 from typing import Any
 
 REMASKING = ("low_confidence", "random")
 NOISE = ("masked", "reference")
 REFERENCE_SUPPRESSION = "reference"
+MAX_SEED = 2**63 - 1
+MAX_DIVISOR_SEARCH = 100_000  # keeps the message about absurd lengths quick
 
 
 class SettingsError(ValueError):
@@ -58,38 +61,33 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps"):
             _require_int(name, getattr(self, name), 1)
-        _require_int("seed", self.seed, 0)
+        _require_int("seed", self.seed, 0, MAX_SEED)
         _require_int("alternatives", self.alternatives, 1)
         for name in ("temperature", "cfg_scale"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not isfinite(value)
-                or value < 0
-            ):
-                raise SettingsError(f"{name} is {value!r}; give a number, 0 or larger")
+            _require_number(name, getattr(self, name))
         for name, allowed in (("remasking", REMASKING), ("noise", NOISE)):
-            if getattr(self, name) not in allowed:
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
         self._check_lengths()
         self._check_texts()
 
     def _check_lengths(self) -> None:
         length, block, steps = self.gen_length, self.block_length, self.steps
         if length % block:
-            divisors = [b for b in range(1, length + 1) if length % b == 0]
+            low = range(1, min(isqrt(length), MAX_DIVISOR_SEARCH) + 1)
+            divisors = {b for d in low if length % d == 0 for b in (d, length // d)}
             near = sorted(divisors, key=lambda b: abs(b - block))[:3]
             raise SettingsError(
-                f"gen_length {length} is not divisible by block_length {block}; near block lengths that divide it: "
-                f"{', '.join(map(str, sorted(near)))}"
+                f"gen_length {length} is not divisible by block_length {block}; give a block_length that divides it, "
+                f"near are {', '.join(map(str, sorted(near)))}"
             )
         blocks = length // block
         if steps % blocks:
             low = max(blocks, steps // blocks * blocks)
             raise SettingsError(
                 f"steps {steps} is not divisible by the {blocks} blocks (gen_length {length} / block_length {block}); "
-                f"near values: {low} or {low + blocks}"
+                f"give a multiple of {blocks}, near are {low} or {low + blocks}"
             )
 
     def _check_texts(self) -> None:
@@ -99,7 +97,8 @@ class GenerationSettings:
             raise SettingsError(f"suffix is {self.suffix!r}; give a text, or ''")
         tokens = self.suppressed_tokens
         is_ids = isinstance(tokens, tuple) and all(type(token) is int and token >= 0 for token in tokens)
-        if tokens != REFERENCE_SUPPRESSION and not is_ids:
+        is_reference = isinstance(tokens, str) and tokens == REFERENCE_SUPPRESSION
+        if not is_ids and not is_reference:
             raise SettingsError(
                 f"suppressed_tokens is {tokens!r}; give 'reference' or a tuple of token ids, () for none"
             )
@@ -136,6 +135,8 @@ class GenerationSettings:
         Raises:
             SettingsError: for an unknown name (the closest known one is suggested) or a wrong value.
         """
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"settings are {values!r}; give a mapping from names to values")
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
@@ -147,9 +148,17 @@ class GenerationSettings:
         )
 
 
-def _require_int(name: str, value: Any, least: int) -> None:
+def _require_int(name: str, value: Any, least: int, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SettingsError(f"{name} is {value!r}; give a whole number, {least} or larger")
+    if most is not None and value > most:
+        raise SettingsError(f"{name} is {value!r}; give a whole number from {least} to {most}")
+
+
+def _require_number(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= float_info.max:  # NaN is in no range
+        raise SettingsError(f"{name} is {value!r}; give a number, 0 or larger")
 
 
 PRESETS = {

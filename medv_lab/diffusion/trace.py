@@ -84,6 +84,9 @@ class SampleTrace:
                 raise TraceError(f"{name} of a trace is {getattr(self, name)!r}; it must be a whole number")
         if not isinstance(self.manifest, Mapping):
             raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
+        self._check_arrays()
+
+    def _check_arrays(self) -> None:
         for name in _ARRAYS:
             kind, allowed = getattr(self, name).dtype.kind, "f" if name in _FLOAT_ARRAYS else "iu"
             if kind not in allowed:
@@ -91,7 +94,7 @@ class SampleTrace:
                     f"{name} of a trace has the type {getattr(self, name).dtype}; wrong kind of number"
                 )
         shapes = {name: getattr(self, name).shape for name in _ARRAYS}
-        commits, passes = len(self.step), len(self.stops)
+        commits, passes = self.step.size, self.stops.size
         is_regular = (
             all(shapes[name] == (commits,) for name in _COMMIT_ARRAYS)
             and shapes["alternative_ids"] == shapes["alternative_probs"]
