@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medv_lab.config import PRESETS, GenerationSettings
-from medv_lab.evaluation.phantoms import SEED, Item, Respond
+from medv_lab.evaluation.phantoms import Respond
 from medv_lab.model.answering import ask_many
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -30,17 +30,3 @@ def make_respond(
         return [answer.text for answer in answers]
 
     return respond
-
-
-def limit_items(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
-    """A random part of a benchmark, in its order; all of it if `limit` is None or not smaller.
-
-    Raises:
-        ValueError: for a limit below 1.
-    """
-    if limit is None or limit >= len(items):
-        return list(items)
-    if limit < 1:
-        raise ValueError(f"limit is {limit}; give 1 or more questions, or leave it out for all {len(items)}")
-    chosen = np.random.default_rng(seed).choice(len(items), size=limit, replace=False)
-    return [items[number] for number in np.sort(chosen)]
