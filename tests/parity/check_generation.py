@@ -1,5 +1,6 @@
 """Parity of the exact sampler: every recorded pass, commit, token and confidence."""
 
+import functools
 import re
 
 import numpy as np
@@ -9,15 +10,20 @@ from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.sampler import sample
 from tests.parity.golden import cases, close, kinds, load_arrays, load_json, make_pixels, tiny_model
 
+KNOWN = [f"generation_{name}" for name in ("main", "stops", "special", "edge", "full", "resized")]
 # `cache` is the feature cache of a published demo, which is another sampler.
-KINDS = [kind for kind in kinds("generation_") if kind != "generation_cache"]
+KINDS = [*KNOWN, *(kind for kind in kinds("generation_") if kind not in (*KNOWN, "generation_cache"))]
+IMAGE = -200
 SUPPRESSED = (126081, 126080, 126346, 126347)
 
 
 def model_of(kind: str, case: str):
     recorded = load_json(kind)
     settings = recorded["cases"][case]
-    cut = re.search(r"first (\d+) rows", settings.get("note", ""))
+    cut = re.search(r"(?:first|cut_to_|cut to) ?(\d+)", f"{settings.get('note', '')} {case}")
+    assert cut or kind != "generation_resized", (
+        f"{kind} does not say how many rows are left of the vocabulary"
+    )
     overrides = {
         name: settings[key]
         for name, key in (("image_aspect_ratio",) * 2, ("mm_patch_merge_type",) * 2)
@@ -32,38 +38,53 @@ def model_of(kind: str, case: str):
     )
 
 
-def run(kind: str, case: str, batch: int = 1):
-    """All step records of a recorded case, as `batch` equal rows."""
+@functools.cache
+def run(kind: str, case: str):
+    """All step records of a recorded case."""
     recorded = load_json(kind)["cases"][case]
     model = model_of(kind, case)
-    ids = torch.tensor([recorded["prompt_ids"]])
+    prompt = spliced(model, recorded, [recorded["prompt_ids"]])
+    assert prompt.inputs_embeds.shape[1] == recorded["prompt_length_in_embeddings"]
+    return records_of(model, recorded, prompt)
+
+
+def spliced(model, recorded, prompts: list[list[int]]):
+    """Prompts, each with the case's images in it, padded on the left."""
     images = recorded.get("images", [])
     pixels = [make_pixels(image, recorded["image_aspect_ratio"], model.config) for image in images]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     with torch.no_grad():
-        spliced = model.splice(
+        return model.splice(
             ids,
-            pixels or None,
-            image_sizes=[(image["width"], image["height"]) for image in images] or None,
+            pixels * len(prompts) or None,
+            image_sizes=[(image["width"], image["height"]) for image in images] * len(prompts) or None,
+            attention_mask=None if bool(real.all()) else real,
             labels=ids,
+            padding_side="left",
         )
-    assert spliced.inputs_embeds.shape[1] == recorded["prompt_length_in_embeddings"]
+
+
+def records_of(model, recorded, prompt):
     settings = GenerationSettings(
         gen_length=recorded["gen_length"],
         block_length=recorded["block_length"],
         steps=recorded["steps"],
         temperature=recorded["temperature"],
         cfg_scale=recorded["cfg_scale"],
-        seed=recorded.get("torch_seed", 0),
+        seed=recorded.get("torch_seed") or 0,
         noise="reference",
     )
     return list(
         sample(
             model,
-            spliced.inputs_embeds.expand(batch, -1, -1),
+            prompt.inputs_embeds,
             settings,
             mask_token_id=model.config.mask_token_id,
             suppressed=SUPPRESSED,
-            prompt_masked=(spliced.labels == model.config.mask_token_id).expand(batch, -1),
+            attention_mask=prompt.attention_mask,
+            prompt_masked=prompt.labels == model.config.mask_token_id,
             stop_ids=recorded.get("stop_token_id_sequences", []),
             suffix_ids=recorded.get("suffix_token_ids", []),
         )
@@ -101,8 +122,7 @@ def test_generation(kind, case):
 @cases(*KINDS)
 def test_candidates_of_every_pass(kind, case):
     arrays = load_arrays(kind)
-    records = run(kind, case)
-    for number, record in enumerate(records):
+    for number, record in enumerate(run(kind, case)):
         is_answer = record.candidate_positions >= 0
         places = record.candidate_positions[is_answer]
         expected = arrays[f"{case}.confidence"][number]
@@ -112,10 +132,19 @@ def test_candidates_of_every_pass(kind, case):
 
 
 @cases(*KINDS)
-def test_a_batch_of_equal_rows_is_one_row_repeated(kind, case):
+def test_a_row_of_a_batch_is_filled_as_it_is_alone(kind, case):
+    """The recorded prompt between a longer and a shorter one, so that it is padded and ends where others do not."""
     recorded = load_json(kind)["cases"][case]
-    # The long prompts would take seconds more and show nothing new.
-    batch = 1 if recorded["prompt_length_in_embeddings"] > 200 else 2
-    last = run(kind, case, batch)[-1]
+    model, ids = model_of(kind, case), recorded["prompt_ids"]
+    longer, shorter = [1, 2, *ids], [1, *[token for token in ids if token == IMAGE]]
+    records = records_of(model, recorded, spliced(model, recorded, [longer, ids, shorter]))
+    alone = run(kind, case)
+    own = [record for record in records if record.active[1]]
     suffix = recorded.get("suffix_token_ids", [])
-    assert all(answer(last, row, suffix) == recorded["output_ids"] for row in range(batch))
+    assert answer(records[-1], 1, suffix) == recorded["output_ids"]
+    for record, expected in zip(own, alone, strict=True):
+        mine = record.rows == 1
+        assert record.positions[mine].tolist() == expected.positions.tolist()
+        assert record.tokens[mine].tolist() == expected.tokens.tolist()
+        close(record.confidence[mine], expected.confidence, "confidence")
+        assert record.stops[1] == expected.stops[0]
