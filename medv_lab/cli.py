@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,31 +109,29 @@ def phantoms(
     model: ModelOption = "embedded",
     split: Annotated[str, typer.Option(help="validation, test or compositional")] = "test",
     rounds: Annotated[int, typer.Option(help="balanced rounds; one asks about 130 questions")] = 6,
-    shuffle: Annotated[bool, typer.Option(help="show each question another one's picture")] = False,
-    output: Annotated[Path | None, typer.Option(help="save every answer here (.jsonl)")] = None,
+    pictures: Annotated[str, typer.Option(help="right, shuffled (another question's) or none")] = "right",
+    output: Annotated[
+        Path | None, typer.Option(help="save answers, scores and manifest in this folder")
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     download: DownloadOption = False,
 ) -> None:
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
     with _clear_errors():
-        from medv_lab.evaluation.phantoms import (
-            evaluate_phantoms,
-            make_items,
-            shuffled,
-            summarise,
-            write_results,
-        )
-        from medv_lab.evaluation.runner import make_respond
+        from medv_lab.config import PRESETS
+        from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise, write_results
+        from medv_lab.evaluation.responders import make_respond
+        from medv_lab.runtime import make_manifest
 
-        items = make_items(split, rounds)
+        items = make_items(split, rounds, pictures)
         loaded, processor = _load(model, device, dtype, download)
-        respond = make_respond(loaded, processor)
-        results = evaluate_phantoms(shuffled(items) if shuffle else items, respond)
+        settings = PRESETS["embedded-vqa"]
+        results = evaluate_phantoms(items, make_respond(loaded, processor, settings))
         if output is not None:
-            write_results(results, output)
-        pictures = "shuffled pictures" if shuffle else "right pictures"
-        table = Table(title=f"{model} on the {split} split, {pictures}: score in percent (95 % interval)")
+            asked = {"split": split, "rounds": rounds, "pictures": pictures, **asdict(settings)}
+            write_results(results, make_manifest(asked, seed=settings.seed, model=loaded), output)
+        table = Table(title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)")
         for name in ("kind", "family", "questions", "score", "interval"):
             table.add_column(name)
         for row in summarise(results).itertuples():
@@ -148,14 +147,9 @@ def train(
 ) -> None:
     """Rebuild the embedded checkpoint from nothing, on phantoms; takes up to 90 minutes on two CPU cores."""
     with _clear_errors():
-        import tempfile
+        from medv_lab.training.embedded import rebuild
 
-        from medv_lab.training.embedded import Budget, Builder
-
-        with tempfile.TemporaryDirectory() as scratch:
-            builder = Builder(Budget(), Path(scratch), typer.echo)
-            builder.build(question_only)
-            builder.save(output)
+        rebuild(output, question_only=question_only, log=typer.echo)
 
 
 def _load(

@@ -20,8 +20,9 @@ ORDER = (
     ("medv_lab", "medv_lab.config", "medv_lab.runtime"),
     ("medv_lab.diffusion.trace", "medv_lab.evaluation.metrics"),
     ("medv_lab.diffusion",),
-    ("medv_lab.data", "medv_lab.evaluation.phantoms"),  # the phantom benchmark knows no model
+    ("medv_lab.data", "medv_lab.evaluation.intervals", "medv_lab.evaluation.phantoms"),  # knows no model
     ("medv_lab.model",),
+    ("medv_lab.evaluation.responders",),  # below training, which scores what it made
     ("medv_lab.training",),
     ("medv_lab.evaluation",),
     ("medv_lab.paper", "medv_lab.views"),
@@ -30,7 +31,13 @@ ORDER = (
 )
 DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")
 # Settings, traces and scores are numbers and files: like drawing, they need no torch, at import or later.
-TORCH_FREE = (*DRAWING_ROOMS, "medv_lab.config", "medv_lab.diffusion.trace", "medv_lab.evaluation.metrics")
+TORCH_FREE = (
+    *DRAWING_ROOMS,
+    "medv_lab.config",
+    "medv_lab.diffusion.trace",
+    "medv_lab.evaluation.metrics",
+    "medv_lab.evaluation.phantoms",
+)
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MAX_LINES = 400
 

@@ -66,40 +66,38 @@ def test_an_unknown_split_is_one_line():
     assert "compositional" in fails_in_one_line("evaluate", "phantoms", "--split", "train2")
 
 
+def test_an_unknown_choice_of_pictures_is_one_line():
+    assert "shuffled" in fails_in_one_line("evaluate", "phantoms", "--pictures", "wrong")
+
+
 def test_the_phantom_benchmark_prints_its_scores(tmp_path, monkeypatch):
     def always_yes(pictures, questions):
         return ["yes" for _ in questions]
 
     monkeypatch.setattr(medv_lab.cli, "_load", lambda *_: (None, None))
-    monkeypatch.setattr("medv_lab.evaluation.runner.make_respond", lambda *_: always_yes)
-    file = tmp_path / "answers.jsonl"
-    result = RUNNER.invoke(app, ["evaluate", "phantoms", "--rounds", "1", "--output", str(file)])
+    monkeypatch.setattr("medv_lab.evaluation.responders.make_respond", lambda *_: always_yes)
+    result = RUNNER.invoke(app, ["evaluate", "phantoms", "--rounds", "1", "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["answer"] for answer in answers} == {"yes"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["pictures"] == "right"
     closed = [answer["score"] for answer in answers if answer["is_closed"]]
     row = next(line for line in result.output.splitlines() if "closed" in line and "all" in line)
     assert str(len(closed)) in row
     assert f"{100 * sum(closed) / len(closed):.1f}" in row
 
 
-def test_training_builds_and_saves(tmp_path, monkeypatch):
+def test_training_is_the_module_s_own(tmp_path, monkeypatch):
     calls = []
 
-    class Builder:
-        def __init__(self, budget, folder, log):
-            log("step")
+    def rebuild(output, question_only, log):
+        log("step")
+        calls.append((output, question_only))
 
-        def build(self, question_only):
-            calls.append(question_only)
-
-        def save(self, output):
-            calls.append(output)
-
-    monkeypatch.setattr("medv_lab.training.embedded.Builder", Builder)
+    monkeypatch.setattr("medv_lab.training.embedded.rebuild", rebuild)
     result = RUNNER.invoke(app, ["train", "--output", str(tmp_path / "new"), "--question-only"])
     assert result.exit_code == 0, result.output
-    assert calls == [True, tmp_path / "new"]
+    assert calls == [(tmp_path / "new", True)]
     assert "step" in result.output
 
 

@@ -6,9 +6,10 @@ picture. Whatever answers is behind `Respond`; this module knows no model.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +17,26 @@ import pandas as pd
 from medv_lab.data.phantoms import render
 from medv_lab.data.questions import Question, balanced_questions
 from medv_lab.data.scenes import Scene, make_scenes
+from medv_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 
 IMAGE_SIZE = 72
 SCENES = 3000
 SEED = 20_260_101
 
-Respond = Callable[[Sequence[np.ndarray], Sequence[str]], list[str]]  # (pictures, questions) -> answers
+PICTURES = ("right", "shuffled", "none")  # which picture a question is shown with
+COLUMNS = ("group", "kind", "questions", "score", "low", "high")
+
+Respond = Callable[
+    [Sequence[np.ndarray | None], Sequence[str]], list[str]
+]  # (pictures, questions) -> answers
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of the benchmark and the picture it is asked about."""
+    """One question of the benchmark and the picture it is asked about; None shows no picture."""
 
     question: Question
-    scene: Scene
+    scene: Scene | None
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,29 @@ class Scored:
     score: float
 
 
-def make_items(split: str, rounds: int) -> list[Item]:
+def make_items(split: str, rounds: int, pictures: str = "right") -> list[Item]:
     """The benchmark: `rounds` balanced rounds of every probe on the first scenes of a split.
 
+    Args:
+        split: "validation", "test" or "compositional" ("train" for a look at what was learned).
+        rounds: one round asks every probe once for each of its answers, about 130 questions.
+        pictures: "right"; "shuffled" (each question on another one's picture) or "none", which show what the
+            questions give away.
+
     Raises:
-        ValueError: for an unknown split, or fewer than one round.
+        ValueError: for an unknown split or choice of pictures, or fewer than one round.
     """
     if rounds < 1:
         raise ValueError(
             f"rounds is {rounds}; it must be at least 1 (one round asks each question once per answer)"
         )
+    if pictures not in PICTURES:
+        raise ValueError(f"pictures is {pictures!r}; allowed are {', '.join(PICTURES)}")
     scenes = make_scenes(split, SCENES)
-    return [Item(question, scenes[question.scene]) for question in balanced_questions(scenes, rounds, SEED)]
+    items = [Item(question, scenes[question.scene]) for question in balanced_questions(scenes, rounds, SEED)]
+    if pictures == "none":
+        return [replace(item, scene=None) for item in items]
+    return shuffled(items) if pictures == "shuffled" else items
 
 
 def shuffled(items: Sequence[Item], seed: int = SEED) -> list[Item]:
@@ -79,16 +97,15 @@ def evaluate_phantoms(items: Sequence[Item], respond: Respond, batch_size: int =
     """Ask every question and score the answers, in the order of the items.
 
     Args:
-        items: from `make_items` (or `shuffled`).
-        respond: answers a batch: pictures uint8 (72, 72, 3) and questions.
+        items: from `make_items`.
+        respond: answers a batch: pictures uint8 (72, 72, 3), None where none is shown, and questions.
         batch_size: questions a call.
     """
     results: list[Scored] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        answers = respond(
-            [render(item.scene, size=IMAGE_SIZE) for item in batch], [item.question.text for item in batch]
-        )
+        pictures = [None if item.scene is None else render(item.scene, size=IMAGE_SIZE) for item in batch]
+        answers = respond(pictures, [item.question.text for item in batch])
         for item, answer in zip(batch, answers, strict=True):
             question = item.question
             score = score_answer(question, answer)
@@ -98,11 +115,11 @@ def evaluate_phantoms(items: Sequence[Item], respond: Respond, batch_size: int =
     return results
 
 
-def summarise(results: Sequence[Scored], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def summarise(results: Sequence[Scored]) -> pd.DataFrame:
     """Mean score with a 95 % bootstrap interval, over all closed, all open, and by family.
 
     Returns:
-        Columns group, kind, questions, score, low, high; scores in percent.
+        Columns `COLUMNS`: group, kind, questions, score, low, high; scores in percent.
     """
     table = pd.DataFrame([asdict(result) for result in results])
     rows = []
@@ -110,23 +127,56 @@ def summarise(results: Sequence[Scored], resamples: int = 2000, seed: int = 0) -
         part = table[table.is_closed == is_closed]
         groups = [("all", part.score), *((family, group.score) for family, group in part.groupby("family"))]
         for name, scores in groups:
-            low, high = bootstrap_mean(scores.to_numpy(), resamples, seed)
-            rows.append((name, kind, len(scores), 100 * scores.mean(), 100 * low, 100 * high))
-    return pd.DataFrame(rows, columns=["group", "kind", "questions", "score", "low", "high"])
+            if len(scores):
+                found = bootstrap_interval(100 * scores.to_numpy())
+                rows.append((name, kind, len(scores), found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def bootstrap_mean(scores: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a mean."""
-    rng = np.random.default_rng(seed)
-    means = scores[rng.integers(0, len(scores), (resamples, len(scores)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Interval]:
+    """Mean score of `first` minus that of `second` on the same questions, in points, for closed and open ones.
+
+    Raises:
+        ValueError: if the two did not answer the same questions in the same order.
+    """
+    asked = [[(result.question, result.truth) for result in results] for results in (first, second)]
+    if asked[0] != asked[1]:
+        raise ValueError(
+            "the two results answer different questions; score both on the same split and rounds"
+        )
+    return {
+        kind: paired_difference(
+            [100 * result.score for result in first if result.is_closed == is_closed],
+            [100 * result.score for result in second if result.is_closed == is_closed],
+        )
+        for is_closed, kind in ((True, "closed"), (False, "open"))
+    }
 
 
-def write_results(results: Sequence[Scored], path: Path) -> None:
-    """One JSON line an answer."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
+def write_results(results: Sequence[Scored], manifest: Mapping[str, Any], folder: Path) -> None:
+    """Write a folder: answers.jsonl (one line an answer), scores.csv and manifest.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(asdict(result)) + "\n" for result in results]
+    (folder / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
+    summarise(results).to_csv(folder / "scores.csv", index=False, float_format="%.4f", lineterminator="\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(folder: Path) -> tuple[list[Scored], dict[str, Any]]:
+    """Answers and manifest of a folder that `write_results` wrote.
+
+    Raises:
+        ValueError: if the folder lacks a file or holds something else.
+    """
+    try:
+        lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return [Scored(**json.loads(line)) for line in lines], manifest
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder.name} holds no scored answers ({error}); give a folder that 'medv evaluate phantoms "
+            "--output' wrote"
+        ) from error
 
 
 def _words(text: str) -> list[str]:

@@ -8,8 +8,8 @@
 4. Visual instruction tuning: projector and language tower learn, on questions, dialogues, descriptions, captions.
 5. Fine-tuning: projector and language tower learn, on single questions.
 
-The question-only baseline (`--question-only`) takes steps 4 and 5 with the same dialogues in the same order and
-number of steps, from the same language tower, and never sees a picture.
+Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 4 and 5
+with the same dialogues and number of steps, from the same language tower, and never sees a picture.
 """
 
 import argparse
@@ -25,6 +25,9 @@ from transformers import PreTrainedTokenizerFast, SiglipModel
 from medv_lab.data.dialogues import sample_texts
 from medv_lab.data.questions import balanced_questions
 from medv_lab.data.scenes import Scene, make_scenes
+from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise
+from medv_lab.evaluation.responders import make_respond
+from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -43,17 +46,19 @@ from medv_lab.training.examples import (
 from medv_lab.training.tokenizer import make_tokenizer
 from medv_lab.training.trainer import Stage, run_stage
 from medv_lab.training.vision import (
+    STATEMENTS,
     VISION,
     evaluate_statements,
     pretrain_vision_tower,
     render_all,
-    sample_statements,
     to_pixels,
 )
 
 LANGUAGE = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
 BOTH = ("projector", "language_tower")
-FILL = 12  # at most so many end-of-text tokens behind an answer in training
+
+
+SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 
 Log = Callable[[str], None]
 
@@ -69,6 +74,7 @@ class Budget:
     align: Stage = Stage("alignment", ("projector",), 150, 64, 2e-3)
     instruct: Stage = Stage("instruction tuning", BOTH, 1800, 64, 1.2e-3)
     vqa: Stage = Stage("fine-tuning", BOTH, 1200, 64, 6e-4)
+    score_rounds: int = 6
     seed: int = 0
 
 
@@ -128,9 +134,7 @@ class Builder:
         """Draw the scenes and train the tokenizer; `folder` is scratch space."""
         self.budget, self.folder, self.log = budget, folder, log
         self.scenes = make_scenes("train", budget.scenes)
-        corpus = sample_texts(self.scenes[:4000], budget.seed) + sample_statements(
-            self.scenes[:4000], budget.seed
-        )
+        corpus = sample_texts(self.scenes[:4000], budget.seed) + [claim.text() for claim in STATEMENTS]
         self.tokenizer = make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
         self.model = make_model(self.tokenizer, budget.seed)
 
@@ -163,7 +167,7 @@ class Builder:
 
     def train(self, stage: Stage, examples: list[Example], features: torch.Tensor | None) -> None:
         """One stage on examples; `features` of the pictures, or None for text alone."""
-        dataset = ExampleDataset(examples, self.tokenizer, FILL, self.budget.seed)
+        dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed)
         collator = Collator(self.tokenizer.eos_token_id, features)
         run_stage(
             self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log
@@ -197,6 +201,29 @@ class Builder:
         (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def rebuild(
+    output: Path, *, question_only: bool = False, budget: Budget = Budget(), log: Log = print
+) -> None:
+    """Train, save and score a checkpoint.
+
+    Args:
+        output: folder of the new checkpoint.
+        question_only: train the baseline that sees no picture instead.
+        budget: how much of everything.
+        log: receives progress and scores, line by line.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        builder = Builder(budget, Path(scratch), log)
+        builder.build(question_only)
+        builder.save(output)
+    model, processor = load(output, device="cpu")
+    respond = make_respond(model, processor)
+    for split, pictures in (("test", "none"),) if question_only else SCORED:
+        results = evaluate_phantoms(make_items(split, budget.score_rounds, pictures), respond)
+        table = summarise(results).to_string(index=False, float_format="{:.1f}".format)
+        log(f"{split} split, pictures {pictures}: score in percent, 95 % interval\n{table}")
+
+
 def main() -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description="Rebuild the embedded checkpoint from nothing.")
@@ -209,10 +236,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        builder = Builder(Budget(), Path(scratch), lambda line: print(line, flush=True))
-        builder.build(arguments.question_only)
-        builder.save(arguments.output)
+    rebuild(arguments.output, question_only=arguments.question_only, log=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

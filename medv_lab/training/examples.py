@@ -19,6 +19,8 @@ from medv_lab.data.questions import Question
 from medv_lab.data.scenes import Scene
 from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_TOKEN, encode_dialogue, special_ids
 
+FILL, LONG_FILL, LONG_FILL_SHARE = 12, 96, 1 / 8  # tokens, tokens, share of examples
+
 Turns = list[tuple[str, str]]  # (question, answer)
 
 
@@ -65,28 +67,27 @@ def without_images(examples: Sequence[Example]) -> list[Example]:
 
 
 class ExampleDataset(Dataset):
-    """Encoded examples; sorted into groups of like length by the trainer through the column `length`."""
+    """Encoded examples; sorted into groups of like length by the trainer through the column `length`.
 
-    def __init__(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, fill: int, seed: int
-    ) -> None:
-        """Encode all examples once.
+    End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell
+    the length of the answer: mostly few, which costs little, and in every eighth example up to a whole canvas.
+    """
 
-        Args:
-            examples: the dialogues.
-            tokenizer: of the language tower.
-            fill: at most this many end-of-text tokens follow the last answer (the number is drawn), so that
-                the number of masks does not tell the length of the answer.
-            seed: of the fill.
-        """
+    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        """Encode all examples once; `seed` draws the number of end-of-text tokens."""
         rng = np.random.default_rng([seed, 4])
         self.items = []
         for example in examples:
-            encoded = encode_example(example, tokenizer)
-            extra = [tokenizer.eos_token_id] * int(rng.integers(0, fill + 1))
-            ids, labels = encoded[0] + extra, encoded[1] + extra
+            ids, labels = encode_example(example, tokenizer)
+            most = LONG_FILL if rng.random() < LONG_FILL_SHARE else FILL
+            extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
             self.items.append(
-                {"input_ids": ids, "labels": labels, "scene": example.scene, "length": len(ids)}
+                {
+                    "input_ids": ids + extra,
+                    "labels": labels + extra,
+                    "scene": example.scene,
+                    "length": len(ids) + len(extra),
+                }
             )
 
     def __len__(self) -> int:
@@ -114,6 +115,11 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tupl
         is_answer = is_answer or ids[place - len(header) : place] == header
         labels.append(token if is_answer else IGNORED_LABEL)
         is_answer = is_answer and token != end
+    if labels.count(end) != len(example.turns):
+        raise ValueError(
+            f"{labels.count(end)} of {len(example.turns)} answers were found in a dialogue; the tokenizer must give "
+            "the assistant's header the same ids whatever text follows it"
+        )
     return ids, labels
 
 

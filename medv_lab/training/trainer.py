@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from medv_lab.diffusion.forward import draw_noise
+from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.training.examples import Collator
 
 T_MIN = 0.02
-PARTS = {
-    "vision_tower": "model.vision_tower.",
-    "projector": ("model.mm_projector.", "model.image_newline"),
-    "language_tower": ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
-}
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Stage:
 
     Attributes:
         name: for the log.
-        parts: the trainable parts, of `PARTS`; all others are frozen.
+        parts: the trainable parts, as the model's `parts()` names them; all others are frozen.
         steps: optimiser steps, each on `batch_size` dialogues.
         batch_size: dialogues a step.
         learning_rate: peak; cosine to 0 after 3 % of linear warm-up (Table 6).
@@ -51,6 +46,11 @@ class MaskedDiffusionTrainer(Trainer):
         with torch.no_grad():
             labels = model.splice(**inputs).labels
         outputs = model(**inputs, noise=draw_noise(labels, t=stratified_levels(len(labels))))
+        if not torch.isfinite(outputs.loss):
+            raise FloatingPointError(
+                f"the loss is {outputs.loss.item()} in step {self.state.global_step + 1}; lower the learning rate, or "
+                "check the weights that the stage starts from"
+            )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
 
@@ -73,21 +73,23 @@ def stratified_levels(batch: int) -> torch.Tensor:
     return T_MIN + (1 - T_MIN) * strata
 
 
-def freeze_all_but(model: nn.Module, parts: tuple[str, ...]) -> None:
+def freeze_all_but(model: MedVForMaskedDiffusion, names: tuple[str, ...]) -> None:
     """Let only the named parts learn.
 
     Raises:
-        ValueError: for a part that is not one of `PARTS`.
+        ValueError: for a part that the model does not have.
     """
-    unknown = set(parts) - set(PARTS)
+    parts = model.parts()
+    unknown = set(names) - set(parts)
     if unknown:
-        raise ValueError(f"no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(name.startswith(PARTS[part]) for part in parts))
+        raise ValueError(f"no part {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}")
+    for part, parameters in parts.items():
+        for parameter in parameters.values():
+            parameter.requires_grad_(part in names)
 
 
 def run_stage(
-    model: nn.Module,
+    model: MedVForMaskedDiffusion,
     stage: Stage,
     dataset: Dataset,
     collator: Collator,

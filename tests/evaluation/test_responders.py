@@ -4,9 +4,9 @@ import pytest
 
 from medv_lab.config import GenerationSettings
 from medv_lab.data.phantoms import render
-from medv_lab.evaluation import runner
+from medv_lab.evaluation import responders
 from medv_lab.evaluation.phantoms import IMAGE_SIZE, evaluate_phantoms, make_items, summarise
-from medv_lab.evaluation.runner import make_respond
+from medv_lab.evaluation.responders import make_respond
 from medv_lab.model.answering import ask
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -21,13 +21,13 @@ def test_every_item_is_answered_as_it_would_be_alone():
     assert [result.question for result in results] == [item.question.text for item in part]
     picture = render(part[0].scene, size=IMAGE_SIZE)
     assert results[0].answer == ask(model, processor, picture, part[0].question.text, SETTINGS).text
-    assert summarise(results, resamples=20).questions.sum() == 2 * len(part)  # families, and all
+    assert summarise(results).questions.sum() == 2 * len(part)  # families, and all
 
 
 def test_an_interrupted_batch_gives_no_scores(monkeypatch):
     class Interrupted:
         is_complete, text = False, "half"
 
-    monkeypatch.setattr(runner, "ask_many", lambda *args, **kwargs: [Interrupted()])
+    monkeypatch.setattr(responders, "ask_many", lambda *args, **kwargs: [Interrupted()])
     with pytest.raises(KeyboardInterrupt):
         make_respond(None, None)([None, None], ["a", "b"])

@@ -1,4 +1,4 @@
-"""A model on a benchmark: what joins `ask_many` to the phantom benchmark, which itself knows no model."""
+"""What answers questions: a masked-diffusion model behind the one function that benchmarks ask."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def make_respond(
     of the whole.
     """
 
-    def respond(pictures: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
+    def respond(pictures: Sequence[np.ndarray | None], questions: Sequence[str]) -> list[str]:
         answers = ask_many(model, processor, pictures, questions, settings, batch_size, progress=False)
         if not all(answer.is_complete for answer in answers):
             raise KeyboardInterrupt

@@ -1,0 +1,72 @@
+"""The whole pipeline on a budget of seconds: it trains, saves, loads and scores, and does so the same way twice."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import medv_lab
+from medv_lab.config import PRESETS
+from medv_lab.data.phantoms import render
+from medv_lab.data.scenes import make_scene
+from medv_lab.training.embedded import Budget, Builder, frozen_features, rebuild, take_vision_tower
+from medv_lab.training.vision import VISION, pretrain_vision_tower, render_all, to_pixels
+
+STAGES = ("text", "align", "instruct", "vqa")
+TINY = Budget(scenes=100, question_rounds=2, vision_steps=2, score_rounds=1)
+TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in STAGES})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    lines, folders = [], []
+    for name in ("one", "two"):
+        folders.append(tmp_path_factory.mktemp("embedded") / name)
+        rebuild(folders[-1], budget=TINY, log=lines.append)
+    return folders, lines
+
+
+def test_it_answers_after_loading(built):
+    model, processor = medv_lab.load(built[0][0])
+    answer = medv_lab.ask(
+        model, processor, render(make_scene("test", 0)), "Is there a nodule?", PRESETS["embedded-vqa"]
+    )
+    assert answer.is_complete
+    assert answer.manifest["model"]["sha256"] == model.medv_source.sha256
+
+
+def test_the_same_seed_gives_the_same_weights(built):
+    one, two = (load_file(folder / "model.safetensors") for folder in built[0])
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_the_tower_is_the_contrastively_trained_one_without_its_last_layer(tmp_path):
+    builder = Builder(TINY, tmp_path, lambda line: None)
+    images = render_all(builder.scenes)
+    siglip = pretrain_vision_tower(builder.scenes, images, builder.tokenizer, steps=1, batch_size=8)
+    take_vision_tower(builder.model, siglip)
+    features = frozen_features(builder.model, images, batch=30)
+    with torch.no_grad():
+        states = siglip.vision_model(to_pixels(images), output_hidden_states=True).hidden_states
+    assert features.shape == (100, 36, VISION["hidden_size"])
+    torch.testing.assert_close(features.float(), states[-2], atol=2e-3, rtol=2e-3)
+
+
+def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(built):
+    folders, lines = built
+    text = "\n".join(lines)
+    for wanted in ("test split, pictures right", "test split, pictures shuffled", "compositional split"):
+        assert wanted in text
+    manifest = json.loads((folders[0] / "manifest.json").read_text())
+    assert manifest["settings"]["scenes"] == 100
+    assert manifest["settings"]["vqa"]["steps"] == 1
+
+
+def test_the_baseline_that_sees_no_picture_is_trained_too(tmp_path):
+    lines = []
+    rebuild(tmp_path / "blind", question_only=True, budget=TINY, log=lines.append)
+    assert "test split, pictures none" in "\n".join(lines)
+    assert not any(line.startswith(("vision", "alignment")) for line in lines)

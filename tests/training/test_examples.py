@@ -1,0 +1,88 @@
+"""Dialogues as ids and labels: every answer is learned, nothing else is, and a header never changes its ids."""
+
+import numpy as np
+import pytest
+
+from medv_lab.data.dialogues import sample_texts
+from medv_lab.data.scenes import make_scenes
+from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, special_ids
+from medv_lab.training.examples import (
+    FILL,
+    LONG_FILL,
+    Collator,
+    Example,
+    ExampleDataset,
+    description_examples,
+    dialogue_examples,
+    encode_example,
+    without_images,
+)
+from medv_lab.training.tokenizer import make_tokenizer
+
+SCENES = make_scenes("train", 30)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(sample_texts(SCENES, 0) + ["user", "assistant", "\n\n"] * 50)
+
+
+def test_any_text_comes_back(tokenizer):
+    for text in ("Is there a nodule?", "line\n\nbreaks\n", "ünïcode 肺 \x00"):
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_a_header_has_the_same_ids_whatever_follows(tokenizer):
+    header = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    alone = tokenizer.encode(header, add_special_tokens=False)
+    for text in ("yes", "A chest", " spaced", "<|eot_id|>", "7"):
+        assert tokenizer.encode(header + text, add_special_tokens=False)[: len(alone)] == alone
+
+
+@pytest.mark.parametrize("examples", [description_examples(SCENES, 0), dialogue_examples(SCENES, 0)])
+def test_exactly_the_answers_are_learned(tokenizer, examples):
+    end = special_ids(tokenizer).end_of_turn
+    for example in (*examples, *without_images(examples)):
+        ids, labels = encode_example(example, tokenizer)
+        learned = [token for token in labels if token != IGNORED_LABEL]
+        assert tokenizer.decode(learned) == "".join(f"{answer}<|eot_id|>" for _, answer in example.turns)
+        assert all(label in (IGNORED_LABEL, token) for token, label in zip(ids, labels, strict=True))
+        assert ids.count(IMAGE_PLACEHOLDER) == (example.scene is not None)
+        assert learned.count(end) == len(example.turns)
+
+
+def test_answers_that_are_not_found_are_an_error(tokenizer, monkeypatch):
+    example = Example([("Is there a nodule?", "yes")], None)
+    encode = tokenizer.encode
+    monkeypatch.setattr(
+        tokenizer,
+        "encode",
+        lambda text, **kw: encode(text, **kw)[: -1 if text.endswith("\n\n") else None][::-1],
+    )
+    with pytest.raises(ValueError, match="0 of 1 answers were found"):
+        encode_example(example, tokenizer)
+
+
+def test_the_fill_is_end_of_text_mostly_short_and_sometimes_a_canvas(tokenizer):
+    examples = [Example([("Is there a nodule?", "yes")], None)] * 2000
+    items = ExampleDataset(examples, tokenizer, seed=0).items
+    plain = len(encode_example(examples[0], tokenizer)[0])
+    extra = [item["length"] - plain for item in items]
+    assert set(range(FILL + 1)) <= set(extra) <= set(range(LONG_FILL + 1))
+    assert 0.08 < sum(count > FILL for count in extra) / len(extra) < 0.14
+    for item, count in zip(items, extra, strict=True):
+        assert item["input_ids"][plain:] == item["labels"][plain:] == [tokenizer.eos_token_id] * count
+
+
+def test_padding_is_neither_seen_nor_learned(tokenizer):
+    examples = [Example([("Is there a nodule?", answer)], 0) for answer in ("yes", "no, none at all")]
+    features = np.zeros((1, 36, 4), np.float32)
+    import torch
+
+    batch = Collator(tokenizer.eos_token_id, torch.from_numpy(features))(
+        ExampleDataset(examples, tokenizer, seed=0).items
+    )
+    hidden = batch["attention_mask"] == 0
+    assert hidden.any()
+    assert (batch["labels"][hidden] == IGNORED_LABEL).all()
+    assert batch["vision_features"].shape == (2, 36, 4)
