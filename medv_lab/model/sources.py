@@ -28,17 +28,33 @@ class ModelSource:
         folder: where it was read.
         revision: commit hash on the hub; None for local folders.
         notes: what the loader decided, one sentence each.
+        stamp: names, sizes and times of the weight files when the source was found.
     """
 
     name: str
     folder: Path
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    stamp: tuple[tuple[str, int, int], ...] = ()
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over the safetensors files, read when first asked for."""
+        """SHA-256 over the safetensors files, read when first asked for.
+
+        Raises:
+            CheckpointError: if the files are no longer those that were there when the source was found.
+        """
+        if self.stamp != _stamp(self.folder):
+            raise CheckpointError(
+                f"the weights in {self.folder} changed after they were loaded, so that a record of this run would name "
+                "other weights; load the model again"
+            )
         return hash_model(self.folder)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(folder.glob("*.safetensors"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def find_source(model: str | Path, *, download: bool = False, revision: str | None = None) -> ModelSource:
@@ -60,7 +76,8 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
             raise CheckpointError(
                 f"revision {revision!r} was given for {name!r}, which is a local folder; leave it out"
             )
-        return ModelSource(name if name == EMBEDDED else folder.resolve().name, folder)
+        label = name if name == EMBEDDED else folder.resolve().name
+        return ModelSource(label, folder, stamp=_stamp(folder))
     if name == EMBEDDED:
         raise CheckpointError(
             "this installation has no embedded checkpoint; rebuild it with 'python -m "
@@ -96,4 +113,4 @@ def _from_hub(name: str, download: bool, revision: str | None) -> ModelSource:
                 "here and give its folder"
             ) from error
         raise CheckpointError(f"{name!r}{at} could not be downloaded from the hub: {error}") from error
-    return ModelSource(name, Path(folder), revision=Path(folder).name)
+    return ModelSource(name, Path(folder), revision=Path(folder).name, stamp=_stamp(Path(folder)))

@@ -111,6 +111,13 @@ def test_source_is_recorded_in_manifests(folder):
     assert (recorded["device"], recorded["dtype"]) == ("cpu", "float32")
 
 
+def test_weights_that_changed_after_loading_are_not_recorded_as_the_loaded_ones(folder):
+    model, _ = load(folder)
+    rewrite(folder, lambda tensors: tensors.update({name: tensor + 1 for name, tensor in tensors.items()}))
+    with pytest.raises(CheckpointError, match="changed after they were loaded"):
+        _ = model.medv_source.sha256
+
+
 def test_folder_loads_through_auto_model_too(folder):
     model = AutoModel.from_pretrained(folder)
     assert isinstance(model, MedVForMaskedDiffusion)
