@@ -20,7 +20,13 @@ ORDER = (
     ("medv_lab", "medv_lab.config", "medv_lab.runtime"),
     ("medv_lab.diffusion.trace", "medv_lab.evaluation.metrics"),
     ("medv_lab.diffusion",),
-    ("medv_lab.data", "medv_lab.evaluation.intervals", "medv_lab.evaluation.phantoms"),  # knows no model
+    (
+        "medv_lab.data",
+        "medv_lab.evaluation.intervals",
+        "medv_lab.evaluation.facts",  # the phantom benchmark knows no model
+        "medv_lab.evaluation.phantoms",
+        "medv_lab.evaluation.counterfactuals",
+    ),
     ("medv_lab.model",),
     ("medv_lab.evaluation.responders",),  # below training, which scores what it made
     ("medv_lab.training",),
