@@ -7,7 +7,7 @@ import pytest
 
 from medv_lab.data.dialogues import make_caption, make_description, make_dialogue
 from medv_lab.data.questions import FAMILIES, PROBES, balanced_questions
-from medv_lab.data.scenes import DOMAINS, HELD_OUT, KINDS, Scene, is_held_out, make_scene, make_scenes
+from medv_lab.data.scenes import DOMAINS, HELD_OUT, KINDS, SPLITS, Scene, is_held_out, make_scene, make_scenes
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,12 @@ def test_scenes_are_a_function_of_split_and_index():
     assert make_scene("train", 17) != make_scene("test", 17)
     seeds = [scene.seed for split in ("train", "validation", "test") for scene in make_scenes(split, 500)]
     assert len(set(seeds)) > 1490
+
+
+def test_no_scene_of_one_split_is_in_another():
+    seen = {split: {repr(scene) for scene in make_scenes(split, 3000)} for split in SPLITS}
+    assert all(len(scenes) == 3000 for scenes in seen.values())
+    assert len(set().union(*seen.values())) == 3000 * len(SPLITS)
 
 
 def test_held_out_cells_appear_only_in_the_compositional_split(scenes):
