@@ -6,16 +6,17 @@ written from: the figure's caption and the sentences that mention it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medv_lab.data.rows import Damage, Fault, Reading, damage, read_rows
-from medv_lab.data.vqa_records import choice_of, picture_in, text_of, warn_of
+from medv_lab.data.instructions import IMAGE_TOKEN
+from medv_lab.data.rows import Fault, Reading, read_rows
+from medv_lab.data.vqa_records import choice_of, collect, picture_in, text_of
 from medv_lab.evaluation.metrics import DOMAINS
 
 QUESTIONS = "llava_med_eval_qa50_qa.jsonl"
 KINDS = ("conversation", "detailed_description")
-IMAGE_TOKEN = "<image>"
 
 
 @dataclass(frozen=True)
@@ -62,28 +63,8 @@ def read_chatbot(
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
-    questions: list[ChatbotQuestion] = []
-    broken: list[Damage] = []
-    first_rows: dict[str, int] = {}
-    for number, value in read_rows(path / QUESTIONS if path.is_dir() else path):
-        if isinstance(value, Damage):
-            broken.append(value)
-            continue
-        try:
-            question = _question(value, Path(images))
-            if question.id in first_rows:
-                raise Fault(
-                    "duplicate id", f"row {first_rows[question.id]} has it too", "give every row its own"
-                )
-            first_rows[question.id] = number
-            if need_images and not question.image.is_file():
-                raise Fault(
-                    "missing image", f"there is no {question.image}", "put it there, or use need_images=False"
-                )
-            questions.append(question)
-        except Fault as fault:
-            broken.append(damage(number, str(value.get("question_id", "")), fault))
-    return warn_of(Reading(tuple(questions), tuple(broken)))
+    rows = read_rows(path / QUESTIONS if path.is_dir() else path)
+    return collect(rows, partial(_question, images=Path(images)), "question_id", need_images)
 
 
 def _question(row: Mapping[str, Any], images: Path) -> ChatbotQuestion:

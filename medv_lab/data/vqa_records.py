@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -46,7 +46,19 @@ class VqaRecord:
     language: str
 
 
-Read = Callable[[Mapping[str, Any]], VqaRecord]
+class Pictured(Protocol):
+    """A record that has an id of its own and a picture."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its file."""
+
+    @property
+    def image(self) -> Path:
+        """Path of the picture."""
+
+
+Made = TypeVar("Made", bound=Pictured)
 
 
 def text_of(row: Mapping[str, Any], key: str) -> str:
@@ -97,7 +109,9 @@ def picture_in(folder: Path, name: str) -> Path:
     return folder / path
 
 
-def collect(rows: Iterable[Row], read: Read, id_key: str, need_images: bool) -> Reading[VqaRecord]:
+def collect(
+    rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Made], id_key: str, need_images: bool
+) -> Reading[Made]:
     """Make records of rows; every row that cannot become one is kept as a damage, and a warning says so.
 
     Args:
@@ -106,21 +120,20 @@ def collect(rows: Iterable[Row], read: Read, id_key: str, need_images: bool) -> 
         id_key: the field that names a row in damages.
         need_images: whether a picture that does not exist is a damage.
     """
-    records: list[VqaRecord] = []
+    records: list[Made] = []
     broken: list[Damage] = []
-    first_rows: dict[tuple[str, str], int] = {}
+    first_rows: dict[str, int] = {}
     is_there: dict[Path, bool] = {}
 
-    def read_whole(value: Any, number: int) -> VqaRecord:
+    def read_whole(value: Any, number: int) -> Made:
         if not isinstance(value, Mapping):
             raise Fault("not an object", f"the row is {value!r:.40}", "write an object {...} for every row")
         record = read(value)
-        key = (record.split, record.id)
-        if key in first_rows:
+        if record.id in first_rows:
             raise Fault(
-                "duplicate id", f"row {first_rows[key]} has it too", "give every row an id of its own"
+                "duplicate id", f"row {first_rows[record.id]} has it too", "give every row an id of its own"
             )
-        first_rows[key] = number
+        first_rows[record.id] = number
         if need_images and record.image not in is_there:
             is_there[record.image] = record.image.is_file()
         if need_images and not is_there[record.image]:
@@ -140,18 +153,13 @@ def collect(rows: Iterable[Row], read: Read, id_key: str, need_images: bool) -> 
         except Fault as fault:
             name = str(value.get(id_key, "")) if isinstance(value, Mapping) else ""
             broken.append(damage(number, name, fault))
-    return warn_of(Reading(tuple(records), tuple(broken)))
-
-
-def warn_of(reading: Reading) -> Reading:
-    """The same reading; a warning says how many rows are broken, and the first of them."""
-    if reading.broken:
+    if broken:
         warnings.warn(
-            f"{len(reading.broken)} of the rows are broken and not among the {len(reading.records)} records: "
-            f"see damage_table(reading.broken). The first: {reading.broken[0]}",
+            f"{len(broken)} of the rows are broken and not among the {len(records)} records: see "
+            f"damage_table(reading.broken). The first: {broken[0]}",
             stacklevel=3,
         )
-    return reading
+    return Reading(tuple(records), tuple(broken))
 
 
 def split_files(folder: Path, pattern: str) -> dict[str, Path]:
