@@ -17,7 +17,7 @@ import pandas as pd
 from medv_lab.data.images import ImageError, open_image
 from medv_lab.data.instructions import ROLES, Dialogue, damages_of, to_dialogue
 from medv_lab.data.rows import Damage, Fault, damage, damage_table, read_rows
-from medv_lab.data.vqa_records import picture_in
+from medv_lab.data.vqa_records import is_file, picture_in
 
 Size = tuple[int, int]  # (width, height)
 LengthOf = Callable[[Dialogue, tuple[Size, ...]], int]  # (dialogue, sizes of its pictures) -> positions
@@ -167,8 +167,10 @@ class _Pictures:
             path = picture_in(self.folder, name)
         except Fault as fault:
             return fault
-        if not path.is_file():
-            return Fault("missing image", f"there is no {path}", "put it there, or take the row out")
+        if not is_file(path):
+            return Fault(
+                "missing image", f"there is no {str(path)[:200]}", "put it there, or take the row out"
+            )
         if self.is_opening:
             try:
                 self.sizes[name] = open_image(path).size

@@ -109,6 +109,14 @@ def picture_in(folder: Path, name: str) -> Path:
     return folder / path
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file system takes names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def collect(
     rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Made], id_key: str, need_images: bool
 ) -> Reading[Made]:
@@ -135,7 +143,7 @@ def collect(
             )
         first_rows[record.id] = number
         if need_images and record.image not in is_there:
-            is_there[record.image] = record.image.is_file()
+            is_there[record.image] = is_file(record.image)
         if need_images and not is_there[record.image]:
             raise Fault(
                 "missing image",
