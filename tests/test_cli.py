@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 import medv_lab.cli
 from medv_lab.cli import app
+from tests.data.released import draw, write_json
+from tests.data.test_validation import asked
 from tests.views.test_unmasking import make_trace
 
 RUNNER = CliRunner()
@@ -99,6 +101,27 @@ def test_training_is_the_module_s_own(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert calls == [(tmp_path / "new", True)]
     assert "step" in result.output
+
+
+def test_training_data_is_checked(tmp_path):
+    images = draw(tmp_path / "images" / "a.png").parent
+    file = write_json(tmp_path / "x.json", [asked(), asked(image="b.png", id="7")])
+    arguments = ["data", "check", str(file), "--images", str(images), "--output", str(tmp_path / "x.csv")]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert "row 2 (id 7): missing image" in result.stdout
+    assert "2 rows, 2 images, 1 broken rows" in result.stdout
+    assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith("2,7,missing image,")
+    draw(images / "b.png")
+    result = RUNNER.invoke(app, [*arguments, "--open-images"])
+    assert result.exit_code == 0, result.output
+    assert "2 rows, 2 images, 0 broken rows" in result.stdout
+    assert "answer characters" in result.stdout
+
+
+def test_absent_training_data_is_one_line(tmp_path):
+    message = fails_in_one_line("data", "check", str(tmp_path / "absent.json"), "--images", str(tmp_path))
+    assert "absent.json" in message
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):

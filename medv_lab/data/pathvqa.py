@@ -113,8 +113,10 @@ def _questions(rows: Iterable[Row]) -> Iterator[Row]:
             continue
         for place, (question, label) in enumerate(zip(questions, labels, strict=True)):
             answers = list(label) if isinstance(label, Mapping) else []
-            row = {"id": f"{name}-{place}", "image": name, "question": question}
-            yield Row(number, {**row, "answer": answers[0]} if len(answers) == 1 else row)
+            answer = answers[0] if len(answers) == 1 else label
+            yield Row(
+                number, {"id": f"{name}-{place}", "image": name, "question": question, "answer": answer}
+            )
 
 
 def _list_of(row: Mapping[str, Any], key: str) -> list[Any]:
