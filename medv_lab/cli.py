@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from medv_lab.cli_data import data
+from medv_lab.cli_errors import clear_errors
 
 if TYPE_CHECKING:
     from medv_lab.diffusion.trace import SampleTrace
@@ -23,6 +24,7 @@ EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
 evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(data, name="data")
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
@@ -46,7 +48,7 @@ def ask(
     download: DownloadOption = False,
 ) -> None:
     """Ask a model about a picture."""
-    with _clear_errors():
+    with clear_errors():
         import medv_lab
 
         settings = medv_lab.GenerationSettings(
@@ -65,7 +67,7 @@ def figures(
     only: Annotated[str | None, typer.Option(help="one figure, by name")] = None,
 ) -> None:
     """Redraw the figures; those of our own runs ask the embedded model first."""
-    with _clear_errors():
+    with clear_errors():
         import matplotlib as mpl
 
         mpl.use("Agg")
@@ -86,7 +88,7 @@ def figures(
 @app.command()
 def doctor() -> None:
     """Say what this machine has, and which checkpoints fit."""
-    with _clear_errors():
+    with clear_errors():
         from medv_lab.model.memory import doctor as examine
         from medv_lab.model.memory import format_bytes
 
@@ -118,7 +120,7 @@ def phantoms(
     download: DownloadOption = False,
 ) -> None:
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
-    with _clear_errors():
+    with clear_errors():
         from medv_lab.config import PRESETS
         from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise, write_results
         from medv_lab.evaluation.responders import make_respond
@@ -146,7 +148,7 @@ def train(
     question_only: Annotated[bool, typer.Option(help="train the baseline that sees no picture")] = False,
 ) -> None:
     """Rebuild the embedded checkpoint from nothing, on phantoms; takes up to 90 minutes on two CPU cores."""
-    with _clear_errors():
+    with clear_errors():
         from medv_lab.training.embedded import rebuild
 
         rebuild(output, question_only=question_only, log=typer.echo)
@@ -199,21 +201,3 @@ def _example_trace() -> SampleTrace | None:
 def _echo_paths(paths: list[Path]) -> None:
     for path in paths:
         typer.echo(str(path))
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """What a user can put right. Asked for only once something was raised, since naming them imports torch."""
-    from medv_lab.model.shards import CheckpointError
-
-    return (ValueError, FileNotFoundError, CheckpointError)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Show our own errors as one red line, exit code 2; anything else is a fault of ours and keeps its traceback."""
-    try:
-        yield
-    except _expected_errors() as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(" ".join(str(error).split()), style="red", markup=False)
-        raise typer.Exit(2) from error

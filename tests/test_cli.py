@@ -9,6 +9,9 @@ from typer.testing import CliRunner
 
 import medv_lab.cli
 from medv_lab.cli import app
+from tests.data.released import draw, write_json
+from tests.data.test_validation import asked
+from tests.model.tiny import save_tiny
 from tests.views.test_unmasking import make_trace
 
 RUNNER = CliRunner()
@@ -99,6 +102,43 @@ def test_training_is_the_module_s_own(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert calls == [(tmp_path / "new", True)]
     assert "step" in result.output
+
+
+def test_training_data_is_checked(tmp_path):
+    images = draw(tmp_path / "images" / "a.png").parent
+    file = write_json(tmp_path / "x.json", [asked(), asked(image="b.png", id="7")])
+    arguments = ["data", "check", str(file), "--images", str(images), "--output", str(tmp_path / "x.csv")]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert "row 2 (id 7): missing image" in result.stdout
+    assert "2 rows, 2 images, 1 broken rows" in result.stdout
+    assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith("2,7,missing image,")
+    draw(images / "b.png")
+    result = RUNNER.invoke(app, [*arguments, "--open-images"])
+    assert result.exit_code == 0, result.output
+    assert "2 rows, 2 images, 0 broken rows" in result.stdout
+    assert "answer characters" in result.stdout
+
+
+def test_lengths_of_training_data_are_the_model_s(tmp_path):
+    images = draw(tmp_path / "images" / "a.png").parent
+    save_tiny(tmp_path / "model")
+    file = write_json(tmp_path / "x.json", [asked(), asked(answer="why " * 600)])
+    arguments = ["data", "check", str(file), "--images", str(images), "--model", str(tmp_path / "model")]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert "row 2: too long" in result.stdout
+    assert "512 are allowed" in result.stdout
+    assert "1 broken rows" in result.stdout
+    result = RUNNER.invoke(app, [*arguments, "--max-length", "5000"])
+    assert result.exit_code == 0, result.output
+    assert "needs --model" in fails_in_one_line(*arguments[:-2], "--max-length", "5000")
+    assert "no usable tokenizer" in fails_in_one_line(*arguments[:-1], str(images))
+
+
+def test_absent_training_data_is_one_line(tmp_path):
+    message = fails_in_one_line("data", "check", str(tmp_path / "absent.json"), "--images", str(tmp_path))
+    assert "absent.json" in message
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):

@@ -18,12 +18,13 @@ from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.prompts import (
     IMAGE_TOKEN,
+    encode_dialogue,
     encode_prompt,
     render_prompt,
     special_ids,
     system_prompt_of,
 )
-from medv_lab.model.tiles import grid_pinpoints, parse_aspect_ratio, prepare
+from medv_lab.model.tiles import count_tiles, grid_pinpoints, parse_aspect_ratio, prepare
 
 Turns = Sequence[tuple[str, str]]
 
@@ -169,6 +170,25 @@ class MedVProcessor(ProcessorMixin):
             pinpoints=self.image_grid_pinpoints,
         )
         return len(merged)
+
+    def count_dialogue(self, turns: Turns, sizes: Sequence[tuple[int, int]]) -> int:
+        """How many positions a training dialogue takes with its chat frame and its images in, uncut.
+
+        Args:
+            turns: (role, text) in order, with one `<image>` for every image.
+            sizes: (width, height) of its images; several are single tiles, as everywhere.
+        """
+        mode = "pad" if len(sizes) > 1 else self.image_aspect_ratio
+        ids, _, _ = encode_dialogue(
+            turns,
+            self.tokenizer,
+            has_image=len(sizes) > 0,
+            chat_mode=self.chat_mode,
+            system_prompt=self.system_prompt,
+        )
+        tiles = [count_tiles(size, mode, self.image_size, self.image_grid_pinpoints) for size in sizes]
+        positions = [self.count_positions(*one) for one in zip(sizes, tiles, strict=True)]
+        return len(ids) - len(sizes) + sum(positions)
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Generated ids as text, without special tokens, trimmed."""

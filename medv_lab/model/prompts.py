@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-IMAGE_TOKEN = "<image>"
+from medv_lab.data.instructions import IMAGE_TOKEN, ROLES
+
 IMAGE_PLACEHOLDER = -200
 IGNORED_LABEL = -100
 
@@ -28,8 +29,6 @@ SYSTEM_PROMPTS = {
 }
 PLAIN_MODE = "llada_plain"
 CHAT_MODES = (*SYSTEM_PROMPTS, PLAIN_MODE)
-
-_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 Turns = Sequence[tuple[str, str | None]]
 
@@ -247,9 +246,9 @@ def turns_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _role(name: str) -> str:
-    if name not in _ROLES:
-        raise ValueError(f"role is {name!r}; allowed are {', '.join(_ROLES)}")
-    return _ROLES[name]
+    if name not in ROLES:
+        raise ValueError(f"role is {name!r}; allowed are {', '.join(ROLES)}")
+    return ROLES[name]
 
 
 def _header(role: str) -> str:

@@ -145,6 +145,16 @@ def parse_aspect_ratio(aspect_ratio: str) -> tuple[str, int | None]:
     return "anyres", int(match[1]) if match[1] else None
 
 
+def count_tiles(
+    size: tuple[int, int], aspect_ratio: str, side: int, pinpoints: Sequence[tuple[int, int]]
+) -> int:
+    """How many tiles `prepare` makes of an image of (width, height)."""
+    if parse_aspect_ratio(aspect_ratio)[0] != "anyres":
+        return 1
+    width, height = select_best_resolution(size, pinpoints)
+    return 1 + (width // side) * (height // side)
+
+
 def prepare(
     image: Image.Image, aspect_ratio: str, side: int, pinpoints: Sequence[tuple[int, int]]
 ) -> np.ndarray:

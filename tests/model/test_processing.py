@@ -8,7 +8,7 @@ from transformers import AutoProcessor
 
 from medv_lab.data.images import ImageError
 from medv_lab.model import MedVProcessor
-from medv_lab.model.prompts import IMAGE_PLACEHOLDER
+from medv_lab.model.prompts import IMAGE_PLACEHOLDER, encode_dialogue
 from tests.model.tiny import PATCH, SIDE, tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
 
@@ -75,6 +75,28 @@ def test_position_count_is_what_the_model_uses(mode, merge, size):
     spliced = model.splice(**batch)
     counted = processor.count_positions(size, len(batch["pixel_values"][0]))
     assert spliced.inputs_embeds.shape[1] == batch["input_ids"].shape[1] - 1 + counted
+
+
+@pytest.mark.parametrize(
+    ("mode", "merge"), [("square", "flat"), ("pad", "spatial_unpad"), ("anyres_max_4", "spatial_unpad")]
+)
+@pytest.mark.parametrize("sizes", [[], [(40, 30)], [(200, 33)], [(64, 190)], [(200, 33), (40, 30)]])
+def test_the_length_of_a_dialogue_is_what_the_model_uses(mode, merge, sizes):
+    settings = {"image_aspect_ratio": mode, "mm_patch_merge_type": merge}
+    model = tiny_model(**settings)
+    processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
+    turns = [
+        ("human", "<image>" * len(sizes) + "What?"),
+        ("gpt", "A lung."),
+        ("human", "Why?"),
+        ("gpt", "So."),
+    ]
+    encoded = encode_dialogue(turns, processor.tokenizer, has_image=bool(sizes))
+    inputs = {"input_ids": torch.tensor([encoded.input_ids])}
+    if sizes:
+        pictures = processor([picture(*size) for size in sizes], "<image>" * len(sizes) + "What?")
+        inputs |= {name: pictures[name] for name in ("pixel_values", "image_sizes")}
+    assert processor.count_dialogue(turns, sizes) == model.splice(**inputs).inputs_embeds.shape[1]
 
 
 def test_several_images_are_single_padded_tiles():

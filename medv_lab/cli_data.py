@@ -1,0 +1,74 @@
+"""The commands `medv data`: what a file of training data holds, and what is broken in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from medv_lab.cli_errors import clear_errors
+
+if TYPE_CHECKING:
+    from medv_lab.data.validation import LengthOf
+
+data = typer.Typer(no_args_is_help=True, help="Look at training data.")
+
+
+@data.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="instruction data: a JSON list or JSON Lines")],
+    images: Annotated[Path, typer.Option(help="folder that image names are relative to")],
+    open_images: Annotated[bool, typer.Option(help="decode every picture too")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="compare lengths with this model's limit; decodes every picture")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="another limit than the model's")] = None,
+    output: Annotated[Path | None, typer.Option(help="save every broken row here (.csv)")] = None,
+) -> None:
+    """Report every broken row of a training file; exit code 2 if there is one."""
+    with clear_errors():
+        from medv_lab.data.validation import check_instructions
+
+        length_of = None
+        if model is not None:
+            length_of, own_limit = _measure(model)
+            max_length = own_limit if max_length is None else max_length
+        elif max_length is not None:
+            raise ValueError("--max-length needs --model, whose tokenizer and image settings count positions")
+        report = check_instructions(
+            file,
+            images,
+            open_images=open_images or model is not None,
+            length_of=length_of,
+            max_length=max_length,
+        )
+        for one in report.damages:
+            typer.echo(str(one))
+        if output is not None:
+            report.table().to_csv(output, index=False)
+        summary = report.summary()
+        table = Table("quantity", *summary.columns, title="rows that are whole by themselves")
+        for name, row in summary.iterrows():
+            table.add_row(name, *(f"{value:.6g}" for value in row))
+        Console().print(table)
+        for kind, number in report.counts().items():
+            typer.echo(f"{kind}: {number}")
+        typer.echo(f"{report.rows} rows, {report.images} images, {report.broken_rows} broken rows")
+        if report.damages:
+            raise typer.Exit(2)
+
+
+def _measure(model: str) -> tuple[LengthOf, int | None]:
+    """How many positions a dialogue takes in a model, and the most it takes; reads no weights."""
+    from medv_lab.model.processing import MedVProcessor
+    from medv_lab.model.sources import find_source
+
+    folder = find_source(model).folder
+    try:
+        processor = MedVProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(folder)!r} has no usable tokenizer or processor settings: {error}") from error
+    return lambda dialogue, sizes: processor.count_dialogue(dialogue.turns, sizes), processor.max_length

@@ -1,0 +1,160 @@
+"""Folders of Hugging Face `datasets` on disk, read as tables: Parquet snapshots and what `save_to_disk` writes.
+
+The `datasets` library itself is not used: it would run what a folder brings along. Tables are read a few rows at
+a time through pyarrow (the extra `tables`), and the pictures inside them are written out once, each under the
+hash of its bytes, so that everything behind this module knows plain picture files only.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from medv_lab.data.rows import Fault, Reading, Row
+from medv_lab.data.vqa_records import (
+    SPLIT_FILES,
+    VqaRecord,
+    choice_of,
+    collect,
+    is_yes_no,
+    join,
+    picture_in,
+    text_of,
+)
+
+BATCH_ROWS = 64
+SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
+ORGAN_KEYS, MODALITY_KEYS = ("location", "image_organ", "organ"), ("modality",)
+ID_KEYS = ("qid", "question_id", "id")
+
+
+def is_hugging_face(folder: str | Path) -> bool:
+    """Whether a folder has Parquet files of splits, or was written by `save_to_disk`."""
+    return bool(_tables(Path(folder)))
+
+
+def read_hugging_face(
+    dataset: str, folder: str | Path, pictures: str | Path, *, need_images: bool = True
+) -> Reading[VqaRecord]:
+    """Read the splits of a folder.
+
+    Columns image, question and answer are needed; answer_type (without it closed is what is answered by yes or
+    no), q_lang, an id, organ (location, image_organ) and modality are read where they are.
+
+    Args:
+        dataset: the name that records get.
+        folder: `[data/]{split}-*.parquet`, or `dataset_dict.json` and a folder of Arrow files for each split.
+        pictures: folder that pictures inside the tables are written to; made if need be.
+        need_images: whether a picture that a table only names, and that does not exist, makes its row broken.
+
+    Raises:
+        FileNotFoundError: if the folder has no such tables.
+        ModuleNotFoundError: without pyarrow.
+    """
+    folder, pictures = Path(folder), Path(pictures)
+    tables = _tables(folder)
+    if not tables:
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no tables; allowed are data/train-*.parquet and folders of save_to_disk"
+        )
+    return join(
+        collect(
+            _rows(files),
+            lambda row, split=split: _record(row, dataset, split, folder, pictures),
+            "id",
+            need_images,
+        )
+        for split, files in tables.items()
+    )
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    """Files of every split, in order."""
+    found: dict[str, list[Path]] = {}
+    for split, names in SPLIT_FILES.items():
+        for name in names:
+            parquet = sorted(folder.glob(f"{name}-*.parquet")) + sorted(folder.glob(f"data/{name}-*.parquet"))
+            state = folder / name / "state.json"
+            if parquet:
+                found.setdefault(split, parquet)
+            elif state.is_file():
+                listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+                found.setdefault(split, [state.parent / Path(file["filename"]).name for file in listed])
+    return found
+
+
+def _pyarrow(part: str) -> ModuleType:
+    try:
+        return import_module(f"pyarrow.{part}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "folders of Hugging Face datasets need pyarrow; install it with `pip install 'medv-lab[tables]'`"
+        ) from error
+
+
+def _rows(files: list[Path]) -> Iterator[Row]:
+    number = 0
+    for file in files:
+        for batch in _batches(file):
+            for value in batch.to_pylist():
+                number += 1
+                named = next((value[key] for key in ID_KEYS if value.get(key) is not None), number)
+                yield Row(number, {**value, "id": named})
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    """Record batches of a Parquet file or of an Arrow stream, none of which is held whole."""
+    if file.suffix == ".parquet":
+        with _pyarrow("parquet").ParquetFile(file) as table:
+            yield from table.iter_batches(batch_size=BATCH_ROWS)
+        return
+    stream = _pyarrow("ipc").open_stream
+    with file.open("rb") as source, stream(source) as batches:
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+
+
+def _record(row: Mapping[str, Any], dataset: str, split: str, folder: Path, pictures: Path) -> VqaRecord:
+    answer = text_of(row, "answer")
+    is_closed = is_yes_no(answer)
+    if row.get("answer_type") is not None:
+        is_closed = choice_of(row, "answer_type", ("OPEN", "CLOSED")) == "CLOSED"
+    return VqaRecord(
+        dataset=dataset,
+        id=text_of(row, "id"),
+        question=text_of(row, "question"),
+        answer=answer,
+        image=_picture(row.get("image"), folder, pictures),
+        is_closed=is_closed,
+        split=split,
+        organ=_first(row, ORGAN_KEYS),
+        modality=_first(row, MODALITY_KEYS),
+        language=choice_of(row, "q_lang", ("en", "zh")) if row.get("q_lang") is not None else "en",
+    )
+
+
+def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((text_of(row, key) for key in keys if row.get(key) is not None), None)
+
+
+def _picture(value: Any, folder: Path, pictures: Path) -> Path:
+    """The path of a row's picture, written out if it came as bytes."""
+    name = value.get("path") if isinstance(value, Mapping) else value
+    content = value.get("bytes") if isinstance(value, Mapping) else None
+    if content:
+        suffix = next((end for start, end in SUFFIXES.items() if content.startswith(start)), "")
+        path = pictures / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
+        if not path.exists():
+            pictures.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        return path
+    if not isinstance(name, str) or not name:
+        raise Fault("missing image", f"image is {value!r:.60}", "give a picture's bytes or its path")
+    return picture_in(folder, name)

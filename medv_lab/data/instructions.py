@@ -1,0 +1,223 @@
+"""Instruction data of LLaVA's kind: {id, image, conversations: [{from, value}]}, read as a stream.
+
+The rules are those of the published training code: `<image>` in a message marks where a picture goes, a text-only
+row has no `image`, several pictures come as a list, ids may be missing, and the misspelt key `conversatons` of
+some released files is read too. Texts are not trimmed. Where a single `<image>` stands in its message does not
+matter: it is moved to the front when the dialogue is encoded. Knows no tokenizer and opens no picture.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medv_lab.data.rows import Damage, Fault, damage, read_rows
+from medv_lab.data.vqa_records import VqaRecord
+
+IMAGE_TOKEN = "<image>"
+ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+CONVERSATION_KEYS = ("conversations", "conversatons")
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One training dialogue.
+
+    Attributes:
+        id: the row's name, "" where it has none.
+        images: names of its pictures, relative to a folder of images; empty for text alone.
+        turns: (role, text) in order, as `encode_dialogue` takes them; roles as in the file.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...]
+
+
+def read_dialogues(path: str | Path, on_damage: Callable[[Damage], None] | None = None) -> Iterator[Dialogue]:
+    """Read a JSON list or JSON Lines of instruction rows, one at a time.
+
+    Args:
+        path: the file.
+        on_damage: is given every broken row, which is then left out; None makes the first one an error.
+
+    Raises:
+        ValueError: for a broken row without `on_damage`, or a file of another layout.
+        FileNotFoundError: if there is no such file.
+    """
+    for number, value in read_rows(path):
+        damages = damages_of(value, number)
+        if not damages:
+            yield to_dialogue(value)
+        elif on_damage is None:
+            raise ValueError(
+                f"{str(path)!r}: {damages[0]}. `medv data check` lists every broken row of a file; give on_damage "
+                "to read on without them"
+            )
+        else:
+            for one in damages:
+                on_damage(one)
+
+
+def damages_of(value: Any, number: int) -> list[Damage]:
+    """Everything that is wrong with one row by itself, from `read_rows`; nothing for a whole row."""
+    if isinstance(value, Damage):
+        return [value]
+    name = id_of(value) if isinstance(value, Mapping) else ""
+    return [damage(number, name, fault) for fault in find_faults(value)]
+
+
+def find_faults(row: Any) -> list[Fault]:
+    """Faults of a row's shape, turns and image places; texts and pictures themselves are not weighed."""
+    if not isinstance(row, Mapping):
+        return [Fault("not an object", f"the row is {row!r:.40}", "write an object {...} for every row")]
+    messages = _messages(row)
+    if not isinstance(messages, list):
+        kind = "no conversation" if messages is None else "wrong type"
+        found = f"the row has {', '.join(sorted(row)) or 'nothing'}" if messages is None else "it is no list"
+        return [Fault(kind, found, "give conversations: [{from, value}, ...]")]
+    if not messages:
+        return [Fault("empty conversation", "conversations is []", "add a question and an answer")]
+    faults = [*_id_faults(row), *_image_type_faults(row), *_message_faults(messages)]
+    if not faults:
+        faults = [*_order_faults(messages), *_place_faults(row, messages)]
+    return faults
+
+
+def id_of(row: Mapping[str, Any]) -> str:
+    """The row's id as text, "" where it has none."""
+    return "" if row.get("id") is None else str(row["id"])
+
+
+def to_dialogue(row: Mapping[str, Any]) -> Dialogue:
+    """The dialogue of a row in which `find_faults` found nothing."""
+    turns = tuple((message["from"], message["value"]) for message in _messages(row))
+    return Dialogue(id_of(row), _images(row), turns)
+
+
+def from_vqa(record: VqaRecord, images: str | Path) -> Dialogue:
+    """A question with its answer as a dialogue of one exchange, for training on one data set.
+
+    Args:
+        record: of any reader.
+        images: folder that the dialogue's picture is named relative to.
+
+    Raises:
+        ValueError: if the record's picture is not in that folder.
+    """
+    name = record.image.relative_to(images).as_posix()
+    turns = (("human", f"{IMAGE_TOKEN}\n{record.question}"), ("gpt", record.answer))
+    return Dialogue(record.id, (name,), turns)
+
+
+def write_dialogues(dialogues: Iterable[Dialogue], path: str | Path) -> int:
+    """Write dialogues as JSON Lines that `read_dialogues` reads back; how many there were."""
+    count = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for dialogue in dialogues:
+            row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
+            if dialogue.images:
+                row["image"] = dialogue.images[0] if len(dialogue.images) == 1 else list(dialogue.images)
+            row["conversations"] = [{"from": role, "value": text} for role, text in dialogue.turns]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _messages(row: Mapping[str, Any]) -> Any:
+    return next((row[key] for key in CONVERSATION_KEYS if key in row), None)
+
+
+def _images(row: Mapping[str, Any]) -> tuple[str, ...]:
+    image = row.get("image")
+    if image is None:
+        return ()
+    return (image,) if isinstance(image, str) else tuple(image)
+
+
+def _id_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
+    if isinstance(row.get("id"), bool) or not isinstance(row.get("id"), str | int | None):
+        yield Fault(
+            "wrong type", f"id is {row['id']!r:.40}", "give a text or a whole number, or leave it out"
+        )
+
+
+def _image_type_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
+    image = row.get("image")
+    names = image if isinstance(image, list) else [image] if image is not None else []
+    if not all(isinstance(name, str) and name for name in names):
+        yield Fault("wrong type", f"image is {image!r:.60}", "give a path or a list of paths")
+
+
+def _message_faults(messages: list[Any]) -> Iterator[Fault]:
+    for place, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not {"from", "value"} <= message.keys():
+            yield Fault("wrong type", f"message {place} is {message!r:.60}", "give {from, value}")
+            continue
+        role, text = message["from"], message["value"]
+        if not isinstance(role, str) or role not in ROLES:
+            yield Fault(
+                "unknown role", f"message {place} is from {role!r}", f"allowed are {', '.join(ROLES)}"
+            )
+            continue
+        if not isinstance(text, str) or not _is_unicode(text):
+            yield Fault("not text", f"message {place} has the value {text!r:.60}", "give a text")
+            continue
+        speaker = "answer" if ROLES[role] == "assistant" else "question"
+        if not text.strip():
+            yield Fault(f"empty {speaker}", f"message {place} is {text!r:.20}", "write it, or take it out")
+        if speaker == "answer" and IMAGE_TOKEN in text:
+            yield Fault(
+                "placeholder in an answer", f"message {place} has {IMAGE_TOKEN}", "put it into a question"
+            )
+        if token := SPECIAL_TOKEN.search(text):
+            yield Fault(
+                "special token",
+                f"message {place} has {token.group()}",
+                "take it out: it would be read as the end of a turn, a mask or the like",
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: JSON can hold half of a surrogate pair, which no tokenizer takes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _order_faults(messages: list[Mapping[str, str]]) -> Iterator[Fault]:
+    speakers = [ROLES[message["from"]] for message in messages]
+    if speakers[0] != "user":
+        yield Fault(
+            "no question first",
+            "the first message is an answer",
+            "put a question before it: training skips an answer that nobody asked for",
+        )
+    for place in range(1, len(speakers)):
+        if speakers[place] == speakers[place - 1]:
+            yield Fault(
+                "repeated role",
+                f"messages {place} and {place + 1} are both from {messages[place]['from']}",
+                "join them, or add what is missing between them",
+            )
+    if speakers[-1] == "user":
+        yield Fault(
+            "no answer last", "the last question has no answer", "add the answer, or drop the question"
+        )
+
+
+def _place_faults(row: Mapping[str, Any], messages: list[Mapping[str, str]]) -> Iterator[Fault]:
+    images = _images(row)
+    places = sum(message["value"].count(IMAGE_TOKEN) for message in messages)
+    if places == len(images):
+        return
+    found = f"{places} {IMAGE_TOKEN} for {len(images)} image(s)"
+    if not images:
+        yield Fault("placeholder without an image", found, f"name the image, or take {IMAGE_TOKEN} out")
+    elif not places:
+        yield Fault("no placeholder", found, f"put {IMAGE_TOKEN} into the first question")
+    elif len(images) == 1:
+        yield Fault("several placeholders for one image", found, "leave one of them")
+    else:
+        yield Fault("placeholders and images differ", found, "give every image one place")
