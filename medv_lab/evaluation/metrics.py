@@ -101,7 +101,7 @@ def normalize(text: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in numbered if word not in _ARTICLES)
 
 
-def countngrams(text: str, n: int = 1) -> Counter[str]:
+def count_ngrams(text: str, n: int = 1) -> Counter[str]:
     """Counts of the n-grams of the lower-cased words of a text, each joined by single spaces."""
     words = text.lower().split()
     return Counter(" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
@@ -194,7 +194,7 @@ def open_hit(prediction: str, reference: str, script: Script, candidates: Sequen
     normal = [normalize(str(candidate)) for candidate in candidates]
     shares = []
     for candidate in normal:
-        words = countngrams(candidate).keys()
+        words = count_ngrams(candidate).keys()
         shares.append(len(words & said_words) / len(words) if words else 0.0)
     return float(normal[shares.index(max(shares))] == normalize(true))
 
@@ -299,7 +299,7 @@ def relative_chat_scores(reviews: Sequence[Mapping[str, Any]]) -> dict[str, dict
 
 def _words(text: str) -> Counter[str]:
     """Word counts as the overlap scores see them: normalised twice, which removes 32 more periods."""
-    return countngrams(normalize(normalize(text)))
+    return count_ngrams(normalize(normalize(text)))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,6 +1,7 @@
 """The animation shows the passes of the trace, legibly, in the same bytes each time."""
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from medv_lab.views.animation import (
@@ -13,8 +14,11 @@ from medv_lab.views.animation import (
     frame_steps,
     save_gif,
 )
+from medv_lab.views.style import ACCENT
 from tests.views.test_page import large_trace
 from tests.views.test_unmasking import make_trace
+
+ACCENT_RGB = np.multiply(255, to_rgb(ACCENT)).astype(int)
 
 
 def test_the_same_trace_gives_the_same_bytes(tmp_path):
@@ -43,6 +47,8 @@ def test_a_frame_for_each_pass_and_the_empty_canvas(tmp_path):
         cells = [still[top : bottom + 1, left : right + 1] for still in frames]
         assert all(np.array_equal(cells[0], cell) for cell in cells[:frame])
         assert not np.array_equal(cells[frame - 1], cells[frame])
+        framed = [np.abs(cell[-1, 10].astype(int) - ACCENT_RGB).max() < 12 for cell in cells]  # lower edge
+        assert np.flatnonzero(framed).tolist() == [frame]  # only where it is new
 
 
 def test_many_passes_are_thinned_evenly_to_the_first_and_last():
