@@ -23,6 +23,7 @@ ORDER = (
     (
         "medv_lab.data",
         "medv_lab.evaluation.intervals",
+        "medv_lab.evaluation.repetition",
         "medv_lab.evaluation.facts",  # the phantom benchmark knows no model
         "medv_lab.evaluation.phantoms",
         "medv_lab.evaluation.counterfactuals",
@@ -43,6 +44,7 @@ TORCH_FREE = (
     "medv_lab.diffusion.trace",
     "medv_lab.evaluation.metrics",
     "medv_lab.evaluation.phantoms",
+    "medv_lab.evaluation.repetition",
 )
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MAX_LINES = 400

@@ -46,8 +46,8 @@ class SampleTrace:
     Attributes:
         step: forward pass of each commit, counted over the whole answer from 0, int (N,).
         block: block of each commit, int (N,).
-        position: answer position, int (N,); negative in the prompt. A position is listed twice only if the
-            model predicted the mask itself there.
+        position: answer position, int (N,); negative in the prompt. A position is listed again when it was
+            filled again, for instance because the model predicted the mask itself there; the last entry counts.
         token_id: int (N,).
         confidence: probability of the token when it was chosen (random remasking: the number drawn), (N,).
         entropy: of the distribution at the position, nats, (N,).
@@ -153,6 +153,14 @@ class SampleTrace:
     def piece(self, token: int) -> str:
         """Text of one token; bytes that are no whole character show as U+FFFD."""
         return self.pieces.get(int(token), b"").decode("utf-8", errors="replace")
+
+    def final_commits(self) -> np.ndarray:
+        """Which commit the finished canvas shows at each answer position, int (L,); -1 where it is masked."""
+        commits = np.full(self.gen_length, -1)
+        for number in np.nonzero(self.position >= 0)[0]:
+            is_filled = self.token_id[number] != self.mask_token_id
+            commits[self.position[number]] = number if is_filled else -1
+        return commits
 
     def to_frame(self) -> pd.DataFrame:
         """A tidy table, one row a commit.

@@ -1,4 +1,4 @@
-"""Text scores: downstream VQA and the relative chat score as LLaVA-Med v1.0.0 computes them, and repetition.
+"""Text scores: downstream VQA and the relative chat score as LLaVA-Med v1.0.0 computes them.
 
 The VQA scores keep that version's quirks, so that numbers compare with published ones:
 
@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 from typing import Any
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -108,6 +107,17 @@ def count_ngrams(text: str, n: int = 1) -> Counter[str]:
     return Counter(" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
+def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+    """All runs of n neighbouring tokens, in order.
+
+    Raises:
+        ValueError: for n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; give 1 or more")
+    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+
+
 def exact_match(prediction: str, reference: str) -> float:
     """What LLaVA-Med calls exact match: distinct reference words found / words of the prediction, [0, 1]."""
     predicted, true = _words(prediction), _words(reference)
@@ -144,8 +154,8 @@ def bleu(prediction: str, reference: str, weights: Sequence[float] = (0.25, 0.25
     predicted, true = normalize(prediction).split(), normalize(reference).split()
     precisions = []
     for n in range(1, len(weights) + 1):
-        grams = Counter(_ngrams(predicted, n))
-        matched = (grams & Counter(_ngrams(true, n))).total()
+        grams = Counter(ngrams(predicted, n))
+        matched = (grams & Counter(ngrams(true, n))).total()
         if n == 1 and not matched:
             return 0.0
         precisions.append(matched / max(1, grams.total()) or _TINY)
@@ -287,43 +297,9 @@ def relative_chat_scores(reviews: Sequence[Mapping[str, Any]]) -> dict[str, dict
     }
 
 
-def adjacent_duplicates(tokens: Sequence[Hashable]) -> float:
-    """Share of neighbouring pairs that are the same token twice, [0, 1]; 0 below two tokens."""
-    if len(tokens) < 2:
-        return 0.0
-    return sum(left == right for left, right in pairwise(tokens)) / (len(tokens) - 1)
-
-
-def rep_n(tokens: Sequence[Hashable], n: int) -> float:
-    """Share of n-grams that occurred before, 1 - distinct / all, [0, 1]; 0 if there is no n-gram."""
-    grams = _ngrams(tokens, n)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
-    """Distinct n-grams / all n-grams, [0, 1]; 0 if there is no n-gram. Falls with length: show both."""
-    grams = _ngrams(tokens, n)
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def longest_run(tokens: Sequence[Hashable]) -> int:
-    """Length of the longest run of one token; 0 for no tokens."""
-    longest = run = 0
-    for place, token in enumerate(tokens):
-        run = run + 1 if place and tokens[place - 1] == token else 1
-        longest = max(longest, run)
-    return longest
-
-
 def _words(text: str) -> Counter[str]:
     """Word counts as the overlap scores see them: normalised twice, which removes 32 more periods."""
     return count_ngrams(normalize(normalize(text)))
-
-
-def _ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
-    if n < 1:
-        raise ValueError(f"n is {n}; give 1 or more")
-    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,13 +1,20 @@
-"""In which order positions were committed, and how sure each commit was: pictures of a `SampleTrace`."""
+"""In which order positions were committed, how sure each commit was, and what else was considered.
 
-import matplotlib.pyplot as plt
+Pictures of a `SampleTrace`. A position may be committed more than once; all its commits are drawn, and rings mark
+those that no longer stand in the finished answer.
+"""
+
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.views.style import MODEL_COLOURS, WIDTHS
+from medv_lab.views.style import ACCENT, PALETTE, SCALE, SMALLEST_FONT, new_axes
+from medv_lab.views.unmasking import label
 
-SIZE = (WIDTHS["column"], 2.4)  # inches
+HEIGHT = 2.4  # inches
+ROW_HEIGHT = 0.22  # inches
 
 
 def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
@@ -20,20 +27,33 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; a new figure of column width by default.
 
     Returns:
-        The Axes; its one collection holds (position, step) and the confidences of the commits, in their order.
+        The Axes; its first collection holds (position, step) and the confidences of the commits, in their order.
+        If some do not stand in the finished answer, a second one rings them.
     """
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes("column", HEIGHT) if ax is None else ax
     in_answer = trace.position >= 0
     points = ax.scatter(
         trace.position[in_answer],
         trace.step[in_answer],
         c=trace.confidence[in_answer],
-        cmap="viridis",
+        cmap=SCALE,
         vmin=0,
         vmax=1,
         s=9,
         linewidths=0,
     )
+    replaced = in_answer & ~np.isin(np.arange(len(trace.step)), trace.final_commits())
+    if replaced.any():
+        ax.scatter(
+            trace.position[replaced],
+            trace.step[replaced],
+            s=24,
+            facecolors="none",
+            edgecolors=ACCENT,
+            linewidths=0.8,
+            label="replaced later",
+        )
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
     for start in range(trace.block_length, trace.gen_length, trace.block_length):
         ax.axvline(start - 0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.5, trace.gen_length - 0.5)
@@ -46,29 +66,97 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_confidence(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
-    """Confidence of every commit over the passes, and its mean in each pass that committed something.
+    """Confidence of every commit over the passes; means of confidence and entropy of each pass that committed.
 
     Args:
         trace: what the sampler did; commits in the prompt are left out.
         ax: where to draw; a new figure of column width by default.
 
     Returns:
-        The Axes; its collection holds (step, confidence) of the commits, its line the means.
+        The Axes; its collection holds (step, confidence) of the commits, its first line the mean confidences. The
+        mean entropies (nats) are the line of a second Axes over it, the last of the figure.
     """
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes("column", HEIGHT) if ax is None else ax
     frame = trace.to_frame()
     frame = frame[frame.position >= 0]
-    color = MODEL_COLOURS["LLaDA-MedV"]
-    ax.scatter(frame.step, frame.confidence, s=7, color="0.55", linewidths=0, label="one commit")
-    means = frame.groupby("step").confidence.mean()
-    ax.plot(means.index, means, color=color, linewidth=1.2, label="mean of a pass")
+    means = frame.groupby("step")[["confidence", "entropy"]].mean()
+    commits = ax.scatter(
+        frame.step, frame.confidence, s=7, color="0.55", linewidths=0, label="confidence, one commit"
+    )
+    (mean,) = ax.plot(means.index, means.confidence, color=ACCENT, linewidth=1.2, label="mean of a pass")
     ax.set_ylim(-0.03, 1.03)
     ax.set_xlabel("pass")
     ax.set_ylabel("confidence")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    other = ax.twinx()
+    (entropy,) = other.plot(
+        means.index,
+        means.entropy,
+        color=PALETTE["blue"],
+        linewidth=1,
+        linestyle="--",
+        label="mean entropy of a pass",
+    )
+    other.set_ylim(bottom=0)
+    other.set_ylabel("entropy (nats)")
+    other.grid(visible=False)
+    handles = [commits, mean, entropy]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return ax
 
 
-def _new_axes() -> Axes:
-    return plt.subplots(figsize=SIZE, layout="constrained")[1]
+def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = None) -> Axes:
+    """What the model considered at one position: tokens (rows) over the passes that committed it (columns).
+
+    A trace knows the most probable tokens at each commit, not in between. The chosen token is framed; a token that
+    was not among the most probable ones then has a blank cell.
+
+    Args:
+        trace: what the sampler did.
+        position: an answer position.
+        ax: where to draw; a new figure of column width by default.
+
+    Returns:
+        The Axes; its image holds the probabilities, NaN where unknown, and its patches frame the chosen tokens.
+
+    Raises:
+        ValueError: for a position that was never committed.
+    """
+    commits = np.nonzero(trace.position == position)[0] if position >= 0 else np.zeros(0, int)
+    if not len(commits):
+        known = np.unique(trace.position[trace.position >= 0])
+        raise ValueError(
+            f"position {position} was never committed; this trace knows {len(known)} of the positions "
+            f"0..{trace.gen_length - 1}: {known.tolist()}"
+        )
+    best: dict[int, float] = {}
+    for number in commits:
+        best.setdefault(int(trace.token_id[number]), 0.0)
+        pairs = zip(trace.alternative_ids[number], trace.alternative_probs[number], strict=True)
+        for token, probability in pairs:
+            best[int(token)] = max(best.get(int(token), 0.0), float(probability))
+    tokens = sorted(best, key=lambda token: (-best[token], token))
+    table = np.full((len(tokens), len(commits)), np.nan)
+    for column, number in enumerate(commits):
+        for token, probability in zip(
+            trace.alternative_ids[number], trace.alternative_probs[number], strict=True
+        ):
+            table[tokens.index(token), column] = probability
+
+    ax = new_axes("column", 0.6 + ROW_HEIGHT * len(tokens)) if ax is None else ax
+    image = ax.imshow(table, cmap=SCALE, vmin=0, vmax=1, aspect="auto")
+    for row, column in zip(*np.nonzero(~np.isnan(table)), strict=True):
+        value = table[row, column]
+        ink = "white" if value < 0.6 else "black"
+        ax.text(column, row, f"{value:.3f}", color=ink, fontsize=SMALLEST_FONT, ha="center", va="center")
+    for column, number in enumerate(commits):
+        corner = (column - 0.48, tokens.index(trace.token_id[number]) - 0.46)
+        ax.add_patch(Rectangle(corner, 0.96, 0.92, fill=False, edgecolor=ACCENT, linewidth=1.8))
+    names = [label(trace.piece(token)) or f"id {token}" for token in tokens]
+    for tick in ax.set_yticks(range(len(tokens)), names):
+        tick.label1.set_parse_math(False)
+    ax.set_xticks(range(len(commits)), [str(trace.step[number]) for number in commits])
+    ax.set_xlabel(f"committed in pass, position {position}")
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, label="probability", pad=0.02)
+    return ax

@@ -4,18 +4,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 
 WIDTHS = {"column": 3.35, "page": 6.9, "screen": 9.0}  # inches
+FONT_SIZES = {"column": 7, "page": 7, "screen": 10}  # points, at these widths
+SMALLEST_FONT = 6  # points, in print
 
-# Okabe and Ito's palette; the same model has the same colour everywhere.
+# Okabe and Ito's palette; every other colour is a grey.
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "vermillion": "#D55E00",
+    "yellow": "#F0E442",
+    "black": "#000000",
+}
+ACCENT = PALETTE["vermillion"]  # what a reader should see first: ours, repeated, new
+SCALE = "viridis"  # colour map of passes, confidence and entropy: even in lightness
+
+# The same model has the same colour everywhere.
 MODEL_COLOURS = {
-    "LLaVA-Med": "#0072B2",
-    "Med-Flamingo": "#E69F00",
-    "MedVLM-R1": "#009E73",
-    "Qwen-RL-Med": "#CC79A7",
-    "RetinalGPT": "#56B4E9",
-    "LLaDA-MedV": "#D55E00",
+    "LLaVA-Med": PALETTE["blue"],
+    "Med-Flamingo": PALETTE["orange"],
+    "MedVLM-R1": PALETTE["green"],
+    "Qwen-RL-Med": PALETTE["purple"],
+    "RetinalGPT": PALETTE["sky"],
+    "LLaDA-MedV": ACCENT,
 }
 # A second sign beside the colour: (marker, dash).
 MODEL_LINES = {
@@ -26,13 +44,27 @@ MODEL_LINES = {
     "RetinalGPT": ("P", ":"),
     "LLaDA-MedV": ("o", "-"),
 }
-SMALLEST_FONT = 6  # points, at the widths above
 
 
 @contextmanager
-def themed() -> Iterator[None]:
-    """Draw in the theme; what was set before holds again afterwards."""
-    fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": 7, "axes.titlesize": 8}
-    sizes = {"axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 6, "legend.fontsize": 7}
+def themed(medium: str = "page") -> Iterator[None]:
+    """Draw in the theme; what was set before holds again afterwards.
+
+    Args:
+        medium: where it is read: "column", "page" or "screen".
+    """
+    size = FONT_SIZES[medium]
+    fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": size, "axes.titlesize": size + 1}
+    sizes = {
+        "axes.labelsize": size,
+        "xtick.labelsize": size,
+        "ytick.labelsize": size - 1,
+        "legend.fontsize": size,
+    }
     with mpl.rc_context(sns.axes_style("whitegrid") | sns.plotting_context("paper") | fixed | sizes):
         yield
+
+
+def new_axes(medium: str, height: float) -> Axes:
+    """Axes of a new figure as wide as its medium and `height` inches high."""
+    return plt.subplots(figsize=(WIDTHS[medium], height), layout="constrained")[1]

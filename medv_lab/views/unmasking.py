@@ -1,48 +1,55 @@
-"""Which position was committed when: pictures of a `SampleTrace`."""
+"""Which position was committed when, and how surely: a `SampleTrace` as a grid of tokens."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.views.style import MODEL_COLOURS, SMALLEST_FONT, WIDTHS
+from medv_lab.views.style import ACCENT, SCALE, SMALLEST_FONT, new_axes
 
 ROW_HEIGHT = 0.24  # inches
 LONGEST_LABEL = 13
 FADED = 0.35
+COLOURS = ("step", "confidence")
 
 
-def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int = 8) -> Axes:
-    """The answer as a grid of tokens in reading order, coloured by the pass that committed each.
+def plot_unmasking(
+    trace: SampleTrace, *, ax: Axes | None = None, columns: int = 8, colour: str = "step"
+) -> Axes:
+    """The answer as a grid of tokens in reading order, coloured by the pass that committed each or how surely.
 
-    What lies behind the end of the answer is faded. A vertical bar stands before the first token of every
-    block but the first.
+    The last commit of a position is the one shown. What lies behind the end of the answer is faded. A vertical bar
+    stands before the first token of every block but the first.
 
     Args:
         trace: what the sampler did; positions never filled stay blank, commits in the prompt are left out.
         ax: where to draw; a new figure of page width by default.
         columns: tokens a line.
+        colour: "step" for the forward pass, "confidence" for the probability of the token when it was chosen.
 
     Returns:
-        The Axes; its image holds the step of each position, row by row.
+        The Axes; its image holds the step or confidence of each position, row by row.
+
+    Raises:
+        ValueError: for another colour.
     """
+    if colour not in COLOURS:
+        raise ValueError(f"colour is {colour!r}; allowed are {', '.join(COLOURS)}")
     rows = -(-trace.gen_length // columns)
-    if ax is None:
-        size = (WIDTHS["page"], 0.5 + ROW_HEIGHT * rows)
-        ax = plt.subplots(figsize=size, layout="constrained")[1]
-    in_answer = trace.position >= 0
+    ax = new_axes("page", 0.5 + ROW_HEIGHT * rows) if ax is None else ax
     places = np.arange(rows * columns)
-    steps = np.full(len(places), np.nan)
-    steps[trace.position[in_answer]] = trace.step[in_answer]
+    commits = trace.final_commits()
+    is_filled = commits >= 0
+    shown = np.full(len(places), np.nan)
+    shown[: trace.gen_length][is_filled] = getattr(trace, colour)[commits[is_filled]]
     end = int(trace.stops[-1]) if len(trace.stops) else trace.gen_length
     alpha = np.where(places < end, 1.0, FADED)
-    last = max(1, trace.forward_evaluations - 1)
+    highest = max(1, trace.forward_evaluations - 1) if colour == "step" else 1
     image = ax.imshow(
-        steps.reshape(rows, columns),
-        cmap="viridis",
+        shown.reshape(rows, columns),
+        cmap=SCALE,
         aspect="auto",
         vmin=0,
-        vmax=last,
+        vmax=highest,
         alpha=alpha.reshape(rows, columns),
     )
     for place, token in enumerate(trace.replay()):
@@ -50,10 +57,10 @@ def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int =
             ax.text(
                 place % columns,
                 place // columns,
-                _label(trace.piece(token)),
+                label(trace.piece(token)),
                 ha="center",
                 va="center",
-                color="white" if steps[place] < 0.6 * last and place < end else "black",
+                color="white" if shown[place] < 0.6 * highest and place < end else "black",
                 fontsize=SMALLEST_FONT,
                 parse_math=False,
             )
@@ -62,7 +69,7 @@ def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int =
         starts % columns - 0.5,
         starts // columns - 0.45,
         starts // columns + 0.45,
-        color=MODEL_COLOURS["LLaDA-MedV"],
+        color=ACCENT,
         linewidth=2,
         clip_on=False,
         zorder=3,
@@ -71,11 +78,12 @@ def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int =
     ax.set_yticks(range(rows), [str(row * columns) for row in range(rows)])
     ax.set_ylabel("position")
     ax.grid(visible=False)
-    ax.figure.colorbar(image, ax=ax, label="committed in pass", pad=0.01).solids.set_alpha(1)
+    meaning = "committed in pass" if colour == "step" else "confidence"
+    ax.figure.colorbar(image, ax=ax, label=meaning, pad=0.01).solids.set_alpha(1)
     return ax
 
 
-def _label(piece: str) -> str:
+def label(piece: str) -> str:
     """A token's text as drawn: line breaks visible, no spaces around it, cut if it is long."""
     text = piece.replace("\n", "↵").strip()
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"

@@ -80,6 +80,18 @@ def test_a_character_spread_over_two_tokens_is_put_together():
     assert pair.piece(ids[0]) == "\ufffd"
 
 
+def test_the_final_commits_are_what_the_replay_shows(records):
+    once = trace_of(records)
+    position = np.where(once.position > 8, -1, once.position % 5)  # some in the prompt, most filled again
+    trace = replace(once, position=position, token_id=np.where(once.step % 4 == 3, MASK, once.token_id))
+    final, canvas = trace.final_commits(), trace.replay()
+    is_filled = final >= 0
+    assert is_filled.tolist() == (canvas != MASK).tolist()
+    assert 0 < is_filled.sum() < 5 < (position >= 0).sum()
+    assert trace.position[final[is_filled]].tolist() == np.nonzero(is_filled)[0].tolist()
+    assert trace.token_id[final[is_filled]].tolist() == canvas[is_filled].tolist()
+
+
 def test_steps_outside_a_trace_are_refused(records):
     for step in (12, -2):
         with pytest.raises(ValueError, match=r"passes 0\.\.11"):

@@ -8,18 +8,15 @@ from medv_lab.evaluation.metrics import (
     ScoreLineError,
     Script,
     VqaItem,
-    adjacent_duplicates,
     bleu,
     closed_hit,
-    distinct_n,
     evaluate_vqa,
     exact_match,
-    longest_run,
+    ngrams,
     normalize,
     open_hit,
     parse_scores,
     relative_chat_scores,
-    rep_n,
     token_recall,
     word_overlap,
 )
@@ -95,25 +92,8 @@ def test_relative_score_is_the_mean_of_ratios_not_the_ratio_of_means():
     assert relative_chat_scores([]) == {}
 
 
-@pytest.mark.parametrize(
-    ("tokens", "duplicates", "rep", "distinct", "run"),
-    [
-        ([], 0, 0, 0, 0),
-        (["a"], 0, 0, 1, 1),
-        (["a", "a"], 1, 0.5, 0.5, 2),
-        (["a", "b", "b", "b", "a"], 0.5, 0.6, 0.4, 3),
-        ([7, 8, 9], 0, 0, 1, 1),
-    ],
-)
-def test_repetition(tokens, duplicates, rep, distinct, run):
-    assert adjacent_duplicates(tokens) == pytest.approx(duplicates)
-    assert rep_n(tokens, 1) == pytest.approx(rep)
-    assert distinct_n(tokens, 1) == pytest.approx(distinct)
-    assert longest_run(tokens) == run
-
-
-def test_ngrams_longer_than_the_answer_are_defined():
-    assert rep_n(["a", "a"], 4) == distinct_n(["a", "a"], 4) == 0
-    assert rep_n(list("abcabc"), 3) == pytest.approx(1 / 4)
+def test_ngrams_are_all_runs_of_neighbours():
+    assert ngrams("abcab", 3) == [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b")]
+    assert ngrams("ab", 3) == []
     with pytest.raises(ValueError, match="n is 0"):
-        rep_n(["a"], 0)
+        ngrams("ab", 0)

@@ -77,6 +77,20 @@ def test_a_bar_stands_before_each_later_block():
     assert starts == [[1.5, 1.5], [0.5, 0.5]]  # before positions 2 and 4
 
 
+def test_colour_by_confidence_draws_the_confidence_of_the_last_commit():
+    trace = make_trace(position=np.array([2, 0, 2, 4]), confidence=np.array([0.9, 0.5, 0.25, 0.75]))
+    shown = drawn_steps(plot_unmasking(trace, colour="confidence"))
+    np.testing.assert_array_equal(shown, [0.5, np.nan, 0.25, np.nan, 0.75, *[np.nan] * 3])
+    with pytest.raises(ValueError, match=r"'entropy'; allowed are step, confidence"):
+        plot_unmasking(trace, colour="entropy")
+
+
+def test_a_place_that_ends_masked_is_blank():
+    ax = plot_unmasking(make_trace(position=np.array([2, 0, 2, 4]), token_id=np.array([5, 6, MASK, 5])))
+    assert np.isnan(drawn_steps(ax)[2])
+    assert [text.get_text() for text in ax.texts] == ["b", "a"]
+
+
 def test_pieces_are_text_not_mathematics_and_not_too_long():
     ax = plot_unmasking(make_trace(pieces={5: b"$x_1$", 6: b"\n", 7: b"x" * 40}))
     labels = [text.get_text() for text in ax.texts]

@@ -1,0 +1,138 @@
+"""An answer's unmasking as an animated GIF for slides; the same trace gives the same bytes."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+from PIL import Image, ImageDraw, ImageFont
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.views.style import ACCENT, SCALE
+from medv_lab.views.unmasking import label
+
+WIDTH, HEIGHT = 960, 540  # pixels of a slide; a long answer is higher
+FONT_SIZES = (30, 26, 22, 19, 17, 15)  # pixels, the largest that fits; the last in any case
+MOST_FRAMES = 80
+SECONDS = 8.0  # from the first frame to the last
+LAST_FRAME = 2500  # milliseconds
+MARGIN, GAP = 24, 6
+PAPER, INK, SOFT, MASKED = "#ffffff", "#1a1c20", "#5a616b", "#e3e6eb"
+
+
+def save_gif(trace: SampleTrace, path: str | Path) -> Path:
+    """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
+
+    Every token keeps its place from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
+    are shown, always the first and the last.
+
+    Args:
+        trace: what the sampler did.
+        path: where to write.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = frame_steps(trace)
+    layout = _fit(trace)
+    frames = [_draw(trace, layout, step, before) for before, step in pairwise([-1, *steps])]
+    # One palette for all frames, from the first and the last, which have all colours between them; no dithering.
+    both = Image.new("RGB", (WIDTH, 2 * layout.height))
+    both.paste(frames[0], (0, 0))
+    both.paste(frames[-1], (0, layout.height))
+    palette = both.quantize(255, dither=Image.Dither.NONE)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    each = max(40, round(1000 * SECONDS / len(frames)))
+    durations = [each] * (len(frames) - 1) + [LAST_FRAME]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+    return path
+
+
+def frame_steps(trace: SampleTrace) -> list[int]:
+    """Passes after which a frame is drawn, rising; -1 is the canvas before the first."""
+    last = trace.forward_evaluations - 1
+    return np.unique(np.linspace(-1, last, min(MOST_FRAMES, last + 2)).round().astype(int)).tolist()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where each position's box stands: (left, top, right, bottom) in pixels, its font, and the image's height."""
+
+    boxes: list[tuple[int, int, int, int]]
+    font: ImageFont.FreeTypeFont
+    height: int
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # The basic layout is the same whether or not Pillow finds a shaping library.
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _fit(trace: SampleTrace) -> _Layout:
+    """The largest type in which the answer fits on a slide."""
+    for size in FONT_SIZES:
+        layout = _place(trace, _font(size))
+        if layout.height <= HEIGHT:
+            return layout
+    return layout
+
+
+def _place(trace: SampleTrace, font: ImageFont.FreeTypeFont) -> _Layout:
+    """Boxes in lines, each as wide as the widest token that ever stood there."""
+    widths = [2 * font.size] * trace.gen_length  # of what was never filled
+    known: dict[int, float] = {}
+    for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
+        if position >= 0:
+            known[position] = max(known.get(position, 0.6 * font.size), font.getlength(_text(trace, token)))
+    widths = [int(known.get(position, width)) + 8 for position, width in enumerate(widths)]
+    height = round(1.55 * font.size)
+    left, top, boxes = MARGIN, MARGIN, []
+    for width in widths:
+        if left > MARGIN and left + width > WIDTH - MARGIN:
+            left, top = MARGIN, top + height + GAP
+        boxes.append((left, top, left + width, top + height))
+        left += width + GAP
+    return _Layout(boxes, font, max(HEIGHT, top + height + 3 * MARGIN))
+
+
+def _text(trace: SampleTrace, token: int) -> str:
+    return label(trace.piece(token)) if trace.pieces.get(token) else "∎"
+
+
+def _draw(trace: SampleTrace, layout: _Layout, step: int, before: int) -> Image.Image:
+    """One frame: the canvas after `step`; what came after the frame of `before` is framed."""
+    image = Image.new("RGB", (WIDTH, layout.height), PAPER)
+    draw = ImageDraw.Draw(image)
+    committed = np.full(trace.gen_length, -1)
+    made = (trace.step <= step) & (trace.position >= 0)
+    committed[trace.position[made]] = trace.step[made]
+    last = max(1, trace.forward_evaluations - 1)
+    end = trace.gen_length if step < 0 else int(trace.stops[step])
+    colours = mpl.colormaps[SCALE]
+    for position, token in enumerate(trace.replay(step).tolist()):
+        box = layout.boxes[position]
+        if token == trace.mask_token_id:
+            draw.rounded_rectangle(box, 5, fill=MASKED)
+            continue
+        left, top, right, bottom = box
+        text, ink = _text(trace, token), INK if position < end else "#b0b5bd"
+        middle = (left + right) / 2 - layout.font.getlength(text) / 2
+        draw.text((round(middle), top + round(0.12 * layout.font.size)), text, font=layout.font, fill=ink)
+        draw.rectangle((left, bottom - 3, right, bottom), fill=to_hex(colours(committed[position] / last)))
+        if committed[position] > before:
+            draw.rounded_rectangle(box, 5, outline=ACCENT, width=2)
+    _draw_progress(draw, layout.height, step + 1, trace.forward_evaluations)
+    return image
+
+
+def _draw_progress(draw: ImageDraw.ImageDraw, height: int, made: int, passes: int) -> None:
+    top = height - MARGIN
+    right = MARGIN + round((WIDTH - 2 * MARGIN) * made / max(1, passes))
+    draw.rectangle((MARGIN, top, WIDTH - MARGIN, top + 5), fill=MASKED)
+    draw.rectangle((MARGIN, top, right, top + 5), fill=ACCENT)
+    draw.text((MARGIN, top - 24), f"{made} of {passes} passes", font=_font(16), fill=SOFT)

@@ -1,0 +1,120 @@
+"""A self-contained page that plays an answer's unmasking: one HTML file, nothing loaded, no kernel needed.
+
+The page (`page.html`) holds style and behaviour; this module fills in the numbers of a trace. Their text enters as
+JSON in which no markup can begin, and the page shows it as text only.
+"""
+
+import json
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.evaluation.repetition import answer_positions, looped_spans
+from medv_lab.views.style import SCALE
+
+RAMP_STOPS = 33
+FRAME_HEIGHT = 620  # pixels of the frame in a notebook
+# Characters that could end the script element, or that old JavaScript takes for line ends, as JSON escapes.
+_ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True, repr=False)
+class UnmaskingPage:
+    """An interactive page; it displays itself in a notebook, in a frame of its own.
+
+    Attributes:
+        html: the whole document.
+    """
+
+    html: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as one file; returns the path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.html, encoding="utf-8", newline="\n")
+        return path
+
+    def _repr_html_(self) -> str:
+        # The frame keeps the page's style and keys away from the notebook's, and may run scripts but nothing else.
+        return (
+            f'<iframe title="How the answer was unmasked" sandbox="allow-scripts" srcdoc="{escape(self.html)}" '
+            f'style="width:100%;height:{FRAME_HEIGHT}px;border:0;resize:vertical"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"UnmaskingPage({len(self.html.encode()) / 1000:.0f} kB; display it, or .save('answer.html'))"
+
+
+def unmasking_html(trace: SampleTrace) -> UnmaskingPage:
+    """An answer's unmasking to scrub and play through, with confidence, entropy and alternatives of every token.
+
+    Commits in the prompt are left out. A position that was committed more than once shows what stood there at each
+    pass.
+    """
+    data = json.dumps(page_data(trace), separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return UnmaskingPage(template.replace("{{data}}", data))
+
+
+def page_data(trace: SampleTrace) -> dict[str, Any]:
+    """What the page knows of a trace: commits of the answer in their order, and what repeats after each pass."""
+    in_answer = trace.position >= 0
+    alternatives = [
+        [[int(token), _rounded(share)] for token, share in zip(ids, shares, strict=True)]
+        for ids, shares in zip(
+            trace.alternative_ids[in_answer], trace.alternative_probs[in_answer], strict=True
+        )
+    ]
+    used = {*trace.token_id[in_answer].tolist(), *trace.alternative_ids[in_answer].ravel().tolist()}
+    return {
+        "length": trace.gen_length,
+        "block": trace.block_length,
+        "mask": trace.mask_token_id,
+        "facts": f"L {trace.gen_length}, B {trace.block_length}, {trace.forward_evaluations} passes",
+        "text": trace.text,
+        "pieces": {str(token): trace.piece(token) for token in sorted(used)},
+        "step": trace.step[in_answer].tolist(),
+        "position": trace.position[in_answer].tolist(),
+        "token": trace.token_id[in_answer].tolist(),
+        "confidence": [_rounded(value) for value in trace.confidence[in_answer]],
+        "entropy": [_rounded(value) for value in trace.entropy[in_answer]],
+        "alternatives": alternatives,
+        "stops": trace.stops.tolist(),
+        "repeats": [_repeated_positions(trace, step) for step in range(trace.forward_evaluations)],
+        "ramp": _ramp(),
+    }
+
+
+def _repeated_positions(trace: SampleTrace, step: int) -> list[int]:
+    """Positions in looped spans after a pass; tokens with a masked position between them are no neighbours."""
+    ids = trace.replay(step)
+    seen = answer_positions(trace, step)
+    masked = np.flatnonzero(ids[: trace.stops[step]] == trace.mask_token_id)
+    places = np.union1d(seen, masked)
+    unlike = np.where(ids[places] == trace.mask_token_id, -1 - places, ids[places])  # no mask equals another
+    return sorted(
+        {int(place) for start, end, _ in looped_spans(unlike.tolist()) for place in places[start:end]}
+    )
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _ramp() -> list[tuple[str, str]]:
+    """The colour scale as (background, text colour that reads best on it)."""
+    stops = mpl.colormaps[SCALE](np.linspace(0, 1, RAMP_STOPS))
+    linear = np.where(stops <= 0.04045, stops / 12.92, ((stops + 0.055) / 1.055) ** 2.4)
+    luminance = linear[:, :3] @ (0.2126, 0.7152, 0.0722)  # WCAG 2.2; black wins above 0.179
+    return [
+        (to_hex(stop), "#000" if light > 0.179 else "#fff")
+        for stop, light in zip(stops, luminance, strict=True)
+    ]

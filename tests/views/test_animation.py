@@ -1,0 +1,78 @@
+"""The animation shows the passes of the trace, legibly, in the same bytes each time."""
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from medv_lab.views.animation import (
+    FONT_SIZES,
+    HEIGHT,
+    MARGIN,
+    MOST_FRAMES,
+    WIDTH,
+    _fit,
+    frame_steps,
+    save_gif,
+)
+from medv_lab.views.style import ACCENT
+from tests.views.test_page import large_trace
+from tests.views.test_unmasking import make_trace
+
+ACCENT_RGB = np.multiply(255, to_rgb(ACCENT)).astype(int)
+
+
+def test_the_same_trace_gives_the_same_bytes(tmp_path):
+    first, second = (
+        save_gif(make_trace(), tmp_path / "a.gif"),
+        save_gif(make_trace(), tmp_path / "b" / "b.gif"),
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_frame_for_each_pass_and_the_empty_canvas(tmp_path):
+    with Image.open(save_gif(make_trace(), tmp_path / "x.gif")) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        assert image.n_frames == 5
+        frames = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            frames.append(np.asarray(image.convert("RGB")))
+    for position, frame in (
+        (2, 1),
+        (0, 2),
+        (1, 3),
+        (4, 4),
+    ):  # drawn where and when it was committed, not before
+        left, top, right, bottom = _fit(make_trace()).boxes[position]
+        cells = [still[top : bottom + 1, left : right + 1] for still in frames]
+        assert all(np.array_equal(cells[0], cell) for cell in cells[:frame])
+        assert not np.array_equal(cells[frame - 1], cells[frame])
+        framed = [np.abs(cell[-1, 10].astype(int) - ACCENT_RGB).max() < 12 for cell in cells]  # lower edge
+        assert np.flatnonzero(framed).tolist() == [frame]  # only where it is new
+
+
+def test_many_passes_are_thinned_evenly_to_the_first_and_last():
+    steps = frame_steps(large_trace())
+    assert len(steps) == MOST_FRAMES
+    assert (steps[0], steps[-1]) == (-1, 255)
+    assert set(np.diff(steps)) <= {3, 4}
+    assert frame_steps(make_trace()) == [-1, 0, 1, 2, 3]
+
+
+def test_boxes_stay_on_the_slide_and_apart():
+    layout = _fit(large_trace())
+    assert layout.font.size >= min(FONT_SIZES)
+    for number, (left, top, right, bottom) in enumerate(layout.boxes):
+        assert left >= MARGIN and right <= WIDTH - MARGIN and bottom < layout.height - 2 * MARGIN
+        if number:
+            _, before_top, before_right, before_bottom = layout.boxes[number - 1]
+            assert (top == before_top and left > before_right) or top > before_bottom
+
+
+def test_a_run_without_passes_is_one_frame(tmp_path):
+    full = make_trace()
+    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
+    tables = ("alternative_ids", "alternative_probs")
+    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
+    with Image.open(save_gif(empty, tmp_path / "x.gif")) as image:
+        assert getattr(image, "n_frames", 1) == 1

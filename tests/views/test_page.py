@@ -1,0 +1,143 @@
+"""The page holds the trace, loads nothing, and keeps every token text."""
+
+import json
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from medv_lab.views.page import page_data, unmasking_html
+from tests.views.test_unmasking import MASK, make_trace
+
+HOSTILE = [
+    b"<script>alert(1)</script>",
+    b"</script>",
+    b"<!--",
+    b"&lt;",
+    b'" onload="x',
+    "\u2028".encode(),
+    b"{{data}}",
+]
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text of the element `data`."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.data, self._is_data = [], "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._is_data = dict(attrs).get("id") == "data"
+
+    def handle_endtag(self, tag):
+        self._is_data = False
+
+    def handle_data(self, data):
+        self.data += data if self._is_data else ""
+
+
+def large_trace(length: int = 256, alternatives: int = 5):
+    """As many passes as tokens, all texts different."""
+    random = np.random.default_rng(0)
+    ids = random.integers(10, 100_000, (length, alternatives))
+    numbers = {"confidence": random.random(length), "entropy": random.random(length)}
+    return make_trace(
+        step=np.arange(length),
+        block=np.arange(length) // 64,
+        position=random.permutation(length),
+        token_id=ids[:, 0],
+        alternative_ids=ids,
+        alternative_probs=random.random((length, alternatives)),
+        stops=np.full(length, length),
+        gen_length=length,
+        block_length=64,
+        pieces={int(token): f" token{token}".encode() for token in ids.flat},
+        **numbers,
+    )
+
+
+def test_the_page_of_256_steps_and_tokens_is_small():
+    assert len(unmasking_html(large_trace()).html.encode()) < 600_000
+
+
+def test_the_page_carries_the_numbers_of_the_trace():
+    trace = large_trace(64)
+    data = json.loads(Reader(unmasking_html(trace).html).data)
+    for name in ("step", "position", "stops"):
+        assert data[name] == getattr(trace, name).tolist()
+    assert data["token"] == trace.token_id.tolist()
+    np.testing.assert_allclose(data["confidence"], trace.confidence, atol=5e-5)
+    np.testing.assert_allclose(data["entropy"], trace.entropy, atol=5e-5)
+    np.testing.assert_array_equal(np.array(data["alternatives"])[..., 0], trace.alternative_ids)
+    np.testing.assert_allclose(np.array(data["alternatives"])[..., 1], trace.alternative_probs, atol=5e-5)
+    assert {int(token): piece.encode() for token, piece in data["pieces"].items()} == trace.pieces
+    assert data["text"] == trace.text
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_token_stays_text(piece):
+    plain = Reader(unmasking_html(make_trace()).html)
+    page = Reader(unmasking_html(make_trace(pieces={5: piece, 6: b" b", 7: b" c"})).html)
+    assert page.tags == plain.tags
+    assert json.loads(page.data)["pieces"]["5"].encode() == piece
+
+
+def test_the_page_loads_nothing():
+    page = Reader(unmasking_html(make_trace()).html)
+    policies = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv")]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none';")
+    addresses = [attrs[name] for _, attrs in page.tags for name in ("src", "href") if name in attrs]
+    assert all(address.startswith("data:") for address in addresses)
+    html = unmasking_html(make_trace()).html
+    assert not [part for part in ("http:", "https:", "@import", "url(") if part in html]
+
+
+def test_every_control_has_a_name():
+    tags = Reader(unmasking_html(make_trace()).html).tags
+    labelled = {attrs["for"] for tag, attrs in tags if tag == "label" and "for" in attrs}
+    for tag, attrs in tags:
+        if tag == "select" or attrs.get("type") == "range":
+            assert attrs["id"] in labelled or attrs["aria-label"]
+    buttons = {attrs["id"]: attrs for tag, attrs in tags if tag == "button"}
+    assert buttons.keys() == {"first", "back", "play", "forward", "last", "theme"}
+    assert all(attrs["type"] == "button" for attrs in buttons.values())
+    assert all("aria-label" in buttons[name] for name in ("first", "back", "forward", "last"))
+
+
+def test_it_shows_itself_in_a_frame_and_saves_itself(tmp_path):
+    page = unmasking_html(make_trace())
+    frame = page._repr_html_()
+    tags = Reader(frame).tags
+    assert [tag for tag, _ in tags] == ["iframe"]
+    assert tags[0][1]["srcdoc"] == page.html
+    assert tags[0][1]["sandbox"] == "allow-scripts"
+    assert unescape(frame).count("<!doctype html>") == 1
+    path = page.save(tmp_path / "folder" / "x.html")
+    assert path.read_text(encoding="utf-8") == page.html
+    assert len(repr(page)) < 100
+
+
+def test_repeated_spans_are_known_after_each_pass_and_not_over_masks():
+    trace = make_trace(token_id=np.array([5, 5, 5, 5]))  # positions 2, 0, 1, 4 in this order
+    assert page_data(trace)["repeats"] == [[], [], [0, 1, 2], [0, 1, 2]]
+
+
+def test_commits_in_the_prompt_and_replaced_ones():
+    trace = make_trace(position=np.array([-1, 0, 1, 1]), token_id=np.array([5, 6, 7, MASK]))
+    data = page_data(trace)
+    assert data["position"] == [0, 1, 1]
+    assert data["token"] == [6, 7, MASK]
+    assert data["step"] == [1, 2, 3]
+
+
+def test_a_run_without_passes_is_a_page():
+    full = make_trace()
+    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
+    tables = ("alternative_ids", "alternative_probs")
+    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
+    assert json.loads(Reader(unmasking_html(empty).html).data)["stops"] == []
