@@ -3,7 +3,8 @@
     python -m medv_lab.training.embedded --output medv_lab/embedded
 
 1. A vision tower is pretrained against statements (SigLIP's loss), then frozen.
-2. A language tower is pretrained on text alone by masked diffusion: the small world's LLaDA.
+2. A language tower is pretrained on text alone by masked diffusion: the small world's LLaDA. It reads captions and
+   answers questions about them, so that it knows what words mean to each other before it sees.
 3. Alignment: only the projector learns, on captions.
 4. Visual instruction tuning: projector and language tower learn, on questions, dialogues, descriptions, captions.
 5. Fine-tuning: projector and language tower learn, on single questions.
@@ -24,7 +25,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, SiglipModel
 
 from medv_lab.data.dialogues import sample_texts
-from medv_lab.data.questions import PROBES, balanced_questions
+from medv_lab.data.questions import PROBES, Question, balanced_questions
 from medv_lab.data.scenes import Scene, make_scenes
 from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise
 from medv_lab.evaluation.responders import make_respond
@@ -42,6 +43,7 @@ from medv_lab.training.examples import (
     description_examples,
     dialogue_examples,
     question_examples,
+    reading_examples,
     without_images,
 )
 from medv_lab.training.tokenizer import make_tokenizer
@@ -79,10 +81,10 @@ class Budget:
     scenes: int = 20_000
     question_rounds: int = 500
     vision_steps: int = 2400
-    text: Stage = Stage("text", ("language_tower",), 150, 48, 5e-4)
-    align: Stage = Stage("alignment", ("projector",), 50, 64, 2e-3)
-    instruct: Stage = Stage("instruction tuning", BOTH, 2600, 64, 1.2e-3)
-    vqa: Stage = Stage("fine-tuning", BOTH, 1600, 64, 6e-4)
+    text: Stage = Stage("text", ("language_tower",), 1000, 64, 1.2e-3)
+    align: Stage = Stage("alignment", ("projector",), 100, 64, 2e-3)
+    instruct: Stage = Stage("instruction tuning", BOTH, 2200, 64, 1.2e-3)
+    vqa: Stage = Stage("fine-tuning", BOTH, 1000, 64, 6e-4)
     score_rounds: int = 6
     seed: int = 0
 
@@ -124,18 +126,20 @@ def frozen_features(model: MedVForMaskedDiffusion, images: torch.Tensor, batch: 
     return torch.cat([model.vision_features(to_pixels(part)).half() for part in images.split(batch)])
 
 
-def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Example]:
+def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
     """Balanced questions, those of the hard families three times as often as the benchmark asks them."""
     hard = [probe for probe in PROBES if probe.family in HARD_FAMILIES]
-    questions = balanced_questions(scenes, budget.question_rounds, seed)
-    return question_examples(questions + balanced_questions(scenes, 2 * budget.question_rounds, seed, hard))
+    return [
+        *balanced_questions(scenes, budget.question_rounds, seed),
+        *balanced_questions(scenes, 2 * budget.question_rounds, seed, hard),
+    ]
 
 
 def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
     """Stage 2: mostly single questions (they teach fastest at this size), then texts and dialogues."""
     texts = len(scenes) // 2
     return [
-        *training_questions(scenes, budget, budget.seed),
+        *question_examples(training_questions(scenes, budget, budget.seed)),
         *caption_examples(scenes[:texts], budget.seed),
         *description_examples(scenes[:texts], budget.seed),
         *dialogue_examples(scenes[:texts], budget.seed),
@@ -170,9 +174,13 @@ class Builder:
         return frozen_features(self.model, images)
 
     def pretrain_language(self) -> None:
-        """Step 2: the language tower, on text alone."""
-        # No answers to questions: without the picture they teach to guess, which is hard to unlearn.
-        texts = without_images([*description_examples(self.scenes, 1), *caption_examples(self.scenes, 1)])
+        """Step 2: the language tower, on text alone: captions, descriptions, and questions about captions."""
+        questions = training_questions(self.scenes, self.budget, self.budget.seed + 2)
+        texts = [
+            *reading_examples(self.scenes, questions, self.budget.seed),
+            *without_images(caption_examples(self.scenes, self.budget.seed + 2)),
+            *without_images(description_examples(self.scenes[: len(self.scenes) // 2], self.budget.seed + 2)),
+        ]
         self.train(self.budget.text, texts, None)
 
     def train(self, stage: Stage, examples: list[Example], features: torch.Tensor | None) -> None:
@@ -187,7 +195,7 @@ class Builder:
         """All steps in order."""
         features = None if question_only else self.pretrain_vision()
         self.pretrain_language()
-        questions = training_questions(self.scenes, self.budget, self.budget.seed + 1)
+        questions = question_examples(training_questions(self.scenes, self.budget, self.budget.seed + 1))
         instruction = instruction_examples(self.scenes, self.budget)
         if question_only:
             self.train(self.budget.instruct, without_images(instruction), None)

@@ -61,6 +61,15 @@ def question_examples(questions: Sequence[Question]) -> list[Example]:
     return [Example([(question.text, question.answer)], question.scene) for question in questions]
 
 
+def reading_examples(scenes: Sequence[Scene], questions: Sequence[Question], seed: int) -> list[Example]:
+    """Questions with a caption where the picture would be: what a language model can answer before it sees."""
+    rng = np.random.default_rng([seed, 5])
+    return [
+        Example([(f"{make_caption(scenes[question.scene], rng)}\n{question.text}", question.answer)], None)
+        for question in questions
+    ]
+
+
 def without_images(examples: Sequence[Example]) -> list[Example]:
     """The same dialogues with no picture: what a question-only model is trained on."""
     return [Example(example.turns, None) for example in examples]
