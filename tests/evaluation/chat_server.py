@@ -45,9 +45,8 @@ class Books:
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def endpoint(self, **settings) -> Endpoint:
-        return Endpoint(
-            "tiny-judge", self.url, **{"timeout": 0.25, "first_wait": 0.01, "longest_wait": 0.05, **settings}
-        )
+        defaults = {"model": "tiny-judge", "timeout": 0.25, "first_wait": 0.01, "longest_wait": 0.05}
+        return Endpoint(base_url=self.url, **{**defaults, **settings})
 
     def decide(self, key: str, request: dict) -> tuple[int, str]:
         """Status and body of the answer to a call; 0 is to hang until the client has gone."""
