@@ -122,7 +122,7 @@ SYSTEMS = (
         parameters=8_434_837_024,
         responder="diffusion",
         is_public=True,
-        note="weights are linked from the repository of the paper (arXiv 2508.01617); give their folder to medv_lab.load",
+        note="weights are linked from the repository of the paper (arXiv 2508.01617); loaded by medv_lab.load",
     ),
     System("LLaVA-Med (from LLaVA)", (2,), note=_FINE_TUNED),
     System("VL Encoder-Decoder", (2,), note=_FINE_TUNED),

@@ -34,6 +34,9 @@ class Books:
     charges_once: bool = True
     content: str = "8 6\nThe second answer leaves out the side."
     usage: dict | None = None
+    failure: tuple[int, ...] = (429, 500, 0)
+    message: str = '{"error": {"message": "come back later"}}'
+    retry_after: str | None = None
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     made: Counter = field(default_factory=Counter)
     bodies: dict[str, str] = field(default_factory=dict)
@@ -53,9 +56,9 @@ class Books:
         with self.guard:
             self.requests.append(request)
             if self.rng.random() < self.fails:
-                status = self.rng.choice((429, 500, 0))
+                status = self.rng.choice(self.failure)
                 self.failures[status] += 1
-                return status, '{"error": {"message": "come back later"}}'
+                return status, self.message
             if key not in self.bodies or not self.charges_once:
                 self.made[key] += 1
                 answer = {"choices": [{"message": {"content": self.content}}], "usage": self.usage}
@@ -85,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if books.retry_after is not None:
+            self.send_header("Retry-After", books.retry_after)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())

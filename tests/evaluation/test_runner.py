@@ -1,7 +1,6 @@
 """A results folder: nothing asked twice, nothing torn, one run at a time, and any number of processes give the same."""
 
 import json
-import multiprocessing
 import os
 import random
 import time
@@ -15,6 +14,7 @@ from medv_lab.evaluation.journal import FolderLock, JournalError
 from medv_lab.evaluation.judge import Case, OverlapJudge
 from medv_lab.evaluation.responders import DiffusionResponder, Query, Reply
 from medv_lab.evaluation.runner import Answered, Shard, answer_questions, hash_picture, make_key, read_answers
+from tests.evaluation.children import child_context
 from tests.model.tiny import tiny_model, tiny_processor
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=4)
@@ -178,8 +178,7 @@ def answer_as(rank: int, count: int, folder, gate) -> None:
 
 
 def test_two_processes_give_the_answers_and_scores_of_one(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.evaluation.test_runner", "tests.evaluation.test_reviews"])
+    context = child_context()
     gate = context.Barrier(2)
     children = [
         context.Process(target=answer_as, args=(rank, 2, tmp_path / "two", gate)) for rank in range(2)
@@ -205,7 +204,7 @@ def test_two_processes_give_the_answers_and_scores_of_one(tmp_path):
 
 
 def answer_slowly(folder, started) -> None:
-    echo = Echo(delay=0.01)
+    echo = Echo(delay=0.08)
     started.set()
     answer_questions([*QUERIES, *MORE], echo, folder, batch_size=2, progress=False)
 
@@ -215,14 +214,14 @@ MORE = [Query(f"more {number}", "?" * (number % 9)) for number in range(60)]
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     rng = random.Random(3)
-    context = multiprocessing.get_context("forkserver")
+    context = child_context()
     lines = []
     for _ in range(4):
         started = context.Event()
         child = context.Process(target=answer_slowly, args=(tmp_path, started))
         child.start()
         assert started.wait(60)
-        time.sleep(rng.uniform(0.02, 0.12))
+        time.sleep(rng.uniform(0.1, 0.4))
         child.kill()
         child.join()
         assert child.exitcode == -9
