@@ -29,7 +29,11 @@ ORDER = (
         "medv_lab.evaluation.counterfactuals",
     ),
     ("medv_lab.model",),
-    ("medv_lab.evaluation.responders",),  # below training, which scores what it made
+    (  # below training, which scores what it made
+        "medv_lab.evaluation.endpoint",
+        "medv_lab.evaluation.responders",
+        "medv_lab.evaluation.autoregressive",
+    ),
     ("medv_lab.training",),
     ("medv_lab.evaluation",),
     ("medv_lab.paper", "medv_lab.views"),
