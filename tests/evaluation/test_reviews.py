@@ -154,11 +154,11 @@ def run_and_kill(context, endpoint, folder, cases, moment: float | None) -> int:
     started = context.Event()
     child = context.Process(target=judge_all, args=(endpoint, folder, cases, started))
     child.start()
-    assert started.wait(60)
+    assert started.wait(300)
     if moment is not None:
         time.sleep(moment)
         child.kill()
-    child.join(120)
+    child.join(300)
     return child.exitcode
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_lost_or_paid_twice_whenever_it_is_killed(tmp_path, kills, qu
     context = child_context()
     books = Books(fails=0.2, garbles=0.15, delay=0.05, charges_once=charges_once, rng=rng)
     with serve(books):
-        endpoint = books.endpoint(concurrency=3)
+        endpoint = books.endpoint(concurrency=3, tries=30)  # a busy machine times out by itself
         moments = [rng.uniform(0, 0.3) for _ in range(kills)]
         codes = [run_and_kill(context, endpoint, tmp_path, cases, moment) for moment in moments]
         assert set(codes) <= {-9, 0}  # 0: it was done before it could be killed
@@ -203,7 +203,7 @@ def test_a_second_process_is_kept_out(tmp_path):
         started = context.Event()
         child = context.Process(target=judge_all, args=(books.endpoint(), tmp_path, CASES, started))
         child.start()
-        assert started.wait(60)
+        assert started.wait(300)
         deadline = time.monotonic() + 30
         while not books.requests and time.monotonic() < deadline:
             time.sleep(0.01)

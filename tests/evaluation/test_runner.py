@@ -173,7 +173,7 @@ def pictured() -> list[Query]:
 def answer_as(rank: int, count: int, folder, gate) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
     responder = tiny_responder()
-    gate.wait(60)  # both at work at once
+    gate.wait(300)  # both at work at once
     answer_questions(pictured(), responder, folder, batch_size=3, progress=False)
 
 
@@ -186,7 +186,7 @@ def test_two_processes_give_the_answers_and_scores_of_one(tmp_path):
     for child in children:
         child.start()
     for child in children:
-        child.join(120)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0]
     one = run(tmp_path / "one", tiny_responder(), pictured(), batch_size=3)
     (two,) = read_answers(tmp_path / "two").values()
@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         started = context.Event()
         child = context.Process(target=answer_slowly, args=(tmp_path, started))
         child.start()
-        assert started.wait(60)
+        assert started.wait(300)
         time.sleep(rng.uniform(0.1, 0.4))
         child.kill()
         child.join()
