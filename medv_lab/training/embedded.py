@@ -44,8 +44,9 @@ from medv_lab.training.examples import (
     question_examples,
     without_images,
 )
+from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.tokenizer import make_tokenizer
-from medv_lab.training.trainer import Stage, run_stage
+from medv_lab.training.trainer import run_stage
 from medv_lab.training.vision import (
     STATEMENTS,
     VISION,
@@ -64,7 +65,6 @@ LANGUAGE = {
     "initializer_range": 0.1,
 }
 HARD_FAMILIES = ("side", "zone", "extent", "normality")  # few answers, so few of the balanced questions
-BOTH = ("projector", "language_tower")
 
 
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
@@ -79,10 +79,10 @@ class Budget:
     scenes: int = 20_000
     question_rounds: int = 800
     vision_steps: int = 2400
-    text: Stage = Stage("text", ("language_tower",), 600, 48, 1.5e-3)
-    align: Stage = Stage("alignment", ("projector",), 150, 64, 2e-3)
-    instruct: Stage = Stage("instruction tuning", BOTH, 4500, 64, 1.5e-3)
-    vqa: Stage = Stage("fine-tuning", BOTH, 2500, 64, 6e-4)
+    text: Recipe = EMBEDDED["text"]
+    align: Recipe = EMBEDDED["alignment"]
+    instruct: Recipe = EMBEDDED["instruct"]
+    vqa: Recipe = EMBEDDED["vqa"]
     score_rounds: int = 6
     seed: int = 0
 
@@ -180,12 +180,20 @@ class Builder:
         )
         self.train(self.budget.text, texts, None)
 
-    def train(self, stage: Stage, examples: list[Example], features: torch.Tensor | None) -> None:
+    def train(self, recipe: Recipe, examples: list[Example], features: torch.Tensor | None) -> None:
         """One stage on examples; `features` of the pictures, or None for text alone."""
         dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed)
         collator = Collator(self.tokenizer.eos_token_id, features)
         run_stage(
-            self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log
+            self.model,
+            recipe,
+            dataset,
+            collator,
+            seed=self.budget.seed,
+            folder=self.folder,
+            log=self.log,
+            # the shipped checkpoint was made with torch's own generator; another would make another one
+            generator=torch.default_generator,
         )
 
     def build(self, question_only: bool) -> None:
