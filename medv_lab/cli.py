@@ -143,13 +143,54 @@ def phantoms(
 @app.command()
 def train(
     output: Annotated[Path, typer.Option(help="folder of the new checkpoint")],
-    question_only: Annotated[bool, typer.Option(help="train the baseline that sees no picture")] = False,
+    stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
+    preset: Annotated[str, typer.Option(help="embedded; the full one needs real data")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="what a stage starts from: embedded, a folder or a hub id")
+    ] = "embedded",
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="setting=value of the recipe; may be repeated")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with a stage that was cut off")] = False,
+    scenes: Annotated[int | None, typer.Option(help="phantoms to train a stage on")] = None,
+    rounds: Annotated[int | None, typer.Option(help="rounds of questions about them")] = None,
+    seed: Annotated[int, typer.Option(help="of a stage's data, order and noise")] = 0,
+    save_steps: Annotated[int, typer.Option(help="steps between checkpoints of a stage")] = 100,
+    log_steps: Annotated[int, typer.Option(help="steps between reports of the loss")] = 100,
+    accumulation: Annotated[int, typer.Option(help="batches that make one step")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="compute activations twice, to save memory")] = False,
+    compile: Annotated[bool, typer.Option(help="use torch.compile")] = False,
+    question_only: Annotated[bool, typer.Option(help="all: train the baseline that sees no picture")] = False,
 ) -> None:
-    """Rebuild the embedded checkpoint from nothing, on phantoms; takes up to 90 minutes on two CPU cores."""
+    """Train on phantoms: one stage, or all of them to rebuild the embedded checkpoint (90 minutes on two cores)."""
     with _clear_errors():
-        from medv_lab.training.embedded import rebuild
+        if preset != "embedded":
+            raise ValueError(f"preset is {preset!r}; phantoms train the preset 'embedded'")
+        if stage == "all":
+            from medv_lab.training.embedded import rebuild
 
-        rebuild(output, question_only=question_only, log=typer.echo)
+            if resume or change or model != "embedded":
+                raise ValueError(
+                    "--stage all takes no --resume, --set or --model; they belong to a single stage"
+                )
+            rebuild(output, question_only=question_only, log=typer.echo)
+            return
+        if question_only:
+            raise ValueError("--question-only belongs to --stage all")
+        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+        from medv_lab.training.stages import vary
+        from medv_lab.training.trainer import Engine
+
+        counts = {"scenes": scenes, "question_rounds": rounds}
+        run = PhantomRun(
+            stage,
+            vary(default_recipe(stage), change or ()),
+            model,
+            **{name: count for name, count in counts.items() if count is not None},
+            seed=seed,
+        )
+        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
+        train_on_phantoms(run, output, engine=engine, resume=resume, log=typer.echo)
 
 
 def _load(

@@ -111,6 +111,17 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
     return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")
 
 
+def make_processor(tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
+    """The processor that asks as the embedded model was taught: no system prompt, the newline kept."""
+    return MedVProcessor.from_config(tokenizer, config, system_prompt="", drop_after_image=False)
+
+
+def learn_tokenizer(scenes: list[Scene], seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of the small world."""
+    corpus = sample_texts(scenes[:4000], seed) + [claim.text() for claim in STATEMENTS]
+    return make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
+
+
 def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> None:
     """Copy the pretrained image tower; its last layer and its pooling head stay behind."""
     tower = model.model.vision_tower.vision_tower.vision_model
@@ -142,6 +153,15 @@ def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
     ]
 
 
+def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
+    """The dialogues of a stage: "alignment", "instruct" or "vqa"."""
+    if stage == "alignment":
+        return caption_examples(scenes, budget.seed)
+    if stage == "instruct":
+        return instruction_examples(scenes, budget)
+    return training_questions(scenes, budget, budget.seed + 1)
+
+
 class Builder:
     """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes."""
 
@@ -149,8 +169,7 @@ class Builder:
         """Draw the scenes and train the tokenizer; `folder` is scratch space."""
         self.budget, self.folder, self.log = budget, folder, log
         self.scenes = make_scenes("train", budget.scenes)
-        corpus = sample_texts(self.scenes[:4000], budget.seed) + [claim.text() for claim in STATEMENTS]
-        self.tokenizer = make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
+        self.tokenizer = learn_tokenizer(self.scenes, budget.seed)
         self.model = make_model(self.tokenizer, budget.seed)
 
     def pretrain_vision(self) -> torch.Tensor:
@@ -200,22 +219,21 @@ class Builder:
         """All steps in order."""
         features = None if question_only else self.pretrain_vision()
         self.pretrain_language()
-        questions = training_questions(self.scenes, self.budget, self.budget.seed + 1)
-        instruction = instruction_examples(self.scenes, self.budget)
-        if question_only:
-            self.train(self.budget.instruct, without_images(instruction), None)
-            self.train(self.budget.vqa, without_images(questions), None)
-            return
-        self.train(self.budget.align, caption_examples(self.scenes, self.budget.seed), features)
-        self.train(self.budget.instruct, instruction, features)
-        self.train(self.budget.vqa, questions, features)
+        for stage, recipe in (
+            ("alignment", self.budget.align),
+            ("instruct", self.budget.instruct),
+            ("vqa", self.budget.vqa),
+        ):
+            examples = stage_examples(stage, self.scenes, self.budget)
+            if not question_only:
+                self.train(recipe, examples, features)
+            elif stage != "alignment":
+                self.train(recipe, without_images(examples), None)
 
     def save(self, output: Path) -> None:
         """Write model (fp16), processor and manifest to a folder."""
         self.model.half().save_pretrained(output)
-        MedVProcessor.from_config(
-            self.tokenizer, self.model.config, system_prompt="", drop_after_image=False
-        ).save_pretrained(output)
+        make_processor(self.tokenizer, self.model.config).save_pretrained(output)
         manifest = make_manifest(
             asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast"
         )

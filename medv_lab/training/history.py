@@ -21,9 +21,16 @@ class History(TrainerCallback):
         """Take over the trainer's own record, which a resumed run continues."""
         if not logs or "loss" not in logs:
             return
-        rows = [{name: row.get(name) for name in COLUMNS} for row in state.log_history if "loss" in row]
-        self.frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        self._read(state)
         if state.is_world_process_zero:
             self.log(f"{self.name} {state.global_step}/{state.max_steps}  loss {float(logs['loss']):.3f}")
             if self.watch is not None:
                 self.watch(self.frame)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start from what a resumed run has told already."""
+        self._read(state)
+
+    def _read(self, state) -> None:
+        rows = [{name: row.get(name) for name in COLUMNS} for row in state.log_history if "loss" in row]
+        self.frame = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -8,8 +8,10 @@ A recipe says what is computed, on whatever machine; how (devices, accumulation,
 part, in `medv_lab.training.trainer`. Vary one with `dataclasses.replace`, print it to see it as a table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import pandas as pd
 
@@ -120,6 +122,36 @@ class Recipe:
 
     def __str__(self) -> str:
         return tabulate_recipes({self.name: self}).to_string()
+
+
+def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """A recipe with changes written as text, "steps=100"; "none" clears a setting, "lora=16" gives a rank.
+
+    Raises:
+        ValueError: for a setting that is not there, or a value of another kind.
+    """
+    kinds = {name: [*get_args(hint), hint] for name, hint in get_type_hints(Recipe).items()}
+    readers = {
+        name: next((k for k in (int, float, bool, str) if k in of), None) for name, of in kinds.items()
+    }
+    del readers["name"], readers["betas"]
+    readers |= {"group_by_length": lambda text: {"true": True, "false": False}[text]}
+    readers |= {"lora": lambda text: LoRA(rank=int(text))}
+    values = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in readers:
+            raise ValueError(
+                f"{change!r} changes no setting; give setting=value, settings are {', '.join(readers)}"
+            )
+        try:
+            is_cleared = text == "none" and NoneType in kinds[name]
+            values[name] = None if is_cleared else readers[name](text)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{change!r}: {text!r} is no value of {name}, which is now {getattr(recipe, name)!r}"
+            ) from error
+    return replace(recipe, **values)
 
 
 def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:

@@ -112,6 +112,14 @@ class MaskedDiffusionTrainer(Trainer):
         self.order = EpochOrder(len(data), lengths, self.recipe.batch_size, self.generator)
         return self.order
 
+    def _run_epoch(self, **kwargs) -> None:
+        if (
+            self.state.global_step >= self.state.max_steps
+        ):  # resumed at its end: transformers would go one step on
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
     def _get_output_dir(self, trial) -> str:
         folder = super()._get_output_dir(trial)
         return str(Path(folder) / PARTIAL) if self._writes_checkpoint else folder
@@ -228,6 +236,7 @@ def run_stage(
     generator: torch.Generator | None = None,
     resume: bool = False,
     watch: Watch | None = None,
+    output: Path | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place for one stage.
 
@@ -243,6 +252,8 @@ def run_stage(
         generator: source of order, t and masks (CPU); by default a new one, from the seed.
         resume: go on from the newest complete checkpoint in `folder`, if there is one.
         watch: receives the table of losses at every report.
+        output: folder for the trained weights; the only way to them where they are sharded over processes. With
+            sharded weights, adapters are saved as adapters.
 
     Returns:
         Step, epoch, loss, gradient norm and learning rate at every report.
@@ -265,8 +276,11 @@ def run_stage(
         clear_partial(folder)
     checkpoint = find_checkpoint(folder) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if recipe.lora is not None:
-        merge_adapters(learner)
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if recipe.lora is not None and not is_sharded:
+        trainer.model = merge_adapters(learner)
+    if output is not None:
+        trainer.save_model(str(output))
     model.requires_grad_(True)
     model.eval()
     return history.frame

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medv_lab.paper.published import load_table
-from medv_lab.training.stages import EMBEDDED, PARTS, PUBLISHED, LoRA, Recipe, tabulate_recipes
+from medv_lab.training.stages import EMBEDDED, PARTS, PUBLISHED, LoRA, Recipe, tabulate_recipes, vary
 
 COLUMNS = {
     "alignment": "alignment",
@@ -82,3 +82,26 @@ def test_several_recipes_stand_side_by_side():
     table = tabulate_recipes(PUBLISHED)
     assert list(table.columns) == list(PUBLISHED)
     assert table.loc["language_tower_lr"].tolist() == ["frozen", "1e-05", "2e-06", "2e-06", "2e-06"]
+
+
+def test_changes_can_be_written_as_text():
+    changes = ["epochs=none", "steps=7", "projector_lr=2e-3", "group_by_length=false", "precision=fp32"]
+    recipe = vary(PUBLISHED["instruct"], [*changes, "lora=4"])
+    wanted = {"epochs": None, "steps": 7, "projector_lr": 2e-3, "group_by_length": False, "precision": "fp32"}
+    assert recipe == replace(PUBLISHED["instruct"], **wanted, lora=LoRA(rank=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stepps=3", "settings are vision_tower_lr"),
+        ("steps", "no value of steps"),
+        ("steps=many", "no value of steps"),
+        ("batch_size=none", "no value of batch_size"),
+        ("group_by_length=1", "no value of group_by_length"),
+        ("precision=fp8", "bf16, fp32"),
+    ],
+)
+def test_changes_that_cannot_be_read_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        vary(EMBEDDED["vqa"], [change])
