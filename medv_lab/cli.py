@@ -142,7 +142,7 @@ def phantoms(
 
 @app.command()
 def train(
-    output: Annotated[Path, typer.Option(help="folder of the new checkpoint")],
+    output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
     stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
     preset: Annotated[str, typer.Option(help="embedded; the full one needs real data")] = "embedded",
     model: Annotated[
@@ -161,9 +161,18 @@ def train(
     checkpointing: Annotated[bool, typer.Option(help="compute activations twice, to save memory")] = False,
     compile: Annotated[bool, typer.Option(help="use torch.compile")] = False,
     question_only: Annotated[bool, typer.Option(help="all: train the baseline that sees no picture")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="count parameters and memory of the full-size stages instead")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
 ) -> None:
     """Train on phantoms: one stage, or all of them to rebuild the embedded checkpoint (90 minutes on two cores)."""
     with _clear_errors():
+        if dry_run:
+            _print_footprint(processes)
+            return
+        if output is None:
+            raise ValueError("no output folder; give --output, or --dry-run")
         if preset != "embedded":
             raise ValueError(f"preset is {preset!r}; phantoms train the preset 'embedded'")
         if stage == "all":
@@ -191,6 +200,22 @@ def train(
         )
         engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
         train_on_phantoms(run, output, engine=engine, resume=resume, log=typer.echo)
+
+
+def _print_footprint(processes: int) -> None:
+    """The full-size stages: millions of parameters by part, and what a GPU keeps between steps."""
+    from medv_lab.model.memory import format_bytes
+    from medv_lab.training.footprint import plan_stages
+
+    table = plan_stages(processes).T
+    printed = Table(f"on {processes} GPUs", *table.columns)
+    for name, values in table.iterrows():
+        if name.endswith(("optimizer", "total")):
+            cells = [f"{format_bytes(value)}" for value in values]
+        else:
+            cells = [f"{int(value):,}" for value in values]
+        printed.add_row(name, *cells)
+    Console().print(printed)
 
 
 def _load(
