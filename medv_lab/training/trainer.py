@@ -201,7 +201,7 @@ def make_arguments(
         gradient_checkpointing=engine.gradient_checkpointing or None,  # False is deprecated
         torch_compile=engine.compile,
         use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=True,  # the newline vector, where images are merged without it
         remove_unused_columns=False,
         label_names=["labels"],
         save_strategy="steps" if engine.save_steps else "no",
