@@ -144,14 +144,80 @@ def phantoms(
 
 @app.command()
 def train(
-    output: Annotated[Path, typer.Option(help="folder of the new checkpoint")],
-    question_only: Annotated[bool, typer.Option(help="train the baseline that sees no picture")] = False,
+    output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
+    stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
+    preset: Annotated[str, typer.Option(help="embedded; the full one needs real data")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="what a stage starts from: embedded, a folder or a hub id")
+    ] = "embedded",
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="setting=value of the recipe; may be repeated")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with a stage that was cut off")] = False,
+    scenes: Annotated[int | None, typer.Option(help="phantoms to train a stage on")] = None,
+    rounds: Annotated[int | None, typer.Option(help="rounds of questions about them")] = None,
+    seed: Annotated[int, typer.Option(help="of a stage's data, order and noise")] = 0,
+    save_steps: Annotated[int, typer.Option(help="steps between checkpoints of a stage")] = 100,
+    log_steps: Annotated[int, typer.Option(help="steps between reports of the loss")] = 100,
+    accumulation: Annotated[int, typer.Option(help="batches that make one step")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="compute activations twice, to save memory")] = False,
+    compile: Annotated[bool, typer.Option(help="use torch.compile")] = False,
+    question_only: Annotated[bool, typer.Option(help="all: train the baseline that sees no picture")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="count parameters and memory of the full-size stages instead")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
 ) -> None:
-    """Rebuild the embedded checkpoint from nothing, on phantoms; takes up to 90 minutes on two CPU cores."""
+    """Train on phantoms: one stage, or all of them to rebuild the embedded checkpoint (90 minutes on two cores)."""
     with clear_errors():
-        from medv_lab.training.embedded import rebuild
+        if dry_run:
+            _print_footprint(processes)
+            return
+        if output is None:
+            raise ValueError("no output folder; give --output, or --dry-run")
+        if preset != "embedded":
+            raise ValueError(f"preset is {preset!r}; phantoms train the preset 'embedded'")
+        if stage == "all":
+            from medv_lab.training.embedded import rebuild
 
-        rebuild(output, question_only=question_only, log=typer.echo)
+            if resume or change or model != "embedded":
+                raise ValueError(
+                    "--stage all takes no --resume, --set or --model; they belong to a single stage"
+                )
+            rebuild(output, question_only=question_only, log=typer.echo)
+            return
+        if question_only:
+            raise ValueError("--question-only belongs to --stage all")
+        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+        from medv_lab.training.stages import vary
+        from medv_lab.training.trainer import Engine
+
+        counts = {"scenes": scenes, "question_rounds": rounds}
+        run = PhantomRun(
+            stage,
+            vary(default_recipe(stage), change or ()),
+            model,
+            **{name: count for name, count in counts.items() if count is not None},
+            seed=seed,
+        )
+        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
+        train_on_phantoms(run, output, engine=engine, resume=resume, log=typer.echo)
+
+
+def _print_footprint(processes: int) -> None:
+    """The full-size stages: millions of parameters by part, and what a GPU keeps between steps."""
+    from medv_lab.model.memory import format_bytes
+    from medv_lab.training.footprint import plan_stages
+
+    table = plan_stages(processes).T
+    printed = Table(f"on {processes} GPUs", *table.columns)
+    for name, values in table.iterrows():
+        if name.endswith(("optimizer", "total")):
+            cells = [f"{format_bytes(value)}" for value in values]
+        else:
+            cells = [f"{int(value):,}" for value in values]
+        printed.add_row(name, *cells)
+    Console().print(printed)
 
 
 def _load(

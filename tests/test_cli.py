@@ -141,6 +141,33 @@ def test_absent_training_data_is_one_line(tmp_path):
     assert "absent.json" in message
 
 
+def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
+    result = RUNNER.invoke(app, ["train", "--dry-run", "--processes", "4"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    rows = {line.split("│")[1].strip(): line for line in result.output.splitlines() if line.count("│") > 2}
+    assert "8,015,585,280" in rows["language_tower trainable"]
+    assert "21,504,000" in rows["projector trainable"]
+    assert "GB" in rows["ZeRO-3 optimizer"] or "GiB" in rows["ZeRO-3 optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "align"], "alignment, instruct, vqa"),
+        (["--stage", "vqa", "--set", "step=3"], "settings are"),
+        (["--stage", "all", "--resume"], "single stage"),
+        (["--stage", "vqa", "--question-only"], "--stage all"),
+        (["--preset", "full"], "phantoms train the preset 'embedded'"),
+    ],
+)
+def test_training_that_is_not_there_is_one_line(tmp_path, arguments, message):
+    assert message in fails_in_one_line("train", "--output", str(tmp_path), *arguments)
+
+
+def test_training_needs_a_folder():
+    assert "--output" in fails_in_one_line("train")
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     def fault():
         raise KeyError("a fault")

@@ -5,7 +5,7 @@ Composed from transformers' own parts. Modules are named so that the state dict 
 tile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -250,7 +250,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
         counts = [len(image) for image in tiles]
         every = torch.cat(tiles).to(self.device)
         features = self.vision_features(every) if is_pixels else every
-        projected = self.model.mm_projector(features.to(self.model.mm_projector[0].weight.dtype))
+        projected = self.model.mm_projector(features.to(next(self.model.mm_projector.parameters()).dtype))
         config = self.config
         return [
             merge_tiles(
@@ -284,7 +284,9 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""
-        mask = self.model.embed_tokens.weight[self.config.mask_token_id].to(inputs_embeds.dtype)
+        # through the table's own forward: under FSDP its weight is whole only there
+        mask = self.embed_tokens(masked.new_tensor(self.config.mask_token_id, dtype=torch.long))
+        mask = mask.to(inputs_embeds.dtype)
         return torch.where(masked[..., None], mask, inputs_embeds)
 
     def forward(
@@ -296,7 +298,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         conversation_ids: torch.Tensor | None = None,
-        noise: ForwardNoise | None = None,
+        noise: ForwardNoise | Callable[[torch.Tensor], ForwardNoise] | None = None,
     ) -> MaskedDiffusionOutput:
         """With labels, mask some and score their restoration; without, give the logits of the ids as given.
 
@@ -309,8 +311,8 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
             labels: (B, S), -100 where a token is neither noised nor learned.
             conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns
                 only.
-            noise: the draw to use, over (B, T) with the images in; drawn from torch's global generator by
-                default, in the reference's order.
+            noise: the draw to use, over (B, T) with the images in, or what makes it of the labels with the
+                images in; drawn from torch's global generator by default, in the reference's order.
 
         Raises:
             ValueError: as `splice`, and if the noise has another shape than the spliced labels.
@@ -333,6 +335,8 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
         ignored = self.config.ignore_index
         if noise is None:
             noise = draw_noise(spliced.labels, ignore_index=ignored)
+        elif callable(noise):
+            noise = noise(spliced.labels)
         if noise.masked.shape != spliced.labels.shape:
             raise ValueError(
                 f"noise.masked has the shape {tuple(noise.masked.shape)}, the labels with the images in have "

@@ -1,4 +1,4 @@
-"""How the shipped checkpoint was made: from nothing, by our own code, on phantoms.
+"""How the embedded checkpoint is made: from nothing, by our own code, on phantoms.
 
     python -m medv_lab.training.embedded --output medv_lab/embedded
 
@@ -46,8 +46,9 @@ from medv_lab.training.examples import (
     reading_examples,
     without_images,
 )
+from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.tokenizer import make_tokenizer
-from medv_lab.training.trainer import Stage, run_stage
+from medv_lab.training.trainer import run_stage
 from medv_lab.training.vision import (
     STATEMENTS,
     VISION,
@@ -66,7 +67,6 @@ LANGUAGE = {
     "initializer_range": 0.1,
 }
 HARD_FAMILIES = ("side", "zone", "extent", "normality")  # few answers, so few of the balanced questions
-BOTH = ("projector", "language_tower")
 
 
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
@@ -81,10 +81,10 @@ class Budget:
     scenes: int = 20_000
     question_rounds: int = 500
     vision_steps: int = 2400
-    text: Stage = Stage("text", ("language_tower",), 1000, 64, 1.2e-3)
-    align: Stage = Stage("alignment", ("projector",), 100, 64, 2e-3)
-    instruct: Stage = Stage("instruction tuning", BOTH, 2200, 64, 1.2e-3)
-    vqa: Stage = Stage("fine-tuning", BOTH, 1000, 64, 6e-4)
+    text: Recipe = EMBEDDED["text"]
+    align: Recipe = EMBEDDED["alignment"]
+    instruct: Recipe = EMBEDDED["instruct"]
+    vqa: Recipe = EMBEDDED["vqa"]
     score_rounds: int = 6
     seed: int = 0
 
@@ -111,6 +111,17 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
     )
     seed_everything(seed)
     return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")
+
+
+def make_processor(tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
+    """The processor that asks as the embedded model was taught: no system prompt, the newline kept."""
+    return MedVProcessor.from_config(tokenizer, config, system_prompt="", drop_after_image=False)
+
+
+def learn_tokenizer(scenes: list[Scene], seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of the small world."""
+    corpus = sample_texts(scenes[:4000], seed) + [claim.text() for claim in STATEMENTS]
+    return make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
 
 
 def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> None:
@@ -146,6 +157,20 @@ def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
     ]
 
 
+def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
+    """The dialogues of a stage: "alignment", "instruct" or "vqa"."""
+    if stage == "alignment":
+        return caption_examples(scenes, budget.seed)
+    if stage == "instruct":
+        return instruction_examples(scenes, budget)
+    few = scenes[: len(scenes) // 4]  # without some texts the model forgets how to describe: measured
+    return [
+        *question_examples(training_questions(scenes, budget, budget.seed + 1)),
+        *caption_examples(few, budget.seed + 1),
+        *description_examples(few, budget.seed + 1),
+    ]
+
+
 class Builder:
     """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes."""
 
@@ -153,8 +178,7 @@ class Builder:
         """Draw the scenes and train the tokenizer; `folder` is scratch space."""
         self.budget, self.folder, self.log = budget, folder, log
         self.scenes = make_scenes("train", budget.scenes)
-        corpus = sample_texts(self.scenes[:4000], budget.seed) + [claim.text() for claim in STATEMENTS]
-        self.tokenizer = make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
+        self.tokenizer = learn_tokenizer(self.scenes, budget.seed)
         self.model = make_model(self.tokenizer, budget.seed)
 
     def pretrain_vision(self) -> torch.Tensor:
@@ -183,34 +207,41 @@ class Builder:
         ]
         self.train(self.budget.text, texts, None)
 
-    def train(self, stage: Stage, examples: list[Example], features: torch.Tensor | None) -> None:
+    def train(self, recipe: Recipe, examples: list[Example], features: torch.Tensor | None) -> None:
         """One stage on examples; `features` of the pictures, or None for text alone."""
         dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed)
         collator = Collator(self.tokenizer.eos_token_id, features)
         run_stage(
-            self.model, stage, dataset, collator, seed=self.budget.seed, folder=self.folder, log=self.log
+            self.model,
+            recipe,
+            dataset,
+            collator,
+            seed=self.budget.seed,
+            folder=self.folder,
+            log=self.log,
+            # the shipped checkpoint was made with torch's own generator; another would make another one
+            generator=torch.default_generator,
         )
 
     def build(self, question_only: bool) -> None:
         """All steps in order."""
         features = None if question_only else self.pretrain_vision()
         self.pretrain_language()
-        questions = question_examples(training_questions(self.scenes, self.budget, self.budget.seed + 1))
-        instruction = instruction_examples(self.scenes, self.budget)
-        if question_only:
-            self.train(self.budget.instruct, without_images(instruction), None)
-            self.train(self.budget.vqa, without_images(questions), None)
-            return
-        self.train(self.budget.align, caption_examples(self.scenes, self.budget.seed), features)
-        self.train(self.budget.instruct, instruction, features)
-        self.train(self.budget.vqa, questions, features)
+        for stage, recipe in (
+            ("alignment", self.budget.align),
+            ("instruct", self.budget.instruct),
+            ("vqa", self.budget.vqa),
+        ):
+            examples = stage_examples(stage, self.scenes, self.budget)
+            if not question_only:
+                self.train(recipe, examples, features)
+            elif stage != "alignment":
+                self.train(recipe, without_images(examples), None)
 
     def save(self, output: Path) -> None:
         """Write model (fp16), processor and manifest to a folder."""
         self.model.half().save_pretrained(output)
-        MedVProcessor.from_config(
-            self.tokenizer, self.model.config, system_prompt="", drop_after_image=False
-        ).save_pretrained(output)
+        make_processor(self.tokenizer, self.model.config).save_pretrained(output)
         manifest = make_manifest(
             asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast"
         )

@@ -1,51 +1,90 @@
 """Masked-diffusion training with transformers' Trainer.
 
-The loss is the model's own (equation 4 of the paper with the reference's normalisation). What this trainer adds
-is a draw of t that is stratified over the batch: row b takes t from the b-th of B equal parts of [t_min, 1], in
-random order. The loss stays unbiased for t >= t_min and varies less from batch to batch.
+The loss is the model's own (equation 4 of the paper with the reference's normalisation). What this trainer adds: one
+generator of its own for order, t and masks, whose draws do not depend on the number of processes and whose state
+every checkpoint holds; a learning rate for each part; checkpoints that are whole or not there.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import rotate_checkpoints
 
-from medv_lab.diffusion.forward import draw_noise
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.training.adapters import add_adapters, base_model, merge_adapters
 from medv_lab.training.examples import Collator
-
-T_MIN = 0.02
+from medv_lab.training.history import History, Watch
+from medv_lab.training.noise import NoiseSource
+from medv_lab.training.resuming import (
+    PARTIAL,
+    clear_partial,
+    find_checkpoint,
+    load_generator,
+    publish_checkpoint,
+    save_generator,
+)
+from medv_lab.training.stages import Recipe
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of training: what is trained, how long and how fast.
+class Engine:
+    """How a recipe is carried out; apart from rounding, none of it changes what is learned.
 
     Attributes:
-        name: for the log.
-        parts: the trainable parts, as the model's `parts()` names them; all others are frozen.
-        steps: optimiser steps, each on `batch_size` dialogues.
-        batch_size: dialogues a step.
-        learning_rate: peak; cosine to 0 after 3 % of linear warm-up (Table 6).
+        accumulation: batches whose gradients make one optimiser step.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        compile: run the model through `torch.compile`.
+        save_steps: optimiser steps between checkpoints; 0 writes none.
+        keep: how many checkpoints are kept, the newest ones.
+        log_steps: optimiser steps between reports of the loss.
     """
 
-    name: str
-    parts: tuple[str, ...]
-    steps: int
-    batch_size: int
-    learning_rate: float
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    save_steps: int = 0
+    keep: int = 2
+    log_steps: int = 100
+
+
+class EpochOrder(Sampler[int]):
+    """Order of one epoch, drawn from a generator when the epoch begins; `start` is the state it was drawn from."""
+
+    def __init__(self, size: int, lengths: list[int] | None, batch: int, generator: torch.Generator) -> None:
+        """`lengths`, if given, are used to put dialogues of like length into the same `batch`."""
+        self.size, self.lengths, self.batch, self.draws = size, lengths, batch, generator
+        self.start = generator.get_state()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self):
+        self.start = self.draws.get_state()
+        if self.lengths is None:
+            return iter(torch.randperm(self.size, generator=self.draws).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=self.draws))
 
 
 class MaskedDiffusionTrainer(Trainer):
-    """Trainer whose noise levels are stratified over the batch."""
+    """Trainer of one recipe; see the module's docstring for what it adds."""
+
+    def __init__(self, *, recipe: Recipe, generator: torch.Generator, **kwargs) -> None:
+        """Keep recipe and generator (on the CPU); the other arguments are transformers'."""
+        super().__init__(**kwargs)
+        self.recipe, self.generator = recipe, generator
+        ignore_index = base_model(self.model).config.ignore_index
+        self.noise = NoiseSource(recipe.levels, generator, ignore_index)
+        self._writes_checkpoint = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Loss of one batch; see the module's docstring for the draw of t."""
-        with torch.no_grad():
-            labels = model.splice(**inputs).labels
-        outputs = model(**inputs, noise=draw_noise(labels, t=stratified_levels(len(labels))))
+        """Loss of one batch under the next draw of noise."""
+        outputs = model(**inputs, noise=self.noise)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"the loss is {outputs.loss.item()} in step {self.state.global_step + 1}; lower the learning rate, or "
@@ -53,24 +92,75 @@ class MaskedDiffusionTrainer(Trainer):
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
+    def create_optimizer(self, model=None):
+        """One group of parameters for each part, with the part's learning rate; decay, if any, is for all."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            parts = base_model(model).parts()
+            groups = [
+                {"params": [p for p in parts[part].values() if p.requires_grad], "lr": rate}
+                for part, rate in self.recipe.learning_rates.items()
+            ]
+            self.optimizer = kind(groups, **settings | {"weight_decay": self.recipe.weight_decay})
+        return self.optimizer
 
-class LossLog(TrainerCallback):
-    """Passes one line of progress to `log` whenever the trainer logs."""
+    def _get_train_sampler(self, train_dataset=None) -> EpochOrder:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(item["input_ids"]) for item in data] if self.recipe.group_by_length else None
+        # the batch of all processes, so that the order does not depend on their number
+        self.order = EpochOrder(len(data), lengths, self.recipe.batch_size, self.generator)
+        return self.order
 
-    def __init__(self, name: str, log) -> None:
-        """Keep the stage's name and the receiver."""
-        self.name, self.log = name, log
+    def _run_epoch(self, **kwargs) -> None:
+        if (
+            self.state.global_step >= self.state.max_steps
+        ):  # resumed at its end: transformers would go one step on
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Report step and mean loss since the last report."""
-        if logs and "loss" in logs:
-            self.log(f"{self.name} {state.global_step}/{state.max_steps}  loss {float(logs['loss']):.3f}")
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / PARTIAL) if self._writes_checkpoint else folder
 
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir) / TRAINING_ARGS_NAME).unlink(
+            missing_ok=True
+        )  # a pickle; the recipe is saved as JSON
 
-def stratified_levels(batch: int) -> torch.Tensor:
-    """Noise levels (batch,), one from each of `batch` equal parts of [T_MIN, 1], in random order."""
-    strata = (torch.randperm(batch) + torch.rand(batch)) / batch
-    return T_MIN + (1 - T_MIN) * strata
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.args.should_save:
+            save_generator(Path(output_dir), self.generator.get_state(), self.order.start)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        folder = Path(self._get_output_dir(trial))
+        self._writes_checkpoint = True
+        super()._save_checkpoint(model, trial)
+        self._writes_checkpoint = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            publish_checkpoint(folder, f"checkpoint-{self.state.global_step}")
+            rotate_checkpoints(str(folder), save_total_limit=self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.is_deepspeed_enabled:
+            raise ValueError(
+                "DeepSpeed reads its checkpoints by unpickling, which medv-lab does not do; resume with FSDP2, or "
+                "start a new stage from the weights"
+            )
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            # transformers draws the epoch's order again, skips what was seen, and then loads the present state
+            self.generator.set_state(load_generator(Path(checkpoint))["epoch"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            self.generator.set_state(load_generator(Path(checkpoint))["now"])
 
 
 def freeze_all_but(model: MedVForMaskedDiffusion, names: tuple[str, ...]) -> None:
@@ -88,59 +178,109 @@ def freeze_all_but(model: MedVForMaskedDiffusion, names: tuple[str, ...]) -> Non
             parameter.requires_grad_(part in names)
 
 
+def make_arguments(
+    recipe: Recipe, engine: Engine, *, seed: int, folder: Path, steps: int
+) -> TrainingArguments:
+    """transformers' arguments for a recipe of `steps` optimiser steps.
+
+    Raises:
+        ValueError: if the recipe's batch cannot be shared out among processes and accumulation.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        gradient_accumulation_steps=engine.accumulation,
+        learning_rate=max(recipe.learning_rates.values()),
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=max(1, round(recipe.warmup * steps)),
+        adam_beta1=recipe.betas[0],
+        adam_beta2=recipe.betas[1],
+        adam_epsilon=recipe.eps,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.precision == "bf16",
+        gradient_checkpointing=engine.gradient_checkpointing or None,  # False is deprecated
+        torch_compile=engine.compile,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=True,  # the newline vector, where images are merged without it
+        remove_unused_columns=False,
+        label_names=["labels"],
+        save_strategy="steps" if engine.save_steps else "no",
+        save_steps=engine.save_steps or 500,
+        save_total_limit=engine.keep,
+        report_to="none",
+        logging_steps=engine.log_steps,
+        disable_tqdm=True,
+        seed=seed,
+        dataloader_pin_memory=False,
+    )
+    shares = arguments.world_size * engine.accumulation
+    if recipe.batch_size % shares:
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}, to be shared out among {arguments.world_size} processes and "
+            f"{engine.accumulation} accumulated batches; give a multiple of {shares}"
+        )
+    arguments.per_device_train_batch_size = recipe.batch_size // shares
+    return arguments
+
+
 def run_stage(
     model: MedVForMaskedDiffusion,
-    stage: Stage,
+    recipe: Recipe,
     dataset: Dataset,
     collator: Collator,
     *,
     seed: int,
     folder: Path,
     log=print,
-) -> None:
+    engine: Engine = Engine(),
+    generator: torch.Generator | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+    output: Path | None = None,
+) -> pd.DataFrame:
     """Train `model` in place for one stage.
 
     Args:
-        model: the denoiser; afterwards every parameter can learn again.
-        stage: what to train and how.
-        dataset: encoded dialogues; batches hold dialogues of like length.
+        model: the denoiser; afterwards every parameter can learn again, and adapters are merged.
+        recipe: what to train and how.
+        dataset: encoded dialogues.
         collator: makes batches.
         seed: of order and noise.
-        folder: the trainer's scratch folder; nothing is saved there.
+        folder: where checkpoints go, if the engine writes any.
         log: receives progress.
+        engine: how it is carried out.
+        generator: source of order, t and masks (CPU); by default a new one, from the seed.
+        resume: go on from the newest complete checkpoint in `folder`, if there is one.
+        watch: receives the table of losses at every report.
+        output: folder for the trained weights; the only way to them where they are sharded over processes. With
+            sharded weights, adapters are saved as adapters.
+
+    Returns:
+        Step, epoch, loss, gradient norm and learning rate at every report.
     """
-    freeze_all_but(model, stage.parts)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=stage.batch_size,
-        max_steps=stage.steps,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, round(0.03 * stage.steps)),
-        adam_beta2=0.98,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        save_strategy="no",
-        report_to="none",
-        logging_steps=100,
-        disable_tqdm=True,
-        seed=seed,
-        dataloader_pin_memory=False,
-    )
+    model.config.tokenizer_model_max_length = recipe.max_length
+    freeze_all_but(model, recipe.parts)
+    learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
+    history = History(recipe.name, log, watch)
     trainer = MaskedDiffusionTrainer(
-        model=model,
-        args=arguments,
+        recipe=recipe,
+        generator=torch.Generator().manual_seed(seed) if generator is None else generator,
+        model=learner,
+        args=make_arguments(recipe, engine, seed=seed, folder=folder, steps=recipe.count_steps(len(dataset))),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[LossLog(stage.name, log)],
+        callbacks=[history],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    if trainer.args.should_save:
+        clear_partial(folder)
+    checkpoint = find_checkpoint(folder) if resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if recipe.lora is not None and not is_sharded:
+        trainer.model = merge_adapters(learner)
+    if output is not None:
+        trainer.save_model(str(output))
     model.requires_grad_(True)
     model.eval()
+    return history.frame

@@ -8,6 +8,9 @@ from transformers import get_cosine_schedule_with_warmup
 
 from medv_lab.diffusion.forward import draw_noise
 from medv_lab.model.splice import conversation_mask
+from medv_lab.training.noise import NoiseSource
+from medv_lab.training.stages import Recipe
+from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer, make_arguments
 from tests.parity.check_splice import processed_images, used_images
 from tests.parity.golden import (
     TOLERANCE,
@@ -123,7 +126,30 @@ def test_loss_and_gradients(kind, case):
     assert abs(output.loss.item() - settings["loss_float32"]) <= TOLERANCE["loss"]
     assert abs(output.loss.item() - settings["loss_recomputed_float64"]) <= TOLERANCE["loss"]
     close(output.masked_ce, arrays["masked_ce"], "logits")
+    check_gradients(model, arrays, settings)
 
+
+@cases("training")
+def test_the_trainer_s_own_step(kind, case, tmp_path):
+    found = training_case(case)
+    recipe = Recipe("parity", *(1e-3,) * 3, batch_size=len(found.arrays["t"]), steps=1, precision="fp32")
+    trainer = MaskedDiffusionTrainer(
+        recipe=recipe,
+        generator=torch.Generator().manual_seed(found.settings["torch_seed"]),
+        model=found.model,
+        args=make_arguments(recipe, Engine(), seed=0, folder=tmp_path, steps=1),
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer.training_step(found.model, found.inputs)
+    assert abs(loss.item() - found.settings["loss_float32"]) <= TOLERANCE["loss"]
+    check_gradients(found.model, found.arrays, found.settings)
+
+    recorded = torch.from_numpy(found.arrays["masked"].astype(bool))
+    drawn = NoiseSource("uniform", torch.Generator().manual_seed(found.settings["torch_seed"]), -100)
+    assert torch.equal(drawn(found.splice().labels).masked, recorded)
+
+
+def check_gradients(model, arrays, settings):
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, expected in arrays.items():
         if name.startswith("grad.model."):

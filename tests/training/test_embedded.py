@@ -50,6 +50,7 @@ def test_the_tower_is_the_contrastively_trained_one_without_its_last_layer(tmp_p
     take_vision_tower(builder.model, siglip)
     features = frozen_features(builder.model, images, batch=30)
     with torch.no_grad():
+        siglip.vision_model.half().float()  # as it is saved
         states = siglip.vision_model(to_pixels(images), output_hidden_states=True).hidden_states
     assert features.shape == (100, 36, VISION["hidden_size"])
     torch.testing.assert_close(features.float(), states[-2], atol=2e-3, rtol=2e-3)

@@ -1,0 +1,95 @@
+"""What a recipe would take at full size, counted without any weights: parameters by part, memory by GPU.
+
+Only what is kept between steps is counted (weights, gradients, optimiser), shared out evenly; activations, gathered
+layers and buffers come on top. Bytes of a parameter with bf16 computation and AdamW:
+
+- ZeRO-3 (Rajbhandari et al., arXiv 1910.02054): bf16 weight 2 and bf16 gradient 2, and in the optimiser an fp32
+  copy of the weight 4 and two moments 4 + 4.
+- FSDP2 as accelerate sets it up: a weight that learns is kept in fp32, 4, with its gradient 4; two moments 4 + 4.
+
+A frozen weight is kept in bf16, 2, under both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.training.adapters import add_adapters
+from medv_lab.training.stages import PARTS, PUBLISHED, Recipe
+from medv_lab.training.trainer import freeze_all_but
+
+FROZEN_BYTES = 2
+
+
+@dataclass(frozen=True)
+class BytesKept:
+    """Bytes kept for a parameter that learns."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+ENGINES = {"ZeRO-3": BytesKept(2, 2, 12), "FSDP2": BytesKept(4, 4, 8)}
+
+
+def count_parameters(recipe: Recipe, config: MedVConfig | None = None) -> pd.DataFrame:
+    """Parameters by part: columns "trainable" and "frozen", index the parts. Adapters belong to the adapted part.
+
+    Args:
+        recipe: says what learns.
+        config: of the model; by default the published 8B one.
+    """
+    with torch.device("meta"):
+        model = MedVForMaskedDiffusion(MedVConfig() if config is None else config)
+        freeze_all_but(model, recipe.parts)
+        if recipe.lora is not None:
+            add_adapters(model, recipe.lora)
+    rows = {}
+    for part, parameters in model.parts().items():
+        learns = sum(p.numel() for p in parameters.values() if p.requires_grad)
+        rows[part] = {"trainable": learns, "frozen": sum(p.numel() for p in parameters.values()) - learns}
+    return pd.DataFrame.from_dict(rows, orient="index").loc[list(PARTS)]
+
+
+def plan_memory(counts: pd.DataFrame, processes: int) -> pd.DataFrame:
+    """Bytes by GPU: columns "weights", "gradients", "optimizer", "total", index the engines.
+
+    Args:
+        counts: as `count_parameters` gives them.
+        processes: GPUs that share everything out evenly.
+
+    Raises:
+        ValueError: for less than one GPU.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; give at least 1 GPU")
+    learns, frozen = int(counts["trainable"].sum()), int(counts["frozen"].sum())
+    rows = {
+        name: {
+            "weights": (kept.weights * learns + FROZEN_BYTES * frozen) / processes,
+            "gradients": kept.gradients * learns / processes,
+            "optimizer": kept.optimizer * learns / processes,
+        }
+        for name, kept in ENGINES.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.assign(total=table.sum(axis=1))
+
+
+def plan_stages(processes: int, recipes: Mapping[str, Recipe] = PUBLISHED) -> pd.DataFrame:
+    """One row a stage: steps, parameters by part, and bytes by GPU of the optimiser and in all."""
+    rows = {}
+    for name, recipe in recipes.items():
+        counts = count_parameters(recipe)
+        row = {"steps": recipe.count_steps()}
+        for part in PARTS:
+            row |= {f"{part} trainable": counts["trainable"][part], f"{part} frozen": counts["frozen"][part]}
+        for engine, memory in plan_memory(counts, processes).iterrows():
+            row |= {f"{engine} optimizer": memory["optimizer"], f"{engine} total": memory["total"]}
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,47 @@
+"""Where the noise of training comes from: one generator, whose draws do not depend on the number of processes.
+
+The numbers are drawn on the CPU for the batch of all processes, in the reference's order, and every process takes
+its own rows. So one process with a batch of 2 B and two processes with B each train on the same noise.
+"""
+
+import torch
+import torch.distributed as dist
+
+from medv_lab.diffusion.forward import ForwardNoise, draw_noise
+
+T_MIN = 0.02
+
+
+class NoiseSource:
+    """Draws t and masks for a batch; the model calls it with its labels, images in."""
+
+    def __init__(self, levels: str, generator: torch.Generator, ignore_index: int) -> None:
+        """Keep how t is drawn ("uniform" or "stratified"), the generator (CPU) and the label of no token."""
+        self.levels, self.generator, self.ignore_index = levels, generator, ignore_index
+
+    def __call__(self, labels: torch.Tensor) -> ForwardNoise:
+        """One draw for this process's labels (B, T), of which every process has as many rows."""
+        rows, length = labels.shape
+        processes, process = 1, 0
+        longest = length
+        if dist.is_initialized():
+            processes, process = dist.get_world_size(), dist.get_rank()
+            lengths = torch.tensor(length, device=labels.device)
+            dist.all_reduce(lengths, dist.ReduceOp.MAX)
+            longest = int(lengths)
+        total = rows * processes
+        t = stratified_levels(total, self.generator) if self.levels == "stratified" else None
+        every = torch.zeros(total, longest, dtype=torch.long)
+        noise = draw_noise(every, t=t, generator=self.generator, ignore_index=self.ignore_index)
+        own = slice(process * rows, (process + 1) * rows)
+        t, p_mask, masked = (x[own].to(labels.device) for x in (noise.t, noise.p_mask, noise.masked))
+        return ForwardNoise(t, p_mask, masked[:, :length] & (labels != self.ignore_index))
+
+
+def stratified_levels(batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Noise levels (batch,), one from each of `batch` equal parts of [T_MIN, 1], in random order.
+
+    The loss stays unbiased for t >= T_MIN and varies less from batch to batch.
+    """
+    order = torch.randperm(batch, generator=generator)
+    return T_MIN + (1 - T_MIN) * ((order + torch.rand(batch, generator=generator)) / batch)

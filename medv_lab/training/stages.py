@@ -1,0 +1,207 @@
+"""The recipes of the stages: the published ones (Table 6 of the paper) and those of the embedded model.
+
+The paper's symbols: g vision tower, h projector, p language tower (the denoiser), t noise level, L positions of a
+dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual instruction tuning) and stage 3 (SD-SFT, one
+run for each data set) h and p learn; g is frozen throughout.
+
+A recipe says what is computed, on whatever machine; how (devices, accumulation, checkpoints) is the `Engine`'s
+part, in `medv_lab.training.trainer`. Vary one with `dataclasses.replace`, print it to see it as a table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import NoneType
+from typing import get_args, get_type_hints
+
+import pandas as pd
+
+PARTS = ("vision_tower", "projector", "language_tower")  # as the model's `parts()` names them
+CHOICES = {"precision": ("bf16", "fp32"), "levels": ("uniform", "stratified")}
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters in place of full training of the language tower (Hu et al., arXiv 2106.09685).
+
+    Attributes:
+        rank: of the update matrices.
+        alpha: the update is scaled by alpha / rank.
+        layers: the linear layers of every transformer layer that get an adapter.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training.
+
+    Attributes:
+        name: for logs and tables.
+        vision_tower_lr, projector_lr, language_tower_lr: peak learning rate of a part; None freezes it.
+        batch_size: dialogues an optimiser step, over all processes and accumulated batches.
+        epochs, steps: how long; one of them is None.
+        samples: dialogues of the published training set, or None.
+        max_length: positions of a dialogue with the image in; longer ones are cut.
+        schedule: learning rate over the steps, as transformers names it; down to 0.
+        warmup: share of the steps in which the rate rises linearly to its peak.
+        betas, eps, weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this norm.
+        precision: "bf16" (autocast over fp32 weights) or "fp32".
+        levels: how t is drawn. "uniform": each row on its own, as published. "stratified": one from each of B equal
+            parts of [t_min, 1], which varies less from batch to batch.
+        group_by_length: batches hold dialogues of like length.
+        lora: adapters in place of full training of the language tower, or None.
+
+    Raises:
+        ValueError: for a value outside of what is allowed, or if nothing would learn.
+    """
+
+    name: str
+    vision_tower_lr: float | None = None
+    projector_lr: float | None = None
+    language_tower_lr: float | None = None
+    batch_size: int = 8
+    epochs: int | None = None
+    steps: int | None = None
+    samples: int | None = None
+    max_length: int = 8192
+    schedule: str = "cosine"
+    warmup: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: str = "bf16"
+    levels: str = "uniform"
+    group_by_length: bool = True
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates:
+            raise ValueError(
+                f"{self.name}: every part is frozen; give one of {', '.join(PARTS)} a learning rate"
+            )
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"{self.name}: epochs is {self.epochs} and steps is {self.steps}; give one of them"
+            )
+        for field, allowed in CHOICES.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; allowed are {', '.join(allowed)}")
+        if self.lora is not None and self.language_tower_lr is None:
+            raise ValueError(
+                f"{self.name}: LoRA adapts the language tower, which is frozen; give it a learning rate"
+            )
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Part to peak learning rate, for the parts that learn."""
+        rates = {part: getattr(self, f"{part}_lr") for part in PARTS}
+        return {part: rate for part, rate in rates.items() if rate is not None}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that learn."""
+        return tuple(self.learning_rates)
+
+    def count_steps(self, samples: int | None = None) -> int:
+        """Optimiser steps for a number of dialogues (by default, of the published training set).
+
+        Raises:
+            ValueError: if the recipe counts epochs and neither number is known.
+        """
+        if self.steps is not None:
+            return self.steps
+        samples = self.samples if samples is None else samples
+        if samples is None:
+            raise ValueError(f"{self.name} counts epochs; give the number of dialogues")
+        return self.epochs * -(-samples // self.batch_size)
+
+    def __str__(self) -> str:
+        return tabulate_recipes({self.name: self}).to_string()
+
+
+def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """A recipe with changes written as text, "steps=100"; "none" clears a setting, "lora=16" gives a rank.
+
+    Raises:
+        ValueError: for a setting that is not there, or a value of another kind.
+    """
+    kinds = {name: [*get_args(hint), hint] for name, hint in get_type_hints(Recipe).items()}
+    readers = {
+        name: next((k for k in (int, float, bool, str) if k in of), None) for name, of in kinds.items()
+    }
+    del readers["name"], readers["betas"]
+    readers |= {"group_by_length": lambda text: {"true": True, "false": False}[text]}
+    readers |= {"lora": lambda text: LoRA(rank=int(text))}
+    values = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in readers:
+            raise ValueError(
+                f"{change!r} changes no setting; give setting=value, settings are {', '.join(readers)}"
+            )
+        try:
+            is_cleared = text == "none" and NoneType in kinds[name]
+            values[name] = None if is_cleared else readers[name](text)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{change!r}: {text!r} is no value of {name}, which is now {getattr(recipe, name)!r}"
+            ) from error
+    return replace(recipe, **values)
+
+
+def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:
+    """Settings in rows, recipes in columns, as in Table 6; a frozen part has the learning rate "frozen"."""
+    names = [field.name for field in fields(Recipe) if field.name != "name"]
+
+    def cell(recipe: Recipe, name: str) -> str:
+        value = getattr(recipe, name)
+        if value is None:
+            return "frozen" if name.endswith("_lr") else "-"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    columns = {key: [cell(recipe, name) for name in names] for key, recipe in recipes.items()}
+    return pd.DataFrame(columns, index=pd.Index(names, name="setting"))
+
+
+def _fine_tuning(name: str, epochs: int, samples: int) -> Recipe:
+    return Recipe(name, projector_lr=2e-6, language_tower_lr=2e-6, epochs=epochs, samples=samples)
+
+
+PUBLISHED = {
+    "alignment": Recipe("alignment", projector_lr=1e-3, batch_size=32, epochs=2, samples=600_000),
+    "instruct": Recipe(
+        "instruction tuning", projector_lr=1e-5, language_tower_lr=1e-5, epochs=4, samples=60_000
+    ),
+    "vqa-rad": _fine_tuning("fine-tuning on VQA-RAD", 2, 1797),
+    "slake": _fine_tuning("fine-tuning on SLAKE", 10, 4919),
+    "pathvqa": _fine_tuning("fine-tuning on PathVQA", 7, 19_755),
+}
+"""Table 6 of the paper; what it leaves open (betas, clipping) is the defaults of AdamW and clipping at 1."""
+
+
+def _embedded(name: str, steps: int, batch_size: int, rate: float, *parts: str) -> Recipe:
+    return Recipe(
+        name,
+        **{f"{part}_lr": rate for part in parts},
+        batch_size=batch_size,
+        steps=steps,
+        max_length=1024,
+        betas=(0.9, 0.98),
+        levels="stratified",
+    )
+
+
+EMBEDDED = {
+    "text": _embedded("text", 1000, 64, 1.2e-3, "language_tower"),
+    "alignment": _embedded("alignment", 100, 64, 2e-3, "projector"),
+    "instruct": _embedded("instruction tuning", 4500, 64, 1.2e-3, "projector", "language_tower"),
+    "vqa": _embedded("fine-tuning", 2500, 64, 6e-4, "projector", "language_tower"),
+}
+"""The same stages at the size of the embedded model, after a text-only stage that makes its language tower."""
+
+RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}

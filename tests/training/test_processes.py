@@ -1,0 +1,82 @@
+"""Two processes train as one does at the same global batch; the engine files are Table 6's."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+from medv_lab.training.resuming import find_checkpoint
+from medv_lab.training.trainer import Engine
+from tests.model.tiny import save_tiny
+
+ENGINES = files("medv_lab.training") / "engines"
+STEPS = 4
+TRAIN = [
+    *("train", "--stage", "instruct", "--scenes", "8", "--rounds", "1", "--log-steps", "1"),
+    *("--set", "batch_size=4", "--set", f"steps={STEPS}", "--set", "precision=fp32", "--save-steps", "2"),
+]
+LAUNCH = [
+    *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+]
+PLAIN = [*LAUNCH, "--multi_gpu", "-m", "medv_lab"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start") / "tiny"
+    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    save_tiny(folder, vision_config=vision | {"image_size": 72, "patch_size": 24})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    recipe = replace(default_recipe("instruct"), batch_size=4, steps=STEPS, precision="fp32")
+    run = PhantomRun("instruct", recipe, str(start), scenes=8, question_rounds=1)
+    train_on_phantoms(run, folder, engine=Engine(save_steps=2, log_steps=1), log=lambda line: None)
+    return folder
+
+
+def test_two_processes_train_as_one(start, alone, tmp_path):
+    done = subprocess.run(
+        [*PLAIN, *TRAIN, "--model", str(start), "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = find_checkpoint(tmp_path / "checkpoints")
+    assert (checkpoint / "rng_state_1.pth").is_file(), "there was no second process"
+    one, two = (pd.read_csv(folder / "losses.csv") for folder in (alone, tmp_path))
+    assert len(two) == STEPS
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+    one, two = (load_file(folder / "model.safetensors") for folder in (alone, tmp_path))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_engine_files_are_the_setting_of_table_6():
+    for name, kind in (("fsdp2.yaml", "FSDP"), ("zero3.yaml", "DEEPSPEED")):
+        config = load_config_from_file(str(ENGINES / name))
+        assert config.distributed_type == kind
+        assert (config.num_processes, config.mixed_precision) == (4, "bf16")
+    assert config.deepspeed_config["zero_stage"] == 3
+    sharding = load_config_from_file(str(ENGINES / "fsdp2.yaml")).fsdp_config
+    assert sharding["fsdp_version"] == 2
+    assert sharding["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    layers = sharding["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    assert layers == MedVForMaskedDiffusion._no_split_modules
