@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep as wait
 from typing import Any
@@ -201,16 +201,11 @@ class EndpointJudge:
         if twice:
             raise ValueError(f"{len(twice)} case ids come twice, the first is {twice[0]!r}; ids must differ")
         orders = (False, True) if self._swap else (False,)
-        return [
-            _Job(
-                _digest(self._identity, is_swapped, astuple(case)),
-                case,
-                is_swapped,
-                make_messages(case, is_swapped),
-            )
-            for is_swapped in orders
-            for case in cases
-        ]
+        return [self._job(case, is_swapped) for is_swapped in orders for case in cases]
+
+    def _job(self, case: Case, is_swapped: bool) -> _Job:
+        messages = make_messages(case, is_swapped)
+        return _Job(_digest(self._identity, is_swapped, case.id, messages), case, is_swapped, messages)
 
     def _is_open(self, bodies: Sequence[str]) -> bool:
         return len(bodies) < self._read_tries and not any(map(_read_scores, bodies))

@@ -41,6 +41,8 @@ def test_a_changed_case_or_judge_is_asked_anew_and_never_mixed(books, tmp_path):
     first = judge.judge(CASES)
     judge.judge([*CASES[1:], replace(CASES[0], candidate="another")])
     assert len(books.requests) == 7
+    judge.judge([replace(case, groups=("ct",)) for case in CASES])  # the prompt is the same
+    assert len(books.requests) == 7
     other = EndpointJudge(books.endpoint(seed=1), tmp_path)
     assert other.rescore(CASES).unscored == tuple(case.id for case in CASES)
     second = other.judge(CASES)
