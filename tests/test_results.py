@@ -1,0 +1,65 @@
+"""Committed results: scores follow from answers, and they hold up what we say of the embedded model."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medv_lab.evaluation.phantoms import compare, make_items, read_results, summarise
+from medv_lab.model.memory import embedded_folder
+from medv_lab.runtime import hash_model
+
+FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
+RUNS = {
+    "embedded": ("test", "right"),
+    "embedded-shuffled": ("test", "shuffled"),
+    "embedded-compositional": ("compositional", "right"),
+    "question-only": ("test", "none"),
+}
+LARGEST_GAP = 5  # points between shuffled pictures and a model that never saw any
+
+
+def totals(name: str) -> dict[str, float]:
+    table = summarise(read_results(FOLDER / name)[0])
+    return table[table.group == "all"].set_index("kind").score.to_dict()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_scores_follow_from_answers_and_answers_from_the_benchmark(name):
+    results, manifest = read_results(FOLDER / name)
+    stored = (FOLDER / name / "scores.csv").read_text()
+    again = summarise(results).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    assert stored == again
+    settings = manifest["settings"]
+    assert (settings["split"], settings["pictures"]) == RUNS[name]
+    asked = make_items(settings["split"], settings["rounds"], settings["pictures"])
+    assert [(r.question, r.truth) for r in results] == [(i.question.text, i.question.answer) for i in asked]
+    assert len(results) >= 500
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("embedded")])
+def test_the_embedded_model_of_the_results_is_the_shipped_one(name):
+    manifest = json.loads((FOLDER / name / "manifest.json").read_text())
+    assert manifest["model"]["sha256"] == hash_model(embedded_folder())
+
+
+def test_the_embedded_model_answers_open_questions_from_the_picture():
+    difference = compare(read_results(FOLDER / "embedded")[0], read_results(FOLDER / "question-only")[0])
+    assert difference["open"].low >= 30
+    assert difference["closed"].low > 0  # and no more is claimed of closed questions
+
+
+def test_without_the_right_picture_it_knows_what_a_model_without_pictures_knows():
+    shuffled, blind = totals("embedded-shuffled"), totals("question-only")
+    assert abs(shuffled["closed"] - blind["closed"]) <= LARGEST_GAP
+    assert abs(shuffled["open"] - blind["open"]) <= LARGEST_GAP
+
+
+def test_the_model_card_shows_these_scores():
+    card = (embedded_folder() / "README.md").read_text()
+    for name in RUNS:
+        table = pd.read_csv(io.StringIO((FOLDER / name / "scores.csv").read_text()))
+        for row in table[table.group == "all"].itertuples():
+            assert f"{row.score:.1f} [{row.low:.1f}, {row.high:.1f}]" in card, (name, row.kind)
