@@ -11,7 +11,9 @@ SIZE = (WIDTHS["column"], 2.4)  # inches
 
 
 def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
-    """One point a commit: its pass against its position, coloured by confidence; block borders dashed.
+    """One point a commit: its pass against its position, coloured by confidence; a cross where one was revoked.
+
+    Block borders are dashed.
 
     A run from left to right would be a rising line; the distance from it is what masked diffusion does otherwise.
 
@@ -20,7 +22,8 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; a new figure of column width by default.
 
     Returns:
-        The Axes; its one collection holds (position, step) and the confidences of the commits, in their order.
+        The Axes; its first collection holds (position, step) and the confidences of the commits, in their order, a
+        second one, if something was revoked, (position, step) of the revocations.
     """
     ax = _new_axes() if ax is None else ax
     in_answer = trace.position >= 0
@@ -34,6 +37,15 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
         s=9,
         linewidths=0,
     )
+    if len(trace.revoked_step):
+        ax.scatter(
+            trace.revoked_position,
+            trace.revoked_step,
+            marker="x",
+            s=9,
+            linewidths=0.8,
+            color=MODEL_COLOURS["LLaDA-MedV"],
+        )
     for start in range(trace.block_length, trace.gen_length, trace.block_length):
         ax.axvline(start - 0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.5, trace.gen_length - 0.5)

@@ -19,7 +19,8 @@ def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int =
     block but the first.
 
     Args:
-        trace: what the sampler did; positions never filled stay blank, commits in the prompt are left out.
+        trace: what the sampler did; positions that are not filled in the end stay blank, commits in the prompt are
+            left out.
         ax: where to draw; a new figure of page width by default.
         columns: tokens a line.
 
@@ -30,10 +31,10 @@ def plot_unmasking(trace: SampleTrace, *, ax: Axes | None = None, columns: int =
     if ax is None:
         size = (WIDTHS["page"], 0.5 + ROW_HEIGHT * rows)
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    in_answer = trace.position >= 0
+    drawn = (trace.position >= 0) & (trace.revoked_in < 0)
     places = np.arange(rows * columns)
     steps = np.full(len(places), np.nan)
-    steps[trace.position[in_answer]] = trace.step[in_answer]
+    steps[trace.position[drawn]] = trace.step[drawn]
     end = int(trace.stops[-1]) if len(trace.stops) else trace.gen_length
     alpha = np.where(places < end, 1.0, FADED)
     last = max(1, trace.forward_evaluations - 1)

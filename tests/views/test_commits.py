@@ -1,5 +1,7 @@
 """Order and confidence are drawn exactly as the trace has them."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -53,3 +55,10 @@ def test_confidence_draws_commits_and_the_mean_of_each_pass(trace):
 def test_they_draw_on_the_axes_they_are_given(plot, trace):
     ax = plt.subplots()[1]
     assert plot(trace, ax=ax) is ax
+
+
+def test_a_revocation_is_a_cross_where_and_when_it_was(trace):
+    revoked = replace(trace, revoked_step=np.array([1]), revoked_position=np.array([0]))
+    ax = plot_commit_order(revoked)
+    np.testing.assert_array_equal(ax.collections[1].get_offsets(), [[0, 1]])
+    assert len(ax.collections[0].get_offsets()) == 4
