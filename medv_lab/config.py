@@ -11,7 +11,43 @@ from math import isqrt
 from sys import float_info
 from typing import Any
 
-REMASKING = ("low_confidence", "random")
+# Strategy: the settings that only it reads, with their defaults.
+REMASKING: Mapping[str, Mapping[str, float]] = {
+    "low_confidence": {},
+    "random": {},
+    "entropy": {},
+    "margin": {},
+    "position": {"position_decay": 0.25},
+    "threshold": {"threshold": 0.9},
+    "factor": {"factor": 1.0},
+    "entropy_bound": {"entropy_bound": 0.1},
+    "kl_stability": {"threshold": 0.9, "kl_bound": 0.01, "stable_passes": 2},
+    "remdm": {"remask_cap": 0.04},
+    "wino": {"threshold": 0.6, "verify_threshold": 0.9},
+    "revise_duplicates": {"revisions": 1},
+}
+REVISING = ("remdm", "wino", "revise_duplicates")
+# Guard against repetition: likewise.
+REPETITION_GUARDS: Mapping[str, Mapping[str, float]] = {
+    "none": {},
+    "penalty": {"repetition_penalty": 0.5},
+    "one_of_run": {},
+    "spread": {"spacing": 4},
+}
+# Parameter: type, least and most value.
+PARAMETERS: Mapping[str, tuple[type, float, float]] = {
+    "threshold": (float, 0, 1),
+    "factor": (float, 0, float_info.max),
+    "entropy_bound": (float, 0, float_info.max),
+    "kl_bound": (float, 0, float_info.max),
+    "stable_passes": (int, 1, 2**31),
+    "position_decay": (float, 0, float_info.max),
+    "remask_cap": (float, 0, 1),
+    "verify_threshold": (float, 0, 1),
+    "revisions": (int, 1, 2**31),
+    "repetition_penalty": (float, 0, float_info.max),
+    "spacing": (int, 1, 2**31),
+}
 NOISE = ("masked", "reference")
 REFERENCE_SUPPRESSION = "reference"
 MAX_SEED = 2**63 - 1
@@ -31,7 +67,13 @@ class GenerationSettings:
         block_length: B, a divisor of L.
         steps: Z, a multiple of L / B; more than L is allowed, since a full block ends early.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
-        remasking: "low_confidence" commits the most confident predictions, "random" any.
+        remasking: the strategy, which says what each pass commits and revokes. "low_confidence" and "random" are
+            exact; `diffusion.strategies` and `diffusion.revision` describe all. Those that choose how many to
+            commit, or revoke, need at most Z passes.
+        repetition_guard: keeps a pass from committing equal tokens side by side; `diffusion.repetition`.
+        threshold, factor, entropy_bound, kl_bound, stable_passes, position_decay, remask_cap, verify_threshold,
+            revisions, repetition_penalty, spacing: parameters of single strategies and guards; None for the
+            default in `REMASKING` or `REPETITION_GUARDS`, an error where nothing reads them.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
         suppressed_tokens: ids never predicted, or "reference": end of text, start of text, both headers.
         stop: texts before which the answer ends.
@@ -57,6 +99,18 @@ class GenerationSettings:
     seed: int = 0
     noise: str = "masked"
     alternatives: int = 5
+    repetition_guard: str = "none"
+    threshold: float | None = None
+    factor: float | None = None
+    entropy_bound: float | None = None
+    kl_bound: float | None = None
+    stable_passes: int | None = None
+    position_decay: float | None = None
+    remask_cap: float | None = None
+    verify_threshold: float | None = None
+    revisions: int | None = None
+    repetition_penalty: float | None = None
+    spacing: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps"):
@@ -65,12 +119,53 @@ class GenerationSettings:
         _require_int("alternatives", self.alternatives, 1)
         for name in ("temperature", "cfg_scale"):
             _require_number(name, getattr(self, name))
-        for name, allowed in (("remasking", REMASKING), ("noise", NOISE)):
+        names = (("remasking", REMASKING), ("repetition_guard", REPETITION_GUARDS), ("noise", NOISE))
+        for name, allowed in names:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
                 raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+        self._check_parameters()
         self._check_lengths()
         self._check_texts()
+
+    def _check_parameters(self) -> None:
+        if self.remasking in REVISING and self.repetition_guard != "none":
+            raise SettingsError(
+                f"repetition_guard is {self.repetition_guard!r}, but remasking {self.remasking!r} chooses without one; "
+                f"give 'none', or a strategy that revokes nothing (not {', '.join(REVISING)})"
+            )
+        read = self._defaults()
+        for name, (kind, least, most) in PARAMETERS.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if name not in read:
+                readers = [
+                    repr(choice)
+                    for table in (REMASKING, REPETITION_GUARDS)
+                    for choice, parameters in table.items()
+                    if name in parameters
+                ]
+                raise SettingsError(
+                    f"{name} is {value!r}, but remasking {self.remasking!r} with repetition_guard "
+                    f"{self.repetition_guard!r} does not read it; leave it out, or choose {' or '.join(readers)}"
+                )
+            if kind is int:
+                _require_int(name, value, int(least), int(most))
+            else:
+                _require_number(name, value, most)
+
+    def _defaults(self) -> dict[str, float]:
+        return {**REMASKING[self.remasking], **REPETITION_GUARDS[self.repetition_guard]}
+
+    def parameter(self, name: str) -> float:
+        """A parameter of the chosen strategy or guard: as it was set, or its default.
+
+        Raises:
+            KeyError: if the chosen ones do not read it.
+        """
+        default, value = self._defaults()[name], getattr(self, name)
+        return default if value is None else value
 
     def _check_lengths(self) -> None:
         length, block, steps = self.gen_length, self.block_length, self.steps
@@ -155,10 +250,11 @@ def _require_int(name: str, value: Any, least: int, most: int | None = None) -> 
         raise SettingsError(f"{name} is {value!r}; give a whole number from {least} to {most}")
 
 
-def _require_number(name: str, value: Any) -> None:
+def _require_number(name: str, value: Any, most: float = float_info.max) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= float_info.max:  # NaN is in no range
-        raise SettingsError(f"{name} is {value!r}; give a number, 0 or larger")
+    if not is_number or not 0 <= value <= most:  # NaN is in no range
+        allowed = "0 or larger" if most == float_info.max else f"from 0 to {most}"
+        raise SettingsError(f"{name} is {value!r}; give a number, {allowed}")
 
 
 PRESETS = {

@@ -6,7 +6,14 @@ from dataclasses import FrozenInstanceError, asdict, replace
 import numpy as np
 import pytest
 
-from medv_lab.config import PRESETS, GenerationSettings, SettingsError
+from medv_lab.config import (
+    PARAMETERS,
+    PRESETS,
+    REMASKING,
+    REPETITION_GUARDS,
+    GenerationSettings,
+    SettingsError,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,19 @@ from medv_lab.config import PRESETS, GenerationSettings, SettingsError
         ({"cfg_scale": True}, "give a number"),
         ({"remasking": "lowest"}, "low_confidence, random"),
         ({"remasking": np.array(["random"])}, "low_confidence, random"),
+        ({"repetition_guard": "all"}, "none, penalty, one_of_run, spread"),
+        (
+            {"threshold": 0.9},
+            "does not read it; leave it out, or choose 'threshold' or 'kl_stability' or 'wino'",
+        ),
+        ({"spacing": 3, "repetition_guard": "penalty"}, "choose 'spread'"),
+        ({"remasking": "threshold", "threshold": 1.5}, "threshold is 1.5; give a number, from 0 to 1"),
+        ({"remasking": "factor", "factor": -1}, "factor is -1; give a number, 0 or larger"),
+        ({"remasking": "kl_stability", "stable_passes": 1.5}, "whole number"),
+        (
+            {"remasking": "wino", "repetition_guard": "spread"},
+            "give 'none', or a strategy that revokes nothing",
+        ),
         ({"noise": "none"}, "masked, reference"),
         ({"stop": "<|eot_id|>"}, "tuple of texts"),
         ({"stop": (1,)}, "tuple of texts"),
@@ -78,3 +98,21 @@ def test_the_paper_s_symbols_name_the_lengths():
 
 def test_more_steps_than_positions_are_allowed():
     assert GenerationSettings(gen_length=8, block_length=8, steps=12).steps_per_block == 12
+
+
+def test_a_parameter_is_as_set_or_the_default_of_the_strategy_that_reads_it():
+    assert GenerationSettings(remasking="wino").parameter("threshold") == 0.6
+    assert GenerationSettings(remasking="threshold").parameter("threshold") == 0.9
+    assert GenerationSettings(remasking="threshold", threshold=0.5).parameter("threshold") == 0.5
+    assert GenerationSettings(remasking="factor", repetition_guard="spread").parameter("spacing") == 4
+    with pytest.raises(KeyError):
+        GenerationSettings().parameter("threshold")
+
+
+def test_every_default_is_one_that_could_be_set():
+    for name, parameters in REMASKING.items():
+        assert GenerationSettings(remasking=name, **parameters)
+    for name, parameters in REPETITION_GUARDS.items():
+        assert GenerationSettings(repetition_guard=name, **parameters)
+    read = {name for table in (REMASKING, REPETITION_GUARDS) for values in table.values() for name in values}
+    assert read == set(PARAMETERS)

@@ -39,6 +39,7 @@ class Canvas:
         self.is_done = np.zeros(rows, bool)
         self._stop_ids = [np.array(stop, np.int64) for stop in stop_ids]
         self._has_stop = np.zeros(rows, bool)
+        self._stop_sizes = np.zeros(rows, np.int64)
 
     def waiting_in(self, first: int, last: int) -> np.ndarray:
         """Rows, bool (R,), that are not done and have a masked place among the answer places first..last - 1."""
@@ -53,11 +54,30 @@ class Canvas:
         places = np.arange(self.masked.shape[1]) - self.prompt
         return np.nonzero(self.masked & active[:, None] & (places < last) & (places < self.stops[:, None]))
 
+    def committed(self, active: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and places (M,), row by row and in order, that may be revoked in the `active` rows (R,).
+
+        They are answer places first..last - 1 that are filled, and none behind the row's stop.
+        """
+        places = np.arange(self.masked.shape[1]) - self.prompt
+        inside = (first <= places) & (places < last) & (places <= self.stops[:, None])
+        return np.nonzero(~self.masked & active[:, None] & inside)
+
     def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
         """Write tokens (N,); a predicted mask id leaves its place masked."""
         self.masked[rows, places] = tokens == self.mask_token_id
         is_answer = (places >= self.prompt) & (places < self.prompt + self.length)
         self.ids[rows[is_answer], places[is_answer] - self.prompt] = tokens[is_answer]
+
+    def revoke(self, rows: np.ndarray, places: np.ndarray) -> None:
+        """Mask answer places (N,) again; a stop that loses a token is forgotten, and no other takes its place yet."""
+        positions = places - self.prompt
+        self.masked[rows, places] = True
+        self.ids[rows, positions] = self.mask_token_id
+        broken = (self.stops[rows] <= positions) & (positions < (self.stops + self._stop_sizes)[rows])
+        lost = np.isin(np.arange(len(self.stops)), rows[broken])
+        self.stops = np.where(lost, self.length, self.stops)
+        self._has_stop &= ~lost
 
     def find_stops(self, active: np.ndarray) -> None:
         """Look for the stop sequences in the `active` rows (R,).
@@ -71,6 +91,7 @@ class Canvas:
             if number:
                 found &= ~self._has_stop
             self.stops = np.where(found, np.minimum(found_at, self.stops), self.stops)
+            self._stop_sizes[found] = len(stop)
             self._has_stop |= found
         before_stop = np.arange(self.length) < self.stops[:, None]
         self.is_done |= self._has_stop & ~(self._answer_masked() & before_stop).any(1)

@@ -45,10 +45,7 @@ def predict(
         uniform: draws the noise (N, V), float64 in [0, 1); called only if the temperature is above 0.
         random_confidence: draws (N,) float64 for random remasking; None rates by probability.
     """
-    logits = logits.double()
-    known = [token for token in suppressed if token < logits.shape[-1]]
-    if known:
-        logits = logits.index_fill(-1, torch.tensor(known, device=logits.device), -torch.inf)
+    logits = _suppress(logits.double(), suppressed)
     log_probs = logits.log_softmax(-1)
     noisy = logits
     if temperature > 0:
@@ -59,7 +56,12 @@ def predict(
     return Predictions(tokens, log_probs.gather(-1, tokens[:, None])[:, 0].exp(), log_probs)
 
 
-def choose(confidence: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def log_probabilities(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
+    """Log-probabilities, float64 (N, V), of logits (N, V) without the suppressed tokens."""
+    return _suppress(logits.double(), suppressed).log_softmax(-1)
+
+
+def choose(confidence: np.ndarray, rows: np.ndarray, count: int | np.ndarray) -> np.ndarray:
     """Indices of the `count` most confident candidates of each row, in the order in which they were given.
 
     Equal ones are taken in that order. A row with fewer candidates gives all of them.
@@ -67,14 +69,20 @@ def choose(confidence: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     Args:
         confidence: (N,).
         rows: row of each candidate, (N,), in ascending order.
-        count: of a row; 0 chooses nothing.
+        count: of every row, or of each row (R,); 0 chooses nothing.
     """
     order = np.lexsort((-confidence, rows))  # row by row, most confident first
     first_of_row = np.searchsorted(rows, rows)  # where each candidate's row begins
     rank = np.arange(len(rows)) - first_of_row
-    return np.sort(order[rank < count])
+    limit = count[rows] if isinstance(count, np.ndarray) else count
+    return np.sort(order[rank < limit])
 
 
 def entropy(log_probs: torch.Tensor) -> torch.Tensor:
     """Entropy in nats, (N,), of log-probabilities (N, V)."""
     return torch.special.entr(log_probs.exp()).sum(-1)
+
+
+def _suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
+    known = [token for token in suppressed if token < logits.shape[-1]]
+    return logits.index_fill(-1, torch.tensor(known, device=logits.device), -torch.inf) if known else logits

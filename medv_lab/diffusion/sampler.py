@@ -9,33 +9,20 @@ R rows, P prompt positions, L answer positions, S suffix positions, T = P + L + 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.canvas import Canvas
-from medv_lab.diffusion.remasking import Predictions, choose, entropy, predict
+from medv_lab.diffusion.passes import Denoiser, Passes
+from medv_lab.diffusion.remasking import Predictions, entropy
+from medv_lab.diffusion.repetition import GUARDS
+from medv_lab.diffusion.revision import REVISIONS, Decision, Held, Ledger
 from medv_lab.diffusion.schedule import transfer_counts
+from medv_lab.diffusion.strategies import ADAPTIVE, STRATEGIES, Candidates, Stability
 
-
-class Denoiser(Protocol):
-    """What the sampler needs of a model."""
-
-    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids (...) to embeddings (..., H)."""
-
-    def body(
-        self,
-        inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """(R, T, H) to hidden states (R, T, H); mask (R, T), positions (R, T), 0..T-1 by default."""
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states (N, H) to logits (N, V)."""
+_NONE = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +31,11 @@ class StepRecord:
 
     Attributes:
         block, step: which block, and which step within it.
-        quota: positions to commit in each row, int (R,).
+        quota: positions to commit in each row at least, int (R,); those that are not adaptive commit no more.
         active: rows that take part in this pass, bool (R,); the others are done or wait for the next block.
         rows, positions, tokens, confidence, entropy: one entry a commit, (N,).
         alternative_ids, alternative_probs: most probable tokens at each commit, (N, K).
+        revoked_rows, revoked_positions: what was masked again, (M,); never a position that was committed just now.
         candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be chosen.
         canvas: answer ids after the pass, int64 (R, L), the mask id where masked.
         stops: where the answer ends so far (R,), L if no stop was found.
@@ -64,6 +52,8 @@ class StepRecord:
     entropy: np.ndarray
     alternative_ids: np.ndarray
     alternative_probs: np.ndarray
+    revoked_rows: np.ndarray
+    revoked_positions: np.ndarray
     candidate_rows: np.ndarray
     candidate_positions: np.ndarray
     candidate_tokens: np.ndarray
@@ -115,128 +105,131 @@ def sample(
     canvas = Canvas(
         prompt_masked.cpu().numpy(), settings.gen_length, len(suffix_ids), mask_token_id, stop_ids
     )
-    run = _Run(denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids)
-    # The quota is fixed at the start of a block; its positions are all masked then, in every row.
-    counts = transfer_counts(settings.block_length, settings.steps_per_block)
+    passes = Passes(denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids)
+    chooser = _Chooser(settings, canvas, passes)
     for block in range(settings.num_blocks):
         first, last = block * settings.block_length, (block + 1) * settings.block_length
-        for step, count in enumerate(counts):
+        for step in range(settings.steps_per_block):
             active = canvas.waiting_in(first, last)
             if not active.any():
                 break
             if cancel is not None and cancel():
                 return
             rows, places = canvas.candidates(active, last)
-            predictions = run.predict(active, rows, places)
-            tokens, confidence = predictions.tokens.cpu().numpy(), predictions.confidence.cpu().numpy()
-            if not np.isfinite(confidence).all():
+            held = canvas.committed(active, first, last) if chooser.is_revising else _NONE
+            verified = None
+            if settings.remasking == "wino":
+                tokens = canvas.ids[held[0], held[1] - canvas.prompt]
+                shadowed = np.arange(first, last) + canvas.prompt
+                predictions, verified = passes.predict_and_verify(
+                    active, rows, places, shadowed, *held, tokens
+                )
+            else:
+                predictions = passes.predict(active, rows, places)
+            seen = chooser.look(predictions, active, rows, places, step)
+            finite = np.isfinite(seen.confidence)
+            if not finite.all():
                 raise FloatingPointError(
-                    f"the model gave no finite probability at answer position "
-                    f"{(places - canvas.prompt)[~np.isfinite(confidence)][0]} in step {step} of block {block}; check "
+                    f"the model gave no finite probability at answer position {seen.positions[~finite][0]} "
+                    f"in step {step} of block {block}; check "
                     "its weights, use float32 or bfloat16 rather than float16, and suppress fewer tokens"
                 )
-            chosen = choose(confidence, rows, count)
-            run.commit(rows[chosen], places[chosen], tokens[chosen])
-            canvas.commit(rows[chosen], places[chosen], tokens[chosen])
+            decision = chooser.decide(seen, held, verified, step)
+            chosen, (revoked_rows, revoked_places) = decision.commit, (part[decision.revoke] for part in held)
+            chooser.note(seen, decision, held)
+            for side in (passes, canvas):
+                side.commit(rows[chosen], places[chosen], seen.tokens[chosen])
+                if len(revoked_rows):
+                    side.revoke(revoked_rows, revoked_places)
             canvas.find_stops(active)
-            positions = places - canvas.prompt
             yield StepRecord(
                 block=block,
                 step=step,
-                quota=active * count,
+                quota=seen.quota,
                 active=active,
                 rows=rows[chosen],
-                positions=positions[chosen],
-                tokens=tokens[chosen],
-                confidence=confidence[chosen],
+                positions=seen.positions[chosen],
+                tokens=seen.tokens[chosen],
+                confidence=seen.confidence[chosen],
                 **_details(predictions, chosen, settings.alternatives),
+                revoked_rows=revoked_rows,
+                revoked_positions=revoked_places - canvas.prompt,
                 candidate_rows=rows,
-                candidate_positions=positions,
-                candidate_tokens=tokens,
-                candidate_confidence=confidence,
+                candidate_positions=seen.positions,
+                candidate_tokens=seen.tokens,
+                candidate_confidence=seen.confidence,
                 canvas=canvas.ids.copy(),
                 stops=canvas.stops,
             )
 
 
-class _Run:
-    """The accelerator's side of a run: embeddings of the whole sequences, and a random generator for each row."""
+class _Chooser:
+    """The strategy of a run at work: the quota of each pass, what has been seen before, and the choice."""
 
-    def __init__(
-        self, denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids
-    ):
-        self.denoiser, self.settings, self.suppressed = denoiser, settings, suppressed
-        self.device, (rows, self.prompt, _) = prefix_embeds.device, prefix_embeds.shape
-        tail = torch.tensor([mask_token_id] * settings.gen_length + list(suffix_ids), device=self.device)
-        tail_embeds = denoiser.embed_tokens(tail).to(prefix_embeds.dtype)
-        self.mask_embed = tail_embeds[0]
-        self.embeds = torch.cat([prefix_embeds, tail_embeds.expand(rows, -1, -1)], dim=1)  # (R, T, H)
-        self.attention = self.position_ids = None
-        self.padding = np.zeros(rows, np.int64)  # places on the left of each row
-        if attention_mask is not None and not bool(attention_mask.all()):
-            real = torch.nn.functional.pad(attention_mask.bool(), (0, len(tail)), value=True)
-            # Positions count from the first real place, as they do when the row runs alone.
-            self.attention, self.position_ids = real, (real.long().cumsum(1) - 1).clamp(min=0)
-            self.padding = (~real).sum(1).cpu().numpy()
-        self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
+    def __init__(self, settings: GenerationSettings, canvas: Canvas, passes: Passes):
+        self.settings, self.canvas, self.passes = settings, canvas, passes
+        self.is_revising = settings.remasking in REVISIONS
+        self.counts = transfer_counts(settings.block_length, settings.steps_per_block)
+        self.stability = None
+        if settings.remasking == "kl_stability":
+            self.stability = Stability(settings.parameter("kl_bound"))
+        self.ledger = Ledger(len(canvas.ids), settings.gen_length)
 
-    def predict(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
-        """One forward pass of the active rows (R,); predictions at candidates (rows, places), each (N,)."""
-        hidden = self._hidden(np.flatnonzero(active))
-        local = self._index((active.cumsum() - 1)[rows])  # row among the active ones
-        at = self._index(places)
-        logits = self.denoiser.head(hidden[0][local, at])
-        if self.settings.cfg_scale > 0:
-            unconditional = self.denoiser.head(hidden[1][local, at])
-            logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
-        is_random = self.settings.remasking == "random"
-        return predict(
-            logits,
-            self.suppressed,
-            self.settings.temperature,
-            lambda: self._noise(rows, places, logits.shape[-1]),
-            (lambda: self._draw(rows, ())) if is_random else None,
+    def look(self, predictions: Predictions, active, rows, places, step: int) -> Candidates:
+        """What a pass predicts, as strategies see it."""
+        positions = places - self.canvas.prompt
+        stable = np.zeros(len(rows), np.int64)
+        if self.stability is not None:
+            stable = self.stability.update(rows, positions, predictions.log_probs)
+        return Candidates(
+            rows=rows,
+            positions=positions,
+            tokens=predictions.tokens.cpu().numpy(),
+            confidence=predictions.confidence.cpu().numpy(),
+            log_probs=predictions.log_probs,
+            quota=self._quota(active, rows, step),
+            stable_passes=stable,
+            answer=self.canvas.ids,
         )
 
-    def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
-        """Embed the tokens (N,) at their places."""
-        embeds = self.denoiser.embed_tokens(self._index(tokens)).to(self.embeds.dtype)
-        self.embeds[self._index(rows), self._index(places)] = embeds
+    def _quota(self, active: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
+        """How many of each row (R,) must be committed: the schedule's share, or what is left over the passes left."""
+        if not self.is_revising and self.settings.remasking not in ADAPTIVE:
+            return active * self.counts[step]
+        return -(-np.bincount(rows, minlength=len(active)) // (len(self.counts) - step))
 
-    def _hidden(self, active: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
-        inputs = (self.embeds, self.attention, self.position_ids)
-        if len(active) < len(self.embeds):
-            chosen = self._index(active)
-            inputs = tuple(None if part is None else part[chosen] for part in inputs)
-        if self.settings.cfg_scale == 0:
-            return (self.denoiser.body(*inputs),)
-        blank = inputs[0].clone()
-        blank[:, : self.prompt] = self.mask_embed
-        pairs = zip(inputs, (blank, *inputs[1:]), strict=True)
-        return self.denoiser.body(*(None if a is None else torch.cat([a, b]) for a, b in pairs)).chunk(2)
+    def decide(self, seen: Candidates, held: tuple[np.ndarray, np.ndarray], verified, step: int) -> Decision:
+        """What to commit of the candidates, and to revoke of the held places."""
+        settings = self.settings
+        if not self.is_revising:
+            plan = STRATEGIES[settings.remasking](seen, settings)
+            return Decision(GUARDS[settings.repetition_guard](plan, seen, settings), np.zeros(0, np.int64))
+        rows, positions = held[0], held[1] - self.canvas.prompt
+        unknown = np.full(len(rows), np.nan)
+        is_random = settings.remasking == "remdm"
+        return REVISIONS[settings.remasking](
+            seen,
+            Held(
+                rows=rows,
+                positions=positions,
+                tokens=self.canvas.ids[rows, positions],
+                confidence=self.ledger.confidence[rows, positions],
+                revisions=self.ledger.revisions[rows, positions],
+                verified=unknown if verified is None else verified,
+                drawn=self.passes.draw(rows).cpu().numpy() if is_random else unknown,
+                filled_before=sum(self.counts[:step]) / settings.block_length,
+                filled_after=sum(self.counts[: step + 1]) / settings.block_length,
+                block_length=settings.block_length,
+                is_last=step + 1 == len(self.counts),
+            ),
+            settings,
+        )
 
-    def _noise(self, rows: np.ndarray, places: np.ndarray, vocabulary: int) -> torch.Tensor:
-        """Uniform numbers (N, V): drawn for candidates only, or for every position as the reference does."""
-        if self.settings.noise == "masked":
-            return self._draw(rows, (vocabulary,))
-        parts = []
-        for row in np.unique(rows):
-            padding = int(self.padding[row])  # a row alone has no padding, and draws nothing for it
-            shape = (1, self.embeds.shape[1] - padding, vocabulary)
-            everywhere = self._rand(row, shape)[0]
-            parts.append(everywhere[self._index(places[rows == row] - padding)])
-        return torch.cat(parts)
-
-    def _draw(self, rows: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
-        """Uniform numbers (N, *shape) for candidates, each row's from its own generator: alone as in a batch."""
-        return torch.cat([self._rand(row, (int((rows == row).sum()), *shape)) for row in np.unique(rows)])
-
-    def _rand(self, row: int, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.rand(shape, dtype=torch.float64, generator=self.generators[row], device=self.device)
-
-    def _index(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.device)
+    def note(self, seen: Candidates, decision: Decision, held: tuple[np.ndarray, np.ndarray]) -> None:
+        """Remember what was decided."""
+        chosen, revoked = decision.commit, decision.revoke
+        self.ledger.commit(seen.rows[chosen], seen.positions[chosen], seen.confidence[chosen])
+        self.ledger.revoke(held[0][revoked], held[1][revoked] - self.canvas.prompt)
 
 
 def _details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:

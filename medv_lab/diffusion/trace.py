@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
     from medv_lab.diffusion.sampler import StepRecord
 
-FORMAT = "medv-lab trace 1"
+FORMAT = "medv-lab trace 2"
+FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
-_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
+_REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
+_FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
+_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -41,13 +44,13 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes.
+    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes, M revocations.
 
     Attributes:
         step: forward pass of each commit, counted over the whole answer from 0, int (N,).
         block: block of each commit, int (N,).
         position: answer position, int (N,); negative in the prompt. A position is listed again when it was
-            filled again, for instance because the model predicted the mask itself there; the last entry counts.
+            filled again: because the model predicted the mask itself there, or because its token was revoked.
         token_id: int (N,).
         confidence: probability of the token when it was chosen (random remasking: the number drawn), (N,).
         entropy: of the distribution at the position, nats, (N,).
@@ -58,6 +61,8 @@ class SampleTrace:
         pieces: bytes of the text of every id, special tokens empty. Bytes, because a character may be spread
             over several tokens.
         manifest: the run's settings, versions and model.
+        revoked_step, revoked_position: which answer position was masked again in which pass, int (M,), in the order
+            of the passes; none by default. No pass commits and revokes the same position.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -77,6 +82,8 @@ class SampleTrace:
     mask_token_id: int
     pieces: Mapping[int, bytes]
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "mask_token_id"):
@@ -101,6 +108,7 @@ class SampleTrace:
             and shapes["alternative_ids"][:1] == (commits,)
             and len(shapes["alternative_ids"]) == 2
             and shapes["stops"] == (passes,)
+            and all(shapes[name] == (self.revoked_step.size,) for name in _REVOCATION_ARRAYS)
         )
         if not is_regular:
             raise TraceError(f"the arrays of a trace have unequal lengths: {shapes}")
@@ -108,6 +116,8 @@ class SampleTrace:
             ("step", self.step, 0, passes),
             ("position", self.position, None, self.gen_length),
             ("stops", self.stops, 0, self.gen_length + 1),
+            ("revoked_step", self.revoked_step, 0, passes),
+            ("revoked_position", self.revoked_position, 0, self.gen_length),
         ):
             if values.size and (values.max() >= high or (low is not None and values.min() < low)):
                 raise TraceError(
@@ -118,6 +128,21 @@ class SampleTrace:
     def forward_evaluations(self) -> int:
         """Number of forward passes (NFE)."""
         return len(self.stops)
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Answer positions filled in the end, over the forward passes; NaN without a pass."""
+        filled = int((self.replay() != self.mask_token_id).sum())
+        return filled / self.forward_evaluations if self.forward_evaluations else float("nan")
+
+    @property
+    def revoked_in(self) -> np.ndarray:
+        """The pass that revoked each commit, int (N,), -1 for those that were never revoked."""
+        first = np.full(len(self.step), -1, dtype=np.int64)
+        for step, position in zip(self.revoked_step, self.revoked_position, strict=True):
+            earlier = np.flatnonzero((self.position == position) & (self.step < step))
+            first[earlier[-1:]] = step
+        return first
 
     def replay(self, step: int | None = None) -> np.ndarray:
         """Answer ids after pass `step` (by default the last), int (L,), the mask id where still masked.
@@ -130,7 +155,8 @@ class SampleTrace:
         if not -1 <= step <= last:
             raise ValueError(f"step is {step}; this trace has the passes 0..{last} (-1: before the first)")
         ids = np.full(self.gen_length, self.mask_token_id, dtype=np.int64)
-        made = (self.step <= step) & (self.position >= 0)
+        gone = (self.revoked_in >= 0) & (self.revoked_in <= step)
+        made = (self.step <= step) & (self.position >= 0) & ~gone
         ids[self.position[made]] = self.token_id[made]
         return ids
 
@@ -157,8 +183,9 @@ class SampleTrace:
     def final_commits(self) -> np.ndarray:
         """Which commit the finished canvas shows at each answer position, int (L,); -1 where it is masked."""
         commits = np.full(self.gen_length, -1)
+        stands = (self.token_id != self.mask_token_id) & (self.revoked_in < 0)
         for number in np.nonzero(self.position >= 0)[0]:
-            is_filled = self.token_id[number] != self.mask_token_id
+            is_filled = stands[number]
             commits[self.position[number]] = number if is_filled else -1
         return commits
 
@@ -166,15 +193,16 @@ class SampleTrace:
         """A tidy table, one row a commit.
 
         Columns: step (pass of the whole answer), block, step_in_block, position, token_id, piece, confidence,
-        entropy.
+        entropy, revoked_in (the pass that revoked it, -1 if none did).
         """
         import pandas as pd
 
-        # The first pass of a block always commits: larger quotas come first.
+        # The first pass of a block always commits: larger quotas come first, and no quota of one that may choose is 0.
         firsts = {block: self.step[self.block == block].min() for block in np.unique(self.block)}
         frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
         frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))
         frame.insert(5, "piece", [self.piece(token) for token in self.token_id])
+        frame["revoked_in"] = self.revoked_in
         return frame
 
     def save(self, path: str | Path) -> Path:
@@ -197,7 +225,7 @@ class SampleTrace:
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace; no pickle is ever loaded.
+        """Read a trace, of this format or of the one before, which knew no revocations; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -208,13 +236,15 @@ class SampleTrace:
         try:
             with zipfile.ZipFile(path) as file:
                 # Members are read whole, since that is what checks their checksums.
-                arrays = {name: _read_array(file, name) for name in _ARRAYS}
                 meta = json.loads(str(_read_array(file, "meta")))
+                written = meta.pop("format", None) if isinstance(meta, dict) else None
+                names = _FIRST_ARRAYS if written == FORMAT_WITHOUT_REVOCATIONS else _ARRAYS
+                arrays = {name: _read_array(file, name) for name in names}
         except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
-        if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT or meta.keys() != _META:
+        if written not in (FORMAT, FORMAT_WITHOUT_REVOCATIONS) or meta.keys() != _META:
             raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
         try:
             return cls(**arrays, **{**meta, "pieces": _read_pieces(meta["pieces"])})
@@ -249,7 +279,7 @@ def make_trace(
     pieces: Mapping[int, bytes],
     manifest: Mapping[str, Any],
 ) -> SampleTrace:
-    """Gather one row's commits from the records of a run.
+    """Gather one row's commits and revocations from the records of a run.
 
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
@@ -264,6 +294,7 @@ def make_trace(
         return np.concatenate(parts).astype(dtype) if parts else np.zeros(shape, dtype)
 
     counts = [int(chosen.sum()) for chosen in mine]
+    revoked = [record.revoked_positions[record.revoked_rows == row] for record in own]
     return SampleTrace(
         step=np.repeat(np.arange(len(own)), counts).astype(np.int32),
         block=np.repeat([record.block for record in own], counts).astype(np.int32),
@@ -274,6 +305,8 @@ def make_trace(
         alternative_ids=gather(lambda record: record.alternative_ids, np.int32, (0, 0)),
         alternative_probs=gather(lambda record: record.alternative_probs, np.float32, (0, 0)),
         stops=np.array([record.stops[row] for record in own], np.int32),
+        revoked_step=np.repeat(np.arange(len(own)), [len(places) for places in revoked]).astype(np.int32),
+        revoked_position=np.concatenate([np.zeros(0), *revoked]).astype(np.int32),
         gen_length=gen_length,
         block_length=block_length,
         mask_token_id=mask_token_id,

@@ -18,7 +18,9 @@ ROW_HEIGHT = 0.22  # inches
 
 
 def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
-    """One point a commit: its pass against its position, coloured by confidence; block borders dashed.
+    """One point a commit: its pass against its position, coloured by confidence; a cross where one was revoked.
+
+    Block borders are dashed.
 
     A run from left to right would be a rising line; the distance from it is what masked diffusion does otherwise.
 
@@ -28,7 +30,8 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 
     Returns:
         The Axes; its first collection holds (position, step) and the confidences of the commits, in their order.
-        If some do not stand in the finished answer, a second one rings them.
+        If some do not stand in the finished answer, a second one rings them; if something was revoked, the last one
+        crosses (position, step) of the revocations.
     """
     ax = new_axes("column", HEIGHT) if ax is None else ax
     in_answer = trace.position >= 0
@@ -54,6 +57,8 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
             label="replaced later",
         )
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    if len(trace.revoked_step):
+        ax.scatter(trace.revoked_position, trace.revoked_step, marker="x", s=9, linewidths=0.8, color=ACCENT)
     for start in range(trace.block_length, trace.gen_length, trace.block_length):
         ax.axvline(start - 0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.5, trace.gen_length - 0.5)

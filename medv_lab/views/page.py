@@ -66,14 +66,12 @@ def unmasking_html(trace: SampleTrace) -> UnmaskingPage:
 
 def page_data(trace: SampleTrace) -> dict[str, Any]:
     """What the page knows of a trace: commits of the answer in their order, and what repeats after each pass."""
-    in_answer = trace.position >= 0
+    commits, tokens, steps = _events(trace)
     alternatives = [
         [[int(token), _rounded(share)] for token, share in zip(ids, shares, strict=True)]
-        for ids, shares in zip(
-            trace.alternative_ids[in_answer], trace.alternative_probs[in_answer], strict=True
-        )
+        for ids, shares in zip(trace.alternative_ids[commits], trace.alternative_probs[commits], strict=True)
     ]
-    used = {*trace.token_id[in_answer].tolist(), *trace.alternative_ids[in_answer].ravel().tolist()}
+    used = {*tokens.tolist(), *trace.alternative_ids[commits].ravel().tolist()}
     return {
         "length": trace.gen_length,
         "block": trace.block_length,
@@ -81,16 +79,32 @@ def page_data(trace: SampleTrace) -> dict[str, Any]:
         "facts": f"L {trace.gen_length}, B {trace.block_length}, {trace.forward_evaluations} passes",
         "text": trace.text,
         "pieces": {str(token): trace.piece(token) for token in sorted(used)},
-        "step": trace.step[in_answer].tolist(),
-        "position": trace.position[in_answer].tolist(),
-        "token": trace.token_id[in_answer].tolist(),
-        "confidence": [_rounded(value) for value in trace.confidence[in_answer]],
-        "entropy": [_rounded(value) for value in trace.entropy[in_answer]],
+        "step": steps.tolist(),
+        "position": trace.position[commits].tolist(),
+        "token": tokens.tolist(),
+        "confidence": [_rounded(value) for value in trace.confidence[commits]],
+        "entropy": [_rounded(value) for value in trace.entropy[commits]],
         "alternatives": alternatives,
         "stops": trace.stops.tolist(),
         "repeats": [_repeated_positions(trace, step) for step in range(trace.forward_evaluations)],
         "ramp": _ramp(),
     }
+
+
+def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What happened in the answer, in order: commit number, token and pass of each event.
+
+    A revocation is an event of the commit that it undoes, with the mask as its token.
+    """
+    made = np.flatnonzero(trace.position >= 0)
+    undone = made[trace.revoked_in[made] >= 0]
+    numbers = np.concatenate([made, undone])
+    steps = np.concatenate([trace.step[made], trace.revoked_in[undone]])
+    tokens = np.concatenate([trace.token_id[made], np.full(len(undone), trace.mask_token_id)])
+    # Within a pass what is undone goes first, unless it was committed in that pass.
+    late = np.where(trace.revoked_in[undone] == trace.step[undone], 2, 0)
+    order = np.lexsort((np.concatenate([np.ones(len(made)), late]), steps))
+    return numbers[order], tokens[order], steps[order]
 
 
 def _repeated_positions(trace: SampleTrace, step: int) -> list[int]:

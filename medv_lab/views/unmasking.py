@@ -21,7 +21,8 @@ def plot_unmasking(
     stands before the first token of every block but the first.
 
     Args:
-        trace: what the sampler did; positions never filled stay blank, commits in the prompt are left out.
+        trace: what the sampler did; positions that are not filled in the end stay blank, commits in the prompt are
+            left out.
         ax: where to draw; a new figure of page width by default.
         columns: tokens a line.
         colour: "step" for the forward pass, "confidence" for the probability of the token when it was chosen.

@@ -82,3 +82,25 @@ def test_a_committed_mask_id_leaves_its_place_masked():
     canvas = canvas_of([[1, MASK]], [])
     canvas.commit(np.array([0]), np.array([3]), np.array([MASK]))
     assert canvas.masked[0].tolist() == [False, False, False, True, False]
+
+
+def test_what_is_revoked_is_masked_again_and_nothing_behind_the_stop_may_be():
+    canvas = canvas_of([[1, 2, 8, 3], [1, MASK, 2, 3]], [[8]])
+    rows, places = canvas.committed(np.array([True, True]), 1, 4)
+    assert list(zip(rows.tolist(), (places - 2).tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2), (1, 3)]
+    canvas.revoke(np.array([1]), np.array([2 + 3]))
+    assert canvas.ids[1].tolist() == [1, MASK, 2, MASK]
+    assert canvas.masked[1].tolist() == [False, False, False, True, False, True, False]
+
+
+def test_a_stop_that_loses_a_token_is_forgotten_and_looked_for_again():
+    canvas, everything = canvas_of([[MASK, 7, 8, 7, 8]], [[9], [7, 8]]), np.array([True])
+    assert canvas.stops.tolist() == [1]
+    canvas.revoke(np.array([0]), np.array([2 + 4]))
+    canvas.find_stops(everything)
+    assert canvas.stops.tolist() == [1]
+    canvas.revoke(np.array([0]), np.array([2 + 2]))
+    assert canvas.stops.tolist() == [5]
+    canvas.commit(np.array([0]), np.array([2 + 4]), np.array([8]))
+    canvas.find_stops(everything)
+    assert canvas.stops.tolist() == [3]

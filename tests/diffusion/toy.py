@@ -37,8 +37,11 @@ class Toy(torch.nn.Module):
         length = inputs_embeds.shape[1]
         places = torch.arange(length).expand(len(inputs_embeds), -1) if position_ids is None else position_ids
         angle = places[..., None] * torch.arange(1, HIDDEN + 1) * 0.37
+        inputs = inputs_embeds + angle.sin()
+        if attention_mask is not None and attention_mask.ndim == 4:
+            return self.layers(inputs, mask=~attention_mask[:, 0].repeat_interleave(2, 0))  # of each head
         padding = None if attention_mask is None else ~attention_mask.bool()
-        return self.layers(inputs_embeds + angle.sin(), src_key_padding_mask=padding)
+        return self.layers(inputs, src_key_padding_mask=padding)
 
     def head(self, hidden):
         self.head_rows.append(len(hidden))

@@ -90,3 +90,10 @@ def test_a_position_without_commits_has_no_alternatives(trace, position):
 def test_they_draw_on_the_axes_they_are_given(plot, trace):
     ax = plt.subplots()[1]
     assert plot(trace, ax=ax) is ax
+
+
+def test_a_revocation_is_a_cross_where_and_when_it_was(trace):
+    revoked = replace(trace, revoked_step=np.array([1]), revoked_position=np.array([0]))
+    ax = plot_commit_order(revoked)
+    np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 1]])
+    assert len(ax.collections[0].get_offsets()) == 4

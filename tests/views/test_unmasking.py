@@ -108,3 +108,10 @@ def test_a_run_without_passes_draws_an_empty_grid():
     ax = plot_unmasking(empty)
     assert not ax.texts
     assert np.isnan(drawn_steps(ax)).all()
+
+
+def test_a_revoked_token_is_not_drawn():
+    revoked = {"revoked_step": np.array([2, 3]), "revoked_position": np.array([2, 0])}
+    ax = plot_unmasking(make_trace(position=np.array([2, 0, 1, 2]), **revoked), columns=3)
+    np.testing.assert_array_equal(drawn_steps(ax), [np.nan, 2, 3, np.nan, np.nan, np.nan])
+    assert [text.get_text() for text in ax.texts] == ["c", "a"]

@@ -1,0 +1,169 @@
+"""The accelerator's side of a run: embeddings of the whole sequences, forward passes, and each row's random numbers.
+
+R rows, P prompt places, L answer places, S suffix places, T = P + L + S, B block length, H hidden size, V vocabulary,
+N candidates, M tokens to verify.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from medv_lab.diffusion.remasking import Predictions, log_probabilities, predict
+
+
+class Denoiser(Protocol):
+    """What the sampler needs of a model."""
+
+    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids (...) to embeddings (..., H)."""
+
+    def body(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(R, T, H) to hidden states (R, T, H).
+
+        The mask says which keys are seen, (R, T), or (R, 1, T, T) with the queries; positions are (R, T), 0..T-1 by
+        default.
+        """
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states (N, H) to logits (N, V)."""
+
+
+class Passes:
+    """The accelerator's side of a run: embeddings of the whole sequences, and a random generator for each row."""
+
+    def __init__(
+        self, denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids
+    ):
+        self.denoiser, self.settings, self.suppressed = denoiser, settings, suppressed
+        self.device, (rows, self.prompt, _) = prefix_embeds.device, prefix_embeds.shape
+        tail = torch.tensor([mask_token_id] * settings.gen_length + list(suffix_ids), device=self.device)
+        tail_embeds = denoiser.embed_tokens(tail).to(prefix_embeds.dtype)
+        self.mask_embed = tail_embeds[0]
+        self.embeds = torch.cat([prefix_embeds, tail_embeds.expand(rows, -1, -1)], dim=1)  # (R, T, H)
+        self.attention = self.position_ids = None
+        self.padding = np.zeros(rows, np.int64)  # places on the left of each row
+        if attention_mask is not None and not bool(attention_mask.all()):
+            real = torch.nn.functional.pad(attention_mask.bool(), (0, len(tail)), value=True)
+            # Positions count from the first real place, as they do when the row runs alone.
+            self.attention, self.position_ids = real, (real.long().cumsum(1) - 1).clamp(min=0)
+            self.padding = (~real).sum(1).cpu().numpy()
+        self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
+
+    def predict(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
+        """One forward pass of the active rows (R,); predictions at candidates (rows, places), each (N,)."""
+        return self._predict(self._hidden(active), active, rows, places)
+
+    def predict_and_verify(
+        self,
+        active: np.ndarray,
+        rows: np.ndarray,
+        places: np.ndarray,
+        block: np.ndarray,
+        held_rows: np.ndarray,
+        held_places: np.ndarray,
+        held_tokens: np.ndarray,
+    ) -> tuple[Predictions, np.ndarray]:
+        """The same, and in the same pass the probability (M,) of each held token when it is hidden.
+
+        Args:
+            active, rows, places: as in `predict`.
+            block: consecutive places (B,) that get a shadow: a mask that sees all but its own place and the other
+                shadows, and that only itself sees.
+            held_rows, held_places, held_tokens: what to verify, (M,), within the block.
+        """
+        hidden = self._hidden(active, block)
+        predictions = self._predict(hidden, active, rows, places)
+        shadows = self.embeds.shape[1] + held_places - block[0]
+        log_probs = log_probabilities(self._logits(hidden, active, held_rows, shadows), self.suppressed)
+        return predictions, log_probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].exp().cpu().numpy()
+
+    def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
+        """Embed the tokens (N,) at their places."""
+        embeds = self.denoiser.embed_tokens(self._index(tokens)).to(self.embeds.dtype)
+        self.embeds[self._index(rows), self._index(places)] = embeds
+
+    def draw(self, rows: np.ndarray, *shape: int) -> torch.Tensor:
+        """Uniform numbers (N, *shape), each row's from its own generator: alone as in a batch."""
+        parts = [self._rand(row, (int((rows == row).sum()), *shape)) for row in np.unique(rows)]
+        return torch.cat(parts) if parts else torch.empty(0, *shape, dtype=torch.float64, device=self.device)
+
+    def revoke(self, rows: np.ndarray, places: np.ndarray) -> None:
+        """Put the mask's embedding back at the places (N,)."""
+        self.embeds[self._index(rows), self._index(places)] = self.mask_embed
+
+    def _predict(self, hidden, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
+        logits = self._logits(hidden, active, rows, places)
+        is_random = self.settings.remasking == "random"
+        return predict(
+            logits,
+            self.suppressed,
+            self.settings.temperature,
+            lambda: self._noise(rows, places, logits.shape[-1]),
+            (lambda: self.draw(rows)) if is_random else None,
+        )
+
+    def _logits(self, hidden, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> torch.Tensor:
+        """Logits (N, V) at rows and places of hidden states of the active rows, guided where that is asked for."""
+        local = self._index((active.cumsum() - 1)[rows])  # row among the active ones
+        at = self._index(places)
+        logits = self.denoiser.head(hidden[0][local, at])
+        if self.settings.cfg_scale > 0:
+            unconditional = self.denoiser.head(hidden[1][local, at])
+            logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
+        return logits
+
+    def _hidden(self, active: np.ndarray, shadowed: np.ndarray | None = None) -> tuple[torch.Tensor, ...]:
+        """Hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
+        inputs = (self.embeds, self.attention, self.position_ids)
+        if not active.all():
+            chosen = self._index(np.flatnonzero(active))
+            inputs = tuple(None if part is None else part[chosen] for part in inputs)
+        if shadowed is not None:
+            inputs = self._add_shadows(*inputs, self._index(shadowed))
+        if self.settings.cfg_scale == 0:
+            return (self.denoiser.body(*inputs),)
+        blank = inputs[0].clone()
+        blank[:, : self.prompt] = self.mask_embed
+        pairs = zip(inputs, (blank, *inputs[1:]), strict=True)
+        return self.denoiser.body(*(None if a is None else torch.cat([a, b]) for a, b in pairs)).chunk(2)
+
+    def _add_shadows(self, embeds, attention, position_ids, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Masks at the same positions as `places` (B,), behind all others."""
+        (rows, total, _), count = embeds.shape, len(places)
+        seen = embeds.new_ones(rows, total, dtype=torch.bool) if attention is None else attention
+        if position_ids is None:
+            position_ids = torch.arange(total, device=self.device).expand(rows, -1)
+        visible = seen.new_zeros(rows, 1, total + count, total + count)
+        visible[..., :total] = seen[:, None, None]
+        shadows = total + torch.arange(count, device=self.device)
+        visible[:, :, shadows, places] = False
+        visible[:, :, shadows, shadows] = True
+        return (
+            torch.cat([embeds, self.mask_embed.expand(rows, count, -1)], dim=1),
+            visible,
+            torch.cat([position_ids, position_ids[:, places]], dim=1),
+        )
+
+    def _noise(self, rows: np.ndarray, places: np.ndarray, vocabulary: int) -> torch.Tensor:
+        """Uniform numbers (N, V): drawn for candidates only, or for every position as the reference does."""
+        if self.settings.noise == "masked":
+            return self.draw(rows, vocabulary)
+        parts = []
+        for row in np.unique(rows):
+            padding = int(self.padding[row])  # a row alone has no padding, and draws nothing for it
+            shape = (1, self.embeds.shape[1] - padding, vocabulary)
+            everywhere = self._rand(row, shape)[0]
+            parts.append(everywhere[self._index(places[rows == row] - padding)])
+        return torch.cat(parts)
+
+    def _rand(self, row: int, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.rand(shape, dtype=torch.float64, generator=self.generators[row], device=self.device)
+
+    def _index(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)

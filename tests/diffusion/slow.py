@@ -1,0 +1,248 @@
+"""Every strategy once more: one prompt, one position at a time, in plain Python, written from the definitions."""
+
+import math
+
+import torch
+
+from medv_lab.config import GenerationSettings
+from tests.diffusion.toy import MASK, Toy
+
+PACED = ("low_confidence", "entropy", "margin", "position")
+
+
+def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: int | None = None):
+    """Denoise one prompt at temperature 0.
+
+    Returns:
+        For each pass (commits, revoked, stop): {position: token}, a set of positions, where the answer ends.
+    """
+    length, block_length = settings.gen_length, settings.block_length
+    answer = [MASK] * length
+    end = length
+    sure, revisions, history = {}, {}, {}
+    generator = torch.Generator().manual_seed(settings.seed)
+    passes = []
+    for start in range(0, length, block_length):
+        block = list(range(start, start + block_length))
+        steps = settings.steps // (length // block_length)
+        schedule = [block_length // steps + (step < block_length % steps) for step in range(steps)]
+        for step in range(steps):
+            open_in_block = [place for place in block if answer[place] == MASK]
+            has_ended = end < length and MASK not in answer[:end]
+            if not open_in_block or has_ended:
+                break
+            masked = [place for place in range(start + block_length) if answer[place] == MASK and place < end]
+            held = [place for place in block if answer[place] != MASK and place <= end]
+            hidden = []
+            if settings.remasking == "wino":
+                hidden = block
+            probs = distributions(toy, prompt, answer, hidden)
+            tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
+            confidence = {place: probs[place][tokens[place]] for place in masked}
+            for place in masked:
+                moved = math.inf
+                if place in history:
+                    moved = kl(probs[place], history[place][0])
+                calm = history[place][1] + 1 if moved < (settings.kl_bound or 0.01) else 0
+                history[place] = (probs[place], calm)
+            for place in list(history):
+                if place not in masked:
+                    del history[place]
+            need = math.ceil(len(masked) / (steps - step))
+            if settings.remasking in PACED:
+                need = schedule[step]
+            more = {
+                "answer": answer,
+                "probs": probs,
+                "need": need,
+                "history": history,
+                "held": held,
+                "sure": sure,
+                "revisions": revisions,
+                "generator": generator,
+                "schedule": schedule,
+                "step": step,
+                "is_last": step == steps - 1,
+                "block": block,
+            }
+            commit, revoke = RULES[settings.remasking](settings, masked, tokens, confidence, **more)
+            for place in commit:
+                answer[place] = tokens[place]
+                sure[place] = confidence[place]
+            for place in revoke:
+                answer[place] = MASK
+                revisions[place] = revisions.get(place, 0) + 1
+                if place == end:
+                    end = length
+            if stop is not None and stop in answer:
+                end = min(end, answer.index(stop))
+            passes.append(({place: tokens[place] for place in commit}, set(revoke), end))
+    return passes
+
+
+def distributions(toy, prompt, answer, hidden):
+    """Probabilities of every answer position; behind ("shadow", place) those of the hidden positions."""
+    ids = torch.tensor([prompt + answer + [MASK] * len(hidden)])
+    count = len(prompt) + len(answer)
+    places = [*range(count), *(len(prompt) + place for place in hidden)]
+    total = len(places)
+    visible = torch.zeros(1, 1, total, total, dtype=torch.bool)
+    for query in range(total):
+        for key in range(total):
+            if query < count:
+                visible[0, 0, query, key] = key < count
+            else:
+                visible[0, 0, query, key] = key == query or (key < count and key != places[query])
+    states = toy.body(toy.embed_tokens(ids), visible, torch.tensor([places]))
+    probs = toy.out(states[0]).softmax(-1).tolist()
+    named = {place: probs[len(prompt) + place] for place in range(len(answer))}
+    return named | {("shadow", place): probs[count + at] for at, place in enumerate(hidden)}
+
+
+def kl(p, q):
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+
+
+def entropy(p):
+    return -sum(a * math.log(a) for a in p)
+
+
+def best(places, rating, count):
+    return sorted(places, key=lambda place: -rating(place))[:count]
+
+
+def paced(rate):
+    def rule(settings, masked, tokens, confidence, probs, need, answer, **more):
+        def rating(place):
+            return rate(place, confidence[place], probs[place], settings)
+
+        if settings.repetition_guard == "none":
+            return best(masked, rating, need), []
+        return GUARDED[settings.repetition_guard](settings, masked, tokens, rating, need, answer), []
+
+    return rule
+
+
+def penalty(settings, masked, tokens, rating, need, answer):
+    answer, taken = list(answer), []
+    while len(taken) < min(need, len(masked)):
+
+        def reduced(place):
+            doubles = 0
+            if place > 0 and answer[place - 1] == tokens[place]:
+                doubles += 1
+            if place + 1 < len(answer) and answer[place + 1] == tokens[place]:
+                doubles += 1
+            return rating(place) - settings.repetition_penalty * doubles
+
+        place = best([place for place in masked if place not in taken], reduced, 1)[0]
+        taken.append(place)
+        answer[place] = tokens[place]
+    return taken
+
+
+def one_of_run(settings, masked, tokens, rating, need, answer):
+    def same_run(one, other):
+        between = range(min(one, other), max(one, other) + 1)
+        return all(place in masked and tokens[place] == tokens[one] for place in between)
+
+    return apart(masked, rating, need, same_run)
+
+
+def spread(settings, masked, tokens, rating, need, answer):
+    return apart(masked, rating, need, lambda one, other: abs(one - other) < settings.spacing)
+
+
+def apart(masked, rating, need, is_near):
+    taken, later = [], []
+    for place in best(masked, rating, len(masked)):
+        if len(taken) < need:
+            (later if any(is_near(place, other) for other in taken) else taken).append(place)
+    return taken + later[: need - len(taken)]
+
+
+GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread}
+
+
+def threshold(settings, masked, tokens, confidence, need, **more):
+    above = [place for place in masked if confidence[place] > settings.threshold]
+    return (above if len(above) >= need else best(masked, confidence.get, need)), []
+
+
+def factor(settings, masked, tokens, confidence, need, **more):
+    ordered = best(masked, confidence.get, len(masked))
+    fitting = 0
+    for n in range(1, len(ordered) + 1):
+        if (n + 1) * (1 - confidence[ordered[n - 1]]) < settings.factor:
+            fitting = n
+    return ordered[: max(fitting, need)], []
+
+
+def entropy_bound(settings, masked, tokens, confidence, need, probs, **more):
+    ordered = best(masked, lambda place: -entropy(probs[place]), len(masked))
+    fitting = 0
+    for n in range(1, len(ordered) + 1):
+        entropies = [entropy(probs[place]) for place in ordered[:n]]
+        if sum(entropies) - max(entropies) <= settings.entropy_bound:
+            fitting = n
+    return ordered[: max(fitting, need)], []
+
+
+def kl_stability(settings, masked, tokens, confidence, need, history, **more):
+    stable = [
+        place
+        for place in masked
+        if confidence[place] > settings.threshold and history[place][1] >= settings.stable_passes
+    ]
+    others = [place for place in masked if place not in stable]
+    return stable + best(others, confidence.get, max(0, need - len(stable))), []
+
+
+def remdm(settings, masked, tokens, confidence, need, held, generator, schedule, step, block, **more):
+    draws = torch.rand(len(held), dtype=torch.float64, generator=generator).tolist() if held else []
+    before, after = sum(schedule[:step]) / len(block), sum(schedule[: step + 1]) / len(block)
+    sigma = min(settings.remask_cap, (1 - after) / before) if before else 0
+    revoke = [place for place, draw in zip(held, draws, strict=True) if draw < sigma]
+    left_open = len(block) - sum(schedule[: step + 1])
+    return best(masked, confidence.get, max(need, len(masked) + len(revoke) - left_open)), revoke
+
+
+def wino(settings, masked, tokens, confidence, need, held, answer, probs, is_last, **more):
+    drafts, _ = threshold(settings, masked, tokens, confidence, need)
+    shadow = {place: probs["shadow", place][answer[place]] for place in held}
+    doubtful = [place for place in held if shadow[place] < settings.verify_threshold]
+    worst = best(doubtful, lambda place: -shadow[place], len(drafts) - 1)
+    return drafts, [] if is_last else worst
+
+
+def revise_duplicates(
+    settings, masked, tokens, confidence, need, held, answer, sure, revisions, is_last, block, **more
+):
+    commit, revoke = best(masked, confidence.get, need), []
+    for place in held:
+        left, right = place - 1, place + 1
+        doubled = False
+        if place == block[0]:
+            doubled = place > 0 and answer[left] == answer[place]
+        elif left in held and answer[left] == answer[place] and sure[left] >= sure[place]:
+            doubled = True
+        if right in held and answer[right] == answer[place] and sure[right] > sure[place]:
+            doubled = True
+        if doubled and not is_last and revisions.get(place, 0) < settings.revisions:
+            revoke.append(place)
+    return commit, revoke
+
+
+RULES = {
+    "low_confidence": paced(lambda place, sure, p, settings: sure),
+    "entropy": paced(lambda place, sure, p, settings: -entropy(p)),
+    "margin": paced(lambda place, sure, p, settings: sorted(p)[-1] - sorted(p)[-2]),
+    "position": paced(lambda place, sure, p, settings: sure * math.exp(-settings.position_decay * place)),
+    "threshold": threshold,
+    "factor": factor,
+    "entropy_bound": entropy_bound,
+    "kl_stability": kl_stability,
+    "remdm": remdm,
+    "wino": wino,
+    "revise_duplicates": revise_duplicates,
+}

@@ -1,0 +1,209 @@
+"""Every strategy, guard and revision: as its slow loop says, alone as in a batch, replayed, and ended early."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from medv_lab.config import REMASKING, REPETITION_GUARDS, REVISING, GenerationSettings
+from medv_lab.diffusion.remasking import entropy
+from medv_lab.diffusion.repetition import GUARDS
+from medv_lab.diffusion.revision import REVISIONS
+from medv_lab.diffusion.strategies import ADAPTIVE, STRATEGIES, divergence
+from medv_lab.diffusion.trace import SampleTrace
+from tests.diffusion.slow import run_slow
+from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, run, trace_of
+
+LONG = GenerationSettings(gen_length=16, block_length=8, steps=16)
+VARIATIONS = (
+    {"remasking": "entropy", "steps": 6},
+    {"remasking": "margin", "steps": 6},
+    {"remasking": "position", "position_decay": 0.2, "steps": 6},
+    {"repetition_guard": "penalty", "repetition_penalty": 0.3, "steps": 4},
+    {"repetition_guard": "one_of_run", "steps": 4},
+    {"repetition_guard": "spread", "spacing": 3, "steps": 4},
+    {"remasking": "threshold", "threshold": 0.6},
+    {"remasking": "threshold", "threshold": 0.6, "steps": 6},
+    {"remasking": "factor", "factor": 0.8},
+    {"remasking": "entropy_bound", "entropy_bound": 0.7},
+    {"remasking": "kl_stability", "threshold": 0.3, "kl_bound": 0.5, "stable_passes": 1},
+    {"remasking": "remdm", "remask_cap": 0.2, "seed": 3},
+    {"remasking": "remdm", "remask_cap": 0.3, "steps": 8},
+    {"remasking": "wino", "threshold": 0.4, "verify_threshold": 0.8},
+    {"remasking": "wino", "threshold": 0.3, "verify_threshold": 0.5, "steps": 8},
+    {"remasking": "revise_duplicates", "revisions": 1, "steps": 6},
+    {"remasking": "revise_duplicates", "revisions": 2, "steps": 10},
+)
+every = pytest.mark.parametrize("variation", VARIATIONS, ids=lambda v: "-".join(map(str, v.values())))
+
+
+def settings_of(variation) -> GenerationSettings:
+    return replace(LONG, **variation)
+
+
+def run_all(variation, **more):
+    ids, mask = prompts()
+    return run(Toy(), ids, mask, settings_of(variation), stops=[[STOP]], **more)
+
+
+@every
+def test_each_pass_does_what_the_definition_says(variation):
+    ids, mask = prompts()
+    records = run_all(variation)
+    for row in range(len(ids)):
+        own = [record for record in records if record.active[row]]
+        expected = run_slow(Toy(), ids[row, mask[row].bool()].tolist(), settings_of(variation), STOP)
+        assert len(own) == len(expected)
+        for record, (commits, revoked, stop) in zip(own, expected, strict=True):
+            mine = record.rows == row
+            assert dict(zip(record.positions[mine], record.tokens[mine], strict=True)) == commits
+            assert set(record.revoked_positions[record.revoked_rows == row]) == revoked
+            assert record.stops[row] == stop
+
+
+@every
+def test_a_batch_gives_what_single_runs_give(variation):
+    ids, mask = prompts()
+    together = run_all(variation, suffix_ids=(4, 9))
+    toy, settings = Toy(), settings_of(variation)
+    for row in range(len(ids)):
+        own = ids[row : row + 1, mask[row].bool()]
+        alone = run(toy, own, None, settings, stops=[[STOP]], suffix_ids=(4, 9))
+        ours, theirs = trace_of(together, row, settings), trace_of(alone, 0, settings)
+        for name in ("step", "position", "token_id", "stops", "revoked_step", "revoked_position"):
+            assert getattr(ours, name).tolist() == getattr(theirs, name).tolist(), name
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, rtol=1e-6)
+
+
+@every
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_answer_is_filled_in_time_and_the_prompt_stays(variation, temperature):
+    toy, (ids, mask), settings = Toy(), prompts(), replace(settings_of(variation), temperature=temperature)
+    records = run(toy, ids, mask, settings, stops=[[STOP]], suppressed=(MASK,))
+    assert len(records) <= settings.steps
+    for row in range(len(ids)):
+        assert MASK not in final(records[-1], row)
+        places = [(r.block, r.step) for r in records if r.active[row]]
+        assert len(set(places)) == len(places)
+        assert max(step for _, step in places) < settings.steps_per_block
+    prefix = toy.embed_tokens(ids)
+    whole = [seen for seen in toy.seen if len(seen) == len(ids)]
+    assert whole
+    assert all(torch.equal(seen[:, : ids.shape[1]], prefix) for seen in whole)
+
+
+@every
+def test_replay_equals_the_canvas_after_every_pass(tmp_path, variation):
+    records, settings = run_all(variation), settings_of(variation)
+    for row in range(len(records[0].active)):
+        path = trace_of(records, row, settings).save(tmp_path / f"{row}.npz")
+        trace = SampleTrace.load(path)
+        own = [record for record in records if record.active[row]]
+        for step, record in enumerate(own):
+            assert trace.replay(step).tolist() == record.canvas[row].tolist()
+            words = [f" w{token}é" for token in final(record, row) if token != MASK]
+            assert trace.text_at(step) == "".join(words).strip()
+        assert trace.forward_evaluations == len(own)
+        filled = (records[-1].canvas[row] != MASK).sum()
+        assert trace.tokens_per_forward == pytest.approx(filled / len(own))
+        assert len(trace.step) - (trace.revoked_in >= 0).sum() == filled
+
+
+@every
+def test_cancelling_at_any_step_leaves_the_first_part(variation):
+    whole, settings = run_all(variation), settings_of(variation)
+    for passes in range(len(whole)):
+        calls = iter(range(passes + 1))
+        records = run_all(variation, cancel=lambda calls=calls, passes=passes: next(calls) == passes)
+        assert len(records) == passes
+        trace = trace_of(records, 1, settings)
+        assert trace.forward_evaluations == sum(bool(record.active[1]) for record in whole[:passes])
+        before = whole[passes - 1].canvas[1] if passes else np.full(settings.gen_length, MASK)
+        assert trace.replay().tolist() == before.tolist()
+
+
+@every
+def test_the_same_settings_give_the_same_run_and_seeds_matter_only_where_something_is_drawn(variation):
+    settings = settings_of(variation)
+    one, two = (run_all(variation) for _ in range(2))
+    assert np.array_equal(one[-1].canvas, two[-1].canvas)
+    other = run_all({**variation, "seed": settings.seed + 10})
+    same = len(one) == len(other) and all(
+        np.array_equal(a.canvas, b.canvas) for a, b in zip(one, other, strict=True)
+    )
+    assert same == (settings.remasking != "remdm")
+
+
+@every
+def test_the_variations_do_something(variation):
+    """The checks above compare runs; here the runs differ from plain ones, so that there is something to compare."""
+    settings, records = settings_of(variation), run_all(variation)
+    plain = run_all({"steps": settings.steps})
+    counts = {int((record.rows == row).sum()) for record in records for row in range(8) if record.active[row]}
+    if settings.remasking in ADAPTIVE:
+        assert len(counts) > 1
+        assert len(records) < settings.steps or settings.steps < settings.gen_length
+    elif settings.remasking in REVISIONS:
+        assert sum(len(record.revoked_rows) for record in records) > 3
+    else:
+        assert any(
+            set(zip(a.rows, a.positions, strict=True)) != set(zip(b.rows, b.positions, strict=True))
+            for a, b in zip(records, plain, strict=False)
+        )
+
+
+def test_a_revoked_stop_is_no_stop_any_more():
+    ids, mask = prompts()
+    moved = 0
+    for cap in (0.3, 0.5, 0.7):
+        settings = replace(LONG, remasking="remdm", remask_cap=cap)
+        records = run(Toy(), ids, mask, settings, stops=[[STOP]])
+        for before, after in pairwise(records):
+            broken = before.stops < after.stops
+            moved += broken.sum()
+            for row in np.flatnonzero(broken):
+                assert before.stops[row] in after.revoked_positions[after.revoked_rows == row]
+        for row in range(len(ids)):
+            answer = records[-1].canvas[row].tolist()
+            assert records[-1].stops[row] == (answer.index(STOP) if STOP in answer else LONG.gen_length)
+    assert moved
+
+
+def test_with_as_many_steps_as_positions_one_is_enough_for_an_adaptive_pass():
+    for name, off in (
+        ("threshold", {"threshold": 1.0}),
+        ("factor", {"factor": 0.0}),
+        ("kl_stability", {"kl_bound": 0.0}),
+    ):
+        ours = run_all({"remasking": name, **off})
+        plain = run_all({})
+        assert len(ours) == len(plain)
+        assert all(np.array_equal(a.canvas, b.canvas) for a, b in zip(ours, plain, strict=True)), name
+
+
+def test_guidance_reaches_the_verification():
+    guided = run_all({"remasking": "wino", "cfg_scale": 1.0})
+    assert [record.revoked_positions.tolist() for record in guided] != [
+        record.revoked_positions.tolist() for record in run_all({"remasking": "wino"})
+    ]
+
+
+def test_every_name_has_its_function():
+    assert {*STRATEGIES, *REVISIONS} == set(REMASKING)
+    assert set(REVISIONS) == set(REVISING)
+    assert set(GUARDS) == set(REPETITION_GUARDS)
+    assert set(ADAPTIVE) < set(STRATEGIES)
+    tested = {settings_of(v).remasking for v in VARIATIONS} | {"low_confidence", "random"}
+    assert tested == set(REMASKING)
+
+
+def test_divergence_is_that_of_the_definition_and_survives_impossible_tokens():
+    random = torch.Generator().manual_seed(0)
+    p, q = torch.rand(2, 5, 7, dtype=torch.float64, generator=random).log_softmax(-1)
+    expected = torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(divergence(p, q), expected)
+    cut = p.index_fill(-1, torch.tensor([2]), -torch.inf).log_softmax(-1)
+    assert divergence(cut, cut).tolist() == [0.0] * 5
+    assert entropy(cut).isfinite().all()
