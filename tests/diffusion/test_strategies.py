@@ -29,11 +29,11 @@ VARIATIONS = (
     {"remasking": "factor", "factor": 0.8},
     {"remasking": "entropy_bound", "entropy_bound": 0.7},
     {"remasking": "kl_stability", "threshold": 0.3, "kl_bound": 0.5, "stable_passes": 1},
-    {"remasking": "remdm", "remask_cap": 0.2, "seed": 3},
-    {"remasking": "remdm", "remask_cap": 0.3, "steps": 8},
-    {"remasking": "wino", "threshold": 0.4, "verify_threshold": 0.8},
-    {"remasking": "wino", "threshold": 0.3, "verify_threshold": 0.5, "steps": 8},
-    {"remasking": "revise_duplicates", "revisions": 1, "steps": 6},
+    {"remasking": "remdm", "remask_cap": 0.5, "seed": 1},
+    {"remasking": "remdm", "remask_cap": 0.6, "steps": 8},
+    {"remasking": "wino", "threshold": 0.9, "verify_threshold": 0.99, "steps": 8},
+    {"remasking": "wino", "threshold": 0.6, "verify_threshold": 0.9, "steps": 6},
+    {"remasking": "revise_duplicates", "revisions": 1, "steps": 8},
     {"remasking": "revise_duplicates", "revisions": 2, "steps": 10},
 )
 every = pytest.mark.parametrize("variation", VARIATIONS, ids=lambda v: "-".join(map(str, v.values())))
