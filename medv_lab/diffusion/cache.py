@@ -6,7 +6,7 @@ cache but `none` is an approximation: `is_exact` says which settings give the ex
 - none: everything. Exact.
 - prefix: the active block and all behind it; prompt and finished blocks are kept (Fast-dLLM, arXiv 2505.22618).
 - dual: the active block; all before and behind it is kept (the same, DualCache).
-- image: everything but the image's places, most of a prompt here; they change little, since an image is no answer.
+- image: everything but the places of images, which are most of a prompt.
 
 The first pass of a block computes everything (block-wise refresh), and so does every `cache_refresh`-th pass after it.
 Masked places that may be filled are always computed, wherever they are. R rows, T places, Q computed places.

@@ -145,7 +145,8 @@ def sample(
                 )
             decision = chooser.decide(seen, held, verified, step)
             chosen, (revoked_rows, revoked_places) = decision.commit, (part[decision.revoke] for part in held)
-            chooser.note(seen, decision, held)
+            if chooser.is_revising:
+                chooser.note(seen, decision, held)
             for side in (passes, canvas):
                 side.commit(rows[chosen], places[chosen], seen.tokens[chosen])
                 if len(revoked_rows):
@@ -235,7 +236,7 @@ class _Chooser:
         )
 
     def note(self, seen: Candidates, decision: Decision, held: tuple[np.ndarray, np.ndarray]) -> None:
-        """Remember what was decided."""
+        """Remember what was decided, for revisions to come."""
         chosen, revoked = decision.commit, decision.revoke
         self.ledger.commit(seen.rows[chosen], seen.positions[chosen], seen.confidence[chosen])
         self.ledger.revoke(held[0][revoked], held[1][revoked] - self.canvas.prompt)
