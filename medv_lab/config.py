@@ -48,6 +48,7 @@ PARAMETERS: Mapping[str, tuple[type, float, float]] = {
     "repetition_penalty": (float, 0, float_info.max),
     "spacing": (int, 1, 2**31),
 }
+CACHES = ("none", "prefix", "dual", "image")
 NOISE = ("masked", "reference")
 REFERENCE_SUPPRESSION = "reference"
 MAX_SEED = 2**63 - 1
@@ -70,6 +71,8 @@ class GenerationSettings:
         remasking: the strategy, which says what each pass commits and revokes. "low_confidence" and "random" are
             exact; `diffusion.strategies` and `diffusion.revision` describe all. Those that choose how many to
             commit, or revoke, need at most Z passes.
+        cache: what of a pass is kept for the next; only "none" is exact; `diffusion.cache` describes all.
+        cache_refresh: compute everything every so many passes of a block; None only in its first pass.
         repetition_guard: keeps a pass from committing equal tokens side by side; `diffusion.repetition`.
         threshold, factor, entropy_bound, kl_bound, stable_passes, position_decay, remask_cap, verify_threshold,
             revisions, repetition_penalty, spacing: parameters of single strategies and guards; None for the
@@ -99,6 +102,8 @@ class GenerationSettings:
     seed: int = 0
     noise: str = "masked"
     alternatives: int = 5
+    cache: str = "none"
+    cache_refresh: int | None = None
     repetition_guard: str = "none"
     threshold: float | None = None
     factor: float | None = None
@@ -119,12 +124,17 @@ class GenerationSettings:
         _require_int("alternatives", self.alternatives, 1)
         for name in ("temperature", "cfg_scale"):
             _require_number(name, getattr(self, name))
-        names = (("remasking", REMASKING), ("repetition_guard", REPETITION_GUARDS), ("noise", NOISE))
-        for name, allowed in names:
+        for name, allowed in (
+            ("remasking", REMASKING),
+            ("repetition_guard", REPETITION_GUARDS),
+            ("noise", NOISE),
+            ("cache", CACHES),
+        ):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
                 raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
         self._check_parameters()
+        self._check_cache()
         self._check_lengths()
         self._check_texts()
 
@@ -166,6 +176,19 @@ class GenerationSettings:
         """
         default, value = self._defaults()[name], getattr(self, name)
         return default if value is None else value
+
+    def _check_cache(self) -> None:
+        if self.cache_refresh is not None:
+            _require_int("cache_refresh", self.cache_refresh, 1)
+            if self.cache == "none":
+                raise SettingsError(
+                    f"cache_refresh is {self.cache_refresh}, but cache 'none' keeps nothing; leave it out, "
+                    "or choose a cache"
+                )
+        if self.cache != "none" and self.remasking == "wino":
+            raise SettingsError(
+                f"cache is {self.cache!r}, but remasking 'wino' verifies with places that no cache has; give 'none'"
+            )
 
     def _check_lengths(self) -> None:
         length, block, steps = self.gen_length, self.block_length, self.steps

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from medv_lab.diffusion.cache import KeyValueCache, Reuse
 from medv_lab.diffusion.remasking import Predictions, log_probabilities, predict
 
 
@@ -23,11 +24,12 @@ class Denoiser(Protocol):
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> torch.Tensor:
         """(R, T, H) to hidden states (R, T, H).
 
         The mask says which keys are seen, (R, T), or (R, 1, T, T) with the queries; positions are (R, T), 0..T-1 by
-        default.
+        default. With a cache only Q places are given and come back, and the mask is (R, 1, Q, T).
         """
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -38,7 +40,15 @@ class Passes:
     """The accelerator's side of a run: embeddings of the whole sequences, and a random generator for each row."""
 
     def __init__(
-        self, denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids
+        self,
+        denoiser,
+        settings,
+        mask_token_id,
+        suppressed,
+        prefix_embeds,
+        attention_mask,
+        suffix_ids,
+        reusable=None,
     ):
         self.denoiser, self.settings, self.suppressed = denoiser, settings, suppressed
         self.device, (rows, self.prompt, _) = prefix_embeds.device, prefix_embeds.shape
@@ -53,11 +63,25 @@ class Passes:
             # Positions count from the first real place, as they do when the row runs alone.
             self.attention, self.position_ids = real, (real.long().cumsum(1) - 1).clamp(min=0)
             self.padding = (~real).sum(1).cpu().numpy()
+        self.reuse = None
+        if settings.cache != "none":
+            kept = np.zeros(self.embeds.shape[:2], bool)
+            if reusable is not None:
+                kept[:, : self.prompt] = reusable.cpu().numpy()
+            self.reuse = Reuse(settings, kept, self.device)
         self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
+
+    def start_block(self, first: int, last: int) -> None:
+        """The answer places first..last - 1 are filled next."""
+        if self.reuse is not None:
+            self.reuse.start_block(self.prompt + first, self.prompt + last)
 
     def predict(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
         """One forward pass of the active rows (R,); predictions at candidates (rows, places), each (N,)."""
-        return self._predict(self._hidden(active), active, rows, places)
+        if self.reuse is not None:
+            hidden, at = self._hidden_with_cache(active, rows, places)
+            return self._predict(hidden, active, rows, places, at)
+        return self._predict(self._hidden(active), active, rows, places, places)
 
     def predict_and_verify(
         self,
@@ -78,7 +102,7 @@ class Passes:
             held_rows, held_places, held_tokens: what to verify, (M,), within the block.
         """
         hidden = self._hidden(active, block)
-        predictions = self._predict(hidden, active, rows, places)
+        predictions = self._predict(hidden, active, rows, places, places)
         shadows = self.embeds.shape[1] + held_places - block[0]
         log_probs = log_probabilities(self._logits(hidden, active, held_rows, shadows), self.suppressed)
         return predictions, log_probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].exp().cpu().numpy()
@@ -97,8 +121,9 @@ class Passes:
         """Put the mask's embedding back at the places (N,)."""
         self.embeds[self._index(rows), self._index(places)] = self.mask_embed
 
-    def _predict(self, hidden, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
-        logits = self._logits(hidden, active, rows, places)
+    def _predict(self, hidden, active, rows: np.ndarray, places: np.ndarray, at: np.ndarray) -> Predictions:
+        """Predictions (N,) at candidates (rows, places), which stand at `at` (N,) of the hidden states."""
+        logits = self._logits(hidden, active, rows, at)
         is_random = self.settings.remasking == "random"
         return predict(
             logits,
@@ -128,10 +153,37 @@ class Passes:
             inputs = self._add_shadows(*inputs, self._index(shadowed))
         if self.settings.cfg_scale == 0:
             return (self.denoiser.body(*inputs),)
-        blank = inputs[0].clone()
+        return self.denoiser.body(*self._add_blanked(*inputs)).chunk(2)
+
+    def _hidden_with_cache(
+        self, active: np.ndarray, rows: np.ndarray, places: np.ndarray
+    ) -> tuple[tuple[torch.Tensor, ...], np.ndarray]:
+        """The same for the places that the cache does not hold, and where (N,) the candidates are among them."""
+        needed = np.zeros(self.embeds.shape[:2], bool)
+        needed[rows, places] = True
+        computed = self.reuse.plan(active, needed)
+        where = np.zeros((len(computed), needed.shape[1]), np.int64)
+        np.put_along_axis(where, computed, np.arange(computed.shape[1])[None], 1)
+        chosen, at = self._index(np.flatnonzero(active)), self._index(computed)
+        embeds, total = self.embeds[chosen], needed.shape[1]
+        seen = embeds.new_ones(embeds.shape[:2], dtype=torch.bool)
+        position_ids = at
+        if self.attention is not None:
+            seen, position_ids = self.attention[chosen], self.position_ids[chosen].gather(1, at)
+        inputs = (embeds, seen[:, None, None].expand(-1, 1, at.shape[1], total), position_ids)
+        if self.settings.cfg_scale > 0:
+            inputs, at = self._add_blanked(*inputs), at.repeat(2, 1)
+        embeds = inputs[0].take_along_dim(at[..., None], 1)
+        hidden = self.denoiser.body(embeds, *inputs[1:], self.reuse.store)
+        parts = hidden.chunk(2) if self.settings.cfg_scale > 0 else (hidden,)
+        return parts, where[(active.cumsum() - 1)[rows], places]
+
+    def _add_blanked(self, embeds, *others) -> tuple[torch.Tensor | None, ...]:
+        """Every row once more, with its prompt blanked by masks."""
+        blank = embeds.clone()
         blank[:, : self.prompt] = self.mask_embed
-        pairs = zip(inputs, (blank, *inputs[1:]), strict=True)
-        return self.denoiser.body(*(None if a is None else torch.cat([a, b]) for a, b in pairs)).chunk(2)
+        pairs = zip((embeds, *others), (blank, *others), strict=True)
+        return tuple(None if a is None else torch.cat([a, b]) for a, b in pairs)
 
     def _add_shadows(self, embeds, attention, position_ids, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Masks at the same positions as `places` (B,), behind all others."""

@@ -1,8 +1,9 @@
-"""The exact sampler: semi-autoregressive denoising, identical to the published one, batched.
+"""The sampler: semi-autoregressive denoising, batched; by default identical to the published one.
 
 Source: algorithm 1 of LLaDA-MedV (arXiv 2508.01617); details of the reference are pinned by the golden tests.
 The sampler is a generator of step records and knows no tokenizer, no image and no plot. It carries a boolean
-mask, and runs the output layer only on masked positions that may be chosen.
+mask, and runs the output layer only on masked positions that may be chosen. Low confidence and random remasking
+without guard and cache are the published sampler; everything else the settings offer is built on the same loop.
 
 R rows, P prompt positions, L answer positions, S suffix positions, T = P + L + S, H hidden size, V vocabulary.
 """
@@ -74,6 +75,7 @@ def sample(
     prompt_masked: torch.Tensor | None = None,
     stop_ids: Sequence[Sequence[int]] = (),
     suffix_ids: Sequence[int] = (),
+    reusable: torch.Tensor | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Iterator[StepRecord]:
     """Fill the answer positions step by step.
@@ -91,6 +93,7 @@ def sample(
         prompt_masked: bool (R, P), prompt positions that hold the mask; they are filled too, as in the reference.
         stop_ids: sequences before which an answer ends. When one is known, only the first can move the end.
         suffix_ids: ids behind the answer positions.
+        reusable: bool (R, P), prompt positions of images, which the cache "image" keeps.
         cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
             is a valid part.
 
@@ -98,17 +101,23 @@ def sample(
         A `StepRecord` for every forward pass.
 
     Raises:
+        ValueError: if the cache "image" is not told where images are.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
+    if settings.cache == "image" and reusable is None:
+        raise ValueError("cache is 'image', but reusable is None; say which prompt positions hold images")
     if prompt_masked is None:
         prompt_masked = torch.zeros(prefix_embeds.shape[:2], dtype=torch.bool)
     canvas = Canvas(
         prompt_masked.cpu().numpy(), settings.gen_length, len(suffix_ids), mask_token_id, stop_ids
     )
-    passes = Passes(denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids)
+    passes = Passes(
+        denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids, reusable
+    )
     chooser = _Chooser(settings, canvas, passes)
     for block in range(settings.num_blocks):
         first, last = block * settings.block_length, (block + 1) * settings.block_length
+        passes.start_block(first, last)
         for step in range(settings.steps_per_block):
             active = canvas.waiting_in(first, last)
             if not active.any():
@@ -136,7 +145,8 @@ def sample(
                 )
             decision = chooser.decide(seen, held, verified, step)
             chosen, (revoked_rows, revoked_places) = decision.commit, (part[decision.revoke] for part in held)
-            chooser.note(seen, decision, held)
+            if chooser.is_revising:
+                chooser.note(seen, decision, held)
             for side in (passes, canvas):
                 side.commit(rows[chosen], places[chosen], seen.tokens[chosen])
                 if len(revoked_rows):
@@ -226,7 +236,7 @@ class _Chooser:
         )
 
     def note(self, seen: Candidates, decision: Decision, held: tuple[np.ndarray, np.ndarray]) -> None:
-        """Remember what was decided."""
+        """Remember what was decided, for revisions to come."""
         chosen, revoked = decision.commit, decision.revoke
         self.ledger.commit(seen.rows[chosen], seen.positions[chosen], seen.confidence[chosen])
         self.ledger.revoke(held[0][revoked], held[1][revoked] - self.canvas.prompt)

@@ -138,11 +138,11 @@ class SampleTrace:
     @property
     def revoked_in(self) -> np.ndarray:
         """The pass that revoked each commit, int (N,), -1 for those that were never revoked."""
-        first = np.full(len(self.step), -1, dtype=np.int64)
+        revoked = np.full(len(self.step), -1, dtype=np.int64)
         for step, position in zip(self.revoked_step, self.revoked_position, strict=True):
             earlier = np.flatnonzero((self.position == position) & (self.step < step))
-            first[earlier[-1:]] = step
-        return first
+            revoked[earlier[-1:]] = step  # of the position's commits, the one that stood
+        return revoked
 
     def replay(self, step: int | None = None) -> np.ndarray:
         """Answer ids after pass `step` (by default the last), int (L,), the mask id where still masked.

@@ -12,6 +12,7 @@ import torch
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.sampler import StepRecord, sample
+from medv_lab.model.splice import Spliced
 
 
 class DenoisingGeneration:
@@ -54,14 +55,21 @@ class DenoisingGeneration:
             self,
             spliced.inputs_embeds,
             settings,
-            mask_token_id=self.config.mask_token_id,
             suppressed=self.suppressed_ids(settings),
-            attention_mask=spliced.attention_mask,
-            prompt_masked=spliced.labels == self.config.mask_token_id,
             stop_ids=stop_ids,
             suffix_ids=suffix_ids,
             cancel=cancel,
+            **self.places(spliced),
         )
+
+    def places(self, spliced: Spliced) -> dict[str, Any]:
+        """What the sampler must know of the places of prompts that were spliced with their ids as labels."""
+        return {
+            "mask_token_id": self.config.mask_token_id,
+            "attention_mask": spliced.attention_mask,
+            "prompt_masked": spliced.labels == self.config.mask_token_id,
+            "reusable": spliced.labels == self.config.ignore_index,  # images, and padding
+        }
 
     def generate(
         self, input_ids: torch.Tensor, settings: GenerationSettings | None = None, **inputs: Any

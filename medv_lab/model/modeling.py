@@ -15,6 +15,7 @@ from transformers import LlamaModel, SiglipVisionModel, initialization
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 from transformers.utils import ModelOutput
 
+from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
@@ -120,14 +121,15 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> torch.Tensor:
         """Run the language tower, every position attending to every other.
 
         Args:
             inputs_embeds: (B, T, H).
-            attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries of a
-                dialogue.
+            attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries.
             position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
+            cache: holds the keys and values of places that are not given; the mask is then (B, 1, given, all).
 
         Returns:
             (B, T, H), after the final norm.
@@ -141,6 +143,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
+            past_key_values=cache,
             use_cache=False,
         ).last_hidden_state
 
@@ -152,7 +155,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
             return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible.bool(), torch.finfo(dtype).min)
         raise ValueError(
             f"attn_implementation is {backend!r}, which takes no mask of single queries and keys "
-            "(conversation_ids); "
+            "(conversation_ids, caches, remasking 'wino'); "
             "use 'sdpa' or 'eager'"
         )
 

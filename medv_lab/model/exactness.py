@@ -1,0 +1,184 @@
+"""How far two ways of running the same prompts lie apart: cache, strategy, batch size, attention backend, dtype."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.sampler import sample
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@torch.no_grad()
+def exactness_report(
+    model: MedVForMaskedDiffusion,
+    inputs: Mapping[str, Any],
+    settings_a: GenerationSettings,
+    settings_b: GenerationSettings,
+    *,
+    batch_sizes: tuple[int | None, int | None] = (None, None),
+    backends: tuple[str | None, str | None] = (None, None),
+    dtypes: tuple[torch.dtype | None, torch.dtype | None] = (None, None),
+    stop_ids: Sequence[Sequence[int]] = (),
+    suffix_ids: Sequence[int] = (),
+) -> pd.DataFrame:
+    """Run prompts in two ways, and compare tokens and logits.
+
+    The logits are those of the masked positions, after guidance. They are compared over the passes before which both
+    answers were the same, so that what is measured is the way of computing and not another answer. All of one way are
+    kept on the host until the other has run: passes x masked positions x vocabulary x 4 bytes a prompt.
+
+    Args:
+        model: stays as it is; another dtype is run on a copy.
+        inputs: what the processor gives: `input_ids`, `attention_mask`, images.
+        settings_a, settings_b: of the two ways; of the same gen_length.
+        batch_sizes: prompts at a time; None for all.
+        backends: attention implementations, e.g. ("sdpa", "eager"); None for the model's own.
+        dtypes: of the weights, e.g. (torch.float32, torch.bfloat16); None for the model's own.
+        stop_ids, suffix_ids: as `denoise` takes them.
+
+    Returns:
+        One row a prompt: `positions` (of the longer answer, before its stop), `different` (how many tokens differ; one
+        that only one answer has differs), `first_position` and `first_pass` (where and when they first differ; -1 if
+        nowhere), `compared_passes`, `largest_drift` and `mean_drift` (absolute differences of logits), `passes_a`,
+        `passes_b`.
+
+    Raises:
+        ValueError: for other gen_lengths or batch sizes below 1.
+    """
+    import pandas as pd
+
+    if settings_a.gen_length != settings_b.gen_length:
+        raise ValueError(
+            f"gen_length is {settings_a.gen_length} and {settings_b.gen_length}; answers of one length can be compared"
+        )
+    if any(size is not None and size < 1 for size in batch_sizes):
+        raise ValueError(f"batch_sizes are {batch_sizes}; give 1 or more, or None for all at a time")
+    ways = []
+    for settings, size, backend, dtype in zip(
+        (settings_a, settings_b), batch_sizes, backends, dtypes, strict=True
+    ):
+        with _varied(model, backend, dtype) as varied:
+            ways.append(_run(varied, inputs, settings, size, stop_ids, suffix_ids))
+    return pd.DataFrame([_compare(one, other) for one, other in zip(*ways, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """A pass of one prompt: its candidates (N,), their logits (N, V), the answer after it, and where it ends."""
+
+    positions: np.ndarray
+    logits: torch.Tensor
+    canvas: np.ndarray
+    stop: int
+
+
+class _Recorder:
+    """A denoiser that keeps what its head gave."""
+
+    def __init__(self, denoiser: MedVForMaskedDiffusion):
+        self.embed_tokens, self.body, self._head = denoiser.embed_tokens, denoiser.body, denoiser.head
+        self.logits: list[torch.Tensor] = []
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self._head(hidden)
+        self.logits.append(logits.float().cpu())
+        return logits
+
+
+@contextmanager
+def _varied(
+    model: MedVForMaskedDiffusion, backend: str | None, dtype: torch.dtype | None
+) -> Iterator[MedVForMaskedDiffusion]:
+    own = model.config._attn_implementation
+    # another dtype and back would round the weights
+    varied = model if dtype in (None, model.dtype) else copy.deepcopy(model).to(dtype)
+    try:
+        if backend is not None:
+            varied.set_attn_implementation(backend)
+        yield varied
+    finally:
+        if backend is not None:
+            varied.set_attn_implementation(own)
+
+
+def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass]]:
+    """The passes of each prompt."""
+    ids = inputs["input_ids"].to(model.device)
+    images = {name: part for name, part in inputs.items() if name not in ("input_ids", "attention_mask")}
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask.to(model.device)
+    spliced = model.splice(ids, attention_mask=mask, labels=ids, padding_side="left", **images)
+    known = model.places(spliced)
+    mask_token_id = known.pop("mask_token_id")
+    passes: list[list[_Pass]] = []
+    for start in range(0, len(ids), size or len(ids)):
+        part = slice(start, start + (size or len(ids)))
+        first = int(
+            spliced.attention_mask[part].any(0).long().argmax()
+        )  # what pads every row of the part is cut off
+        recorder = _Recorder(model)
+        records = sample(
+            recorder,
+            spliced.inputs_embeds[part, first:],
+            settings,
+            mask_token_id=mask_token_id,
+            suppressed=model.suppressed_ids(settings),
+            stop_ids=stop_ids,
+            suffix_ids=suffix_ids,
+            **{name: places[part, first:] for name, places in known.items()},
+        )
+        rows: list[list[_Pass]] = [[] for _ in ids[part]]
+        for record in records:
+            logits = recorder.logits[0]
+            if settings.cfg_scale > 0:
+                logits = recorder.logits[1] + (settings.cfg_scale + 1) * (logits - recorder.logits[1])
+            recorder.logits.clear()
+            for row in np.flatnonzero(record.active):
+                mine = record.candidate_rows == row
+                rows[row].append(
+                    _Pass(
+                        record.candidate_positions[mine],
+                        logits[torch.from_numpy(mine)],
+                        record.canvas[row],
+                        int(record.stops[row]),
+                    )
+                )
+        passes += rows
+    return passes
+
+
+def _compare(one: list[_Pass], other: list[_Pass]) -> dict[str, float]:
+    drifts, first_pass = [], -1
+    for number, (a, b) in enumerate(zip(one, other, strict=False)):
+        _, at_a, at_b = np.intersect1d(a.positions, b.positions, return_indices=True)
+        drifts.append((a.logits[torch.from_numpy(at_a)] - b.logits[torch.from_numpy(at_b)]).abs())
+        if not np.array_equal(a.canvas, b.canvas):
+            first_pass = number
+            break
+    end_a, end_b = one[-1].stop, other[-1].stop
+    both, longer = min(end_a, end_b), max(end_a, end_b)
+    is_different = one[-1].canvas[:longer] != other[-1].canvas[:longer]
+    is_different[both:] = True
+    drift = torch.cat([part.flatten() for part in drifts])
+    return {
+        "positions": longer,
+        "different": int(is_different.sum()),
+        "first_position": int(is_different.argmax()) if is_different.any() else -1,
+        "first_pass": first_pass,
+        "compared_passes": len(drifts),
+        "largest_drift": float(drift.max()),
+        "mean_drift": float(drift.double().mean()),
+        "passes_a": len(one),
+        "passes_b": len(other),
+    }
