@@ -13,7 +13,8 @@ start = PartialState.__init__
 
 def start_as_gpu(self, *args, **kwargs):
     start(self, *args, **kwargs)
-    self.distributed_type = DistributedType.MULTI_GPU
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
 
 
 PartialState.__init__ = start_as_gpu
