@@ -201,7 +201,7 @@ def make_arguments(
         gradient_checkpointing=engine.gradient_checkpointing or None,  # False is deprecated
         torch_compile=engine.compile,
         use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=True,  # the newline vector, where images are merged without it
+        ddp_find_unused_parameters=True,  # the projector, in a batch without images
         remove_unused_columns=False,
         label_names=["labels"],
         save_strategy="steps" if engine.save_steps else "no",
@@ -260,6 +260,8 @@ def run_stage(
     """
     model.config.tokenizer_model_max_length = recipe.max_length
     freeze_all_but(model, recipe.parts)
+    if model.config.mm_patch_merge_type == "flat":  # no newline is put in; FSDP resumes only what has learned
+        model.model.image_newline.requires_grad_(False)
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
     history = History(recipe.name, log, watch)
     trainer = MaskedDiffusionTrainer(

@@ -1,10 +1,12 @@
-"""Two processes train as one does at the same global batch; the engine files are Table 6's."""
+"""Two processes train as one does at the same global batch, plain and with FSDP2; the engine files are Table 6's."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,12 @@ LAUNCH = [
     *("--mixed_precision", "no", "--dynamo_backend", "no"),
 ]
 PLAIN = [*LAUNCH, "--multi_gpu", "-m", "medv_lab"]
+FSDP2 = [
+    *LAUNCH,
+    "--config_file",
+    str(ENGINES / "fsdp2.yaml"),
+    str(Path(__file__).with_name("fsdp_on_cpu.py")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +57,20 @@ def alone(start, tmp_path_factory):
     return folder
 
 
-def test_two_processes_train_as_one(start, alone, tmp_path):
+def launch(command, start, output, *more):
     done = subprocess.run(
-        [*PLAIN, *TRAIN, "--model", str(start), "--output", str(tmp_path)],
+        [*command, *TRAIN, "--model", str(start), "--output", str(output), *more],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("command", [PLAIN, FSDP2], ids=["plain", "fsdp2"])
+def test_two_processes_train_as_one_and_resume(start, alone, tmp_path, command):
+    launch(command, start, tmp_path)
     checkpoint = find_checkpoint(tmp_path / "checkpoints")
     assert (checkpoint / "rng_state_1.pth").is_file(), "there was no second process"
     one, two = (pd.read_csv(folder / "losses.csv") for folder in (alone, tmp_path))
@@ -67,6 +80,12 @@ def test_two_processes_train_as_one(start, alone, tmp_path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+    shutil.rmtree(checkpoint)
+    (tmp_path / "model.safetensors").unlink()
+    launch(command, start, tmp_path, "--resume")
+    resumed = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, two[name]) for name, value in resumed.items())
 
 
 def test_the_engine_files_are_the_setting_of_table_6():
