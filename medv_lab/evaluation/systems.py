@@ -1,7 +1,8 @@
 """The systems of the paper's Tables 1 and 2: where their weights are, under which licence, how they are asked.
 
 What we could not read ourselves is "unknown". Which version of a general model the paper used is not known to us;
-`model_id` is then a public one, and the note says so. Parameters are counted from the published configurations.
+`model_id` is then a public one, and the note says so. Check ids, licences and parameter counts against the model's
+page before relying on them: not all could be read from the pages themselves.
 """
 
 from dataclasses import dataclass
