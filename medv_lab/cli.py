@@ -168,7 +168,7 @@ def train(
     ] = False,
     processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
 ) -> None:
-    """Train on phantoms: one stage, or all of them to rebuild the embedded checkpoint (90 minutes on two cores)."""
+    """Train on phantoms: one stage, or all of them to build an embedded checkpoint (one CPU thread, over an hour)."""
     with clear_errors():
         if dry_run:
             _print_footprint(processes)

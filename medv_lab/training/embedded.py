@@ -76,7 +76,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything; the defaults make the shipped checkpoint."""
+    """How much of everything. The shipped checkpoint came from earlier numbers, which its manifest holds."""
 
     scenes: int = 20_000
     question_rounds: int = 500
@@ -163,7 +163,7 @@ def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Exam
         return caption_examples(scenes, budget.seed)
     if stage == "instruct":
         return instruction_examples(scenes, budget)
-    few = scenes[: len(scenes) // 4]  # without some texts the model forgets how to describe: measured
+    few = scenes[: len(scenes) // 4]  # trained on questions alone, a model forgot how to describe
     return [
         *question_examples(training_questions(scenes, budget, budget.seed + 1)),
         *caption_examples(few, budget.seed + 1),
@@ -219,7 +219,7 @@ class Builder:
             seed=self.budget.seed,
             folder=self.folder,
             log=self.log,
-            # the shipped checkpoint was made with torch's own generator; another would make another one
+            # torch's own generator, so that order and noise come from one seed as in earlier builds
             generator=torch.default_generator,
         )
 
