@@ -1,0 +1,3 @@
+"""Beyond the paper."""
+
+STUDY_FIGURES = ()
