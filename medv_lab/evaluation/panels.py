@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from medv_lab.config import PRESETS, GenerationSettings
-from medv_lab.data.dialogues import make_description
+from medv_lab.data.dialogues import CAPTION_REQUESTS, make_caption, make_description
 from medv_lab.data.phantoms import render
 from medv_lab.data.questions import PROBES
 from medv_lab.data.scenes import Scene, make_scene
@@ -220,7 +220,8 @@ def tabulate_repetition(answers: Sequence[PanelAnswer]) -> pd.DataFrame:
 
 
 def _describe(scene: Scene, number: int, question: str, group: str) -> Example:
-    reference = make_description(scene, np.random.default_rng(number))
+    write = make_caption if question in CAPTION_REQUESTS else make_description
+    reference = write(scene, np.random.default_rng(number))
     name = f"pictures/{SPLIT}-{number:02d}.png"
     return Example(f"{group}-{number:02d}", group, scene.domain, question, reference, name, number)
 

@@ -47,11 +47,11 @@ def plot_curves(
     if is_falling:
         ax.invert_xaxis()
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.grid(linewidth=0.4)
     ax.set_ylim(bottom=0)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     if data.system.nunique() > 1:
-        ax.legend(frameon=False)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0)
     return ax

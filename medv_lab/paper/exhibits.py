@@ -57,28 +57,35 @@ class Exhibit:
     def write(self, data: pd.DataFrame, results: Path, folder: Path) -> None:
         """Write its files of what `collect` gave; the same bytes from the same files at every run."""
         folder.mkdir(parents=True, exist_ok=True)
-        first, second, table = self.output_files(folder)
         if self.kind == "figure":
             with themed():
-                figure = self.draw(data, results)
-                save_figure(figure, first, second)
-        else:
-            for path, text in zip((first, second), self.draw(data, results), strict=True):
-                path.write_text(text, encoding="utf-8", newline="\n")
+                save_figure(self.draw(data, results), data, folder / self.name)
+            return
+        *pages, table = self.output_files(folder)
+        for path, text in zip(pages, self.draw(data, results), strict=True):
+            path.write_text(text, encoding="utf-8", newline="\n")
         save_data(data, table)
 
 
-def save_figure(figure: Figure, pdf: Path, png: Path) -> None:
-    """Write a figure as pdf and png without dates; closes it."""
-    figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    figure.savefig(png, dpi=PRINT_DPI, metadata={"Software": None})
+def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
+    """Write `stem`.pdf, .png and .csv, the same bytes at every run; closes the figure.
+
+    The first line of the csv is a comment: the provenance in `data.attrs`, or the sources of its rows.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(suffix) for suffix in SUFFIXES["figure"]]
+    figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    figure.savefig(paths[1], dpi=PRINT_DPI, metadata={"Software": None})
     plt.close(figure)
+    save_data(data, paths[2])
+    return paths
 
 
 def save_data(data: pd.DataFrame, path: Path) -> None:
     """Write what is shown; the first line is a comment that says where it comes from."""
-    rows = data.to_csv(index=False, lineterminator="\n")
-    path.write_text(f"# {describe_sources(data)}\n{rows}", encoding="utf-8", newline="\n")
+    rows = data.to_csv(index=data.index.name is not None, lineterminator="\n")
+    about = data.attrs["provenance"] if "provenance" in data.attrs else describe_sources(data)
+    path.write_text(f"# {about}\n{rows}", encoding="utf-8", newline="\n")
 
 
 def describe_sources(data: pd.DataFrame) -> str:

@@ -35,7 +35,7 @@ REPEATING = "description-01"  # of Figures 5, 11 and 12
 METRIC = "adjacent_duplicates"
 _ADJACENT = "adjacent duplicates"
 _LABELS = {"Z": "sampling steps Z", "L": "generation length L = Z", "B": "block length B"}
-LEFT, BETWEEN, BELOW, PLOT_HEIGHT = 38, 10, 28, 92  # points around and of a plot
+LEFT, BETWEEN, ABOVE, BELOW, PLOT_HEIGHT = 38, 10, 16, 28, 92  # points around and of a plot
 _MARKED = (
     "Blue and bold: a claim that the picture bears out; vermillion and underlined: one that it does not. "
     "The claims are found and checked by program."
@@ -158,8 +158,10 @@ def draw_curves_and_texts(data: pd.DataFrame, results: Path) -> Figure:
             if not is_first:
                 ax.set_ylabel("")
                 ax.tick_params(axis="y", labelleft=False)
+                if ax.get_legend() is not None:
+                    ax.get_legend().remove()
 
-        sheet.plot(draw, LEFT + place * (width + BETWEEN), BETWEEN, width, PLOT_HEIGHT)
+        sheet.plot(draw, LEFT + place * (width + BETWEEN), ABOVE, width, PLOT_HEIGHT)
     sheet.bottom += BELOW
     for _, rows in texts.groupby("item", sort=False):
         place_item(sheet, rows, results, with_reference=False)
@@ -252,7 +254,8 @@ PANEL_FIGURES = (
         "fig05_repetition",
         "Repetition under several settings",
         "One phantom described under several settings; red and bold: what is said twice or more in a row. The paper "
-        "shows V1 and V2; where the results hold no answers of theirs, the diffusion model's are shown.",
+        "shows V1 (a general-domain start, fine-tuned) and V2 (the same, aligned first); where the results hold no "
+        "answers of theirs, the diffusion model's are shown.",
         collect_settings,
         draw_settings,
     ),

@@ -5,6 +5,7 @@ available to us, and ours say what is drawn instead.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,8 +29,6 @@ SYSTEMS = ("diffusion", "twin", "V1", "V2")  # in the order of columns and rows
 SYSTEM_TITLES = {
     "diffusion": "masked diffusion",
     "twin": "left-to-right twin",
-    "V1": "V1 (general start + SFT)",
-    "V2": "V2 (general start + alignment + SFT)",
 }
 PICTURE = 56  # points
 GAP = 5
@@ -89,7 +88,14 @@ def tabulate(
 
 
 def mark_facts(one: PanelAnswer) -> list[list]:
-    """[start, end, mark] of what is right and wrong in an answer; of the example's phrases where no scene is known."""
+    """[start, end, mark] of what is right and wrong in an answer.
+
+    A short answer is right as a whole if it has every word of the reference. Of a longer one, claims are checked
+    where the scene is known, and the example's phrases are looked for where it is not.
+    """
+    if one.example.group == "vqa":
+        is_right = set(_words(one.example.reference)) <= set(_words(one.answer))
+        return [[0, len(one.answer), "right" if is_right else "wrong"]]
     if one.example.scene is not None:
         scene = make_scene(SPLIT, one.example.scene)
         return [
@@ -140,7 +146,8 @@ def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = 
             top = sheet.bottom + GAP / 2
             for row in line.itertuples():
                 left = sheet.margin + columns.index(row.system) * (width + 2 * GAP)
-                below = sheet.write([(describe_answer(row), "label")], left, top, width)
+                below = sheet.write([(title_of(row.system), "label")], left, top, width)
+                below = sheet.write([(describe_answer(row), "quiet")], left, below, width)
                 sheet.write(marked_parts(row.answer, row.marks), left, below, width)
         sheet.bottom += GAP
     return sheet.finish()
@@ -166,12 +173,21 @@ def place_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
     """Put answers at the bottom of a sheet, each over the whole width under who gave it."""
     width = sheet.width - 2 * sheet.margin
     for row in rows.itertuples():
-        parts = [(f"{describe_answer(row)}: ", "label"), *marked_parts(row.answer, row.marks)]
+        parts = [(title_of(row.system), "label"), (f" ({describe_answer(row)}): ", "quiet")]
+        parts += marked_parts(row.answer, row.marks)
         sheet.write(parts, sheet.margin, sheet.bottom + 0.35 * TEXT_SIZE, width)
 
 
+def title_of(system: str) -> str:
+    """What a panel calls a system."""
+    return SYSTEM_TITLES.get(system, system)
+
+
 def describe_answer(row: tuple) -> str:
-    """Who answered, at which settings and how long."""
-    name = SYSTEM_TITLES.get(row.system, row.system)
+    """The settings of an answer, and how long it is."""
     lengths = f"L = {int(row.L)}" if pd.isna(row.Z) else f"L = {row.L}, B = {row.B}, Z = {row.Z}"
-    return f"{name} ({lengths}; {int(row.words)} words)"
+    return f"{lengths}; {int(row.words)} word{'s' if row.words != 1 else ''}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text.lower())

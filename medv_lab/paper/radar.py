@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medv_lab.paper.exhibits import Exhibit
-from medv_lab.paper.measured import OPEN_ENDED_INPUTS, measured_open_ended
+from medv_lab.paper.measured import SCORES, measured_open_ended
 from medv_lab.paper.published import load_table, published_source
 from medv_lab.views.style import (
     MODEL_COLOURS,
@@ -104,5 +104,5 @@ RADAR = Exhibit(
     "stand beside, measured on phantoms by another judge and on a scale of their own.",
     radar_data,
     draw_radar,
-    OPEN_ENDED_INPUTS,
+    (SCORES[1],),
 )
