@@ -12,6 +12,7 @@ from rich.table import Table
 
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_evaluate import EMBEDDED_WARNING, evaluate
 
 if TYPE_CHECKING:
     from medv_lab.diffusion.trace import SampleTrace
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from medv_lab.model.processing import MedVProcessor
 
 UNMASKING_EXAMPLE = "unmasking_example"
-EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
-evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
 

@@ -1,4 +1,4 @@
-"""The phantom conversation: its make-up, references that are true and complete, and a judge that knows what is asked."""
+"""The phantom conversation: its make-up, references that are true and whole, and a judge that knows its questions."""
 
 from collections import Counter
 from dataclasses import replace
