@@ -13,6 +13,7 @@ from rich.table import Table
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
 from medv_lab.cli_evaluate import EMBEDDED_WARNING, evaluate
+from medv_lab.cli_tables import tables
 
 if TYPE_CHECKING:
     from medv_lab.diffusion.trace import SampleTrace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 UNMASKING_EXAMPLE = "unmasking_example"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
+evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
 
