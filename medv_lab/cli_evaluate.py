@@ -44,7 +44,7 @@ UrlOption = Annotated[str | None, typer.Option(help="base URL of the model's end
 LengthOption = Annotated[int | None, typer.Option(help="L, longest answer; by default the preset's")]
 BlockOption = Annotated[int | None, typer.Option(help="B, positions of a block")]
 StepsOption = Annotated[int | None, typer.Option(help="Z, forward passes")]
-LimitOption = Annotated[int | None, typer.Option(help="the first so many questions only")]
+LimitOption = Annotated[int | None, typer.Option(help="the first so many questions only", min=1)]
 BatchOption = Annotated[int, typer.Option(help="questions answered at a time")]
 OutputOption = Annotated[
     Path | None, typer.Option(help="results folder; a rerun does only what is missing in it")

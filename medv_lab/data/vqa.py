@@ -21,7 +21,7 @@ READERS: dict[str, Callable[..., Reading[VqaRecord]]] = {
 # Files of the official releases, by which a folder is told; what two data sets may have comes last.
 _MARKS = {
     "vqa-rad": (QUESTIONS,),
-    "pathvqa": ("pvqa_*.json", "*_qa.json", "*_qa.jsonl", "qas"),
+    "pathvqa": ("pvqa_*.json", "train_qa.json*", "val*_qa.json*", "test_qa.json*", "qas"),
     "slake": ("train.json", "validate.json", "validation.json", "test.json"),
 }
 

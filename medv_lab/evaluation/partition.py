@@ -10,6 +10,7 @@ for whoever sees no picture.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from medv_lab.data.phantoms import render
 from medv_lab.data.questions import Question, balanced_questions
@@ -35,7 +36,8 @@ class PhantomVqa:
     scene: Scene
 
 
-def make_benchmarks(rounds: int) -> list[PhantomVqa]:
+@cache
+def make_benchmarks(rounds: int) -> tuple[PhantomVqa, ...]:
     """All questions of the three benchmarks, in their order.
 
     Args:
@@ -46,7 +48,7 @@ def make_benchmarks(rounds: int) -> list[PhantomVqa]:
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; give 1 or more")
-    found = []
+    found: list[PhantomVqa] = []
     for name, (split, domains) in BENCHMARKS.items():
         scenes = [scene for scene in make_scenes(split, SCENES) if scene.domain in domains]
         questions = balanced_questions(scenes, rounds, SEED)
@@ -54,7 +56,7 @@ def make_benchmarks(rounds: int) -> list[PhantomVqa]:
             PhantomVqa(f"{name}/{number:04}", name, question, scenes[question.scene])
             for number, question in enumerate(questions)
         ]
-    return found
+    return tuple(found)
 
 
 def benchmark_queries(asked: Sequence[PhantomVqa], with_pictures: bool = True) -> list[Query]:

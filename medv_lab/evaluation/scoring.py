@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medv_lab.data.scenes import DOMAINS
 from medv_lab.evaluation.conversation import (
     KINDS_OF_QUESTION,
     PhantomQuestion,
@@ -96,6 +97,7 @@ def _conversation(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], lis
         table = (
             summarise_verdicts(cases, found).drop(columns="order").rename(columns={"relative": "estimate"})
         )
+        table = table.set_index("group").loc[[*GROUPS, *DOMAINS]].reset_index()
         scores += [{"system": name, **row} for row in table.to_dict("records")]
         for group in GROUPS if name != first else ():
             pair = [_of_group(asked, one, group) for one in (verdicts[first, judge], found)]
