@@ -12,14 +12,16 @@ from rich.table import Table
 
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_evaluate import evaluate
 from medv_lab.cli_figures import figures, panels
+from medv_lab.cli_tables import tables
 
 if TYPE_CHECKING:
     from medv_lab.model.modeling import MedVForMaskedDiffusion
     from medv_lab.model.processing import MedVProcessor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
-evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
+evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
 app.command()(figures)

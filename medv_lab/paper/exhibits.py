@@ -31,7 +31,7 @@ class Exhibit:
     Attributes:
         name: of its files, without suffix.
         title: one line.
-        caption: what is shown, for the gallery; a frame may bring its own in `attrs["caption"]`.
+        caption: what is shown, for the gallery.
         inputs: patterns of the files in the results folder that it reads; published tables are read besides.
         collect: results folder to the frame of what is shown, with a column `source`.
         draw: frame and results folder to a figure, or for a table to (Markdown, LaTeX).
@@ -70,7 +70,7 @@ class Exhibit:
 def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
     """Write `stem`.pdf, .png and .csv, the same bytes at every run; closes the figure.
 
-    The first line of the csv is a comment: the provenance in `data.attrs`, or the sources of its rows.
+    The first line of the csv is a comment: the sources of its rows, or `data.attrs["provenance"]`.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(suffix) for suffix in SUFFIXES["figure"]]
@@ -84,7 +84,7 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
 def save_data(data: pd.DataFrame, path: Path) -> None:
     """Write what is shown; the first line is a comment that says where it comes from."""
     rows = data.to_csv(index=data.index.name is not None, lineterminator="\n")
-    about = data.attrs["provenance"] if "provenance" in data.attrs else describe_sources(data)
+    about = describe_sources(data) if "source" in data else data.attrs["provenance"]
     path.write_text(f"# {about}\n{rows}", encoding="utf-8", newline="\n")
 
 
