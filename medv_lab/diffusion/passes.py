@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medv_lab.diffusion.cache import KeyValueCache, Reuse
-from medv_lab.diffusion.remasking import Predictions, log_probabilities, predict
+from medv_lab.diffusion.remasking import Predictions, predict, suppress
 
 
 class Denoiser(Protocol):
@@ -33,7 +33,7 @@ class Denoiser(Protocol):
         """
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states (N, H) to logits (N, V)."""
+        """Hidden states (N, H) to logits (N, V), a new tensor: the sampler writes to it."""
 
 
 class Passes:
@@ -104,8 +104,10 @@ class Passes:
         hidden = self._hidden(active, block)
         predictions = self._predict(hidden, active, rows, places, places)
         shadows = self.embeds.shape[1] + held_places - block[0]
-        log_probs = log_probabilities(self._logits(hidden, active, held_rows, shadows), self.suppressed)
-        return predictions, log_probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].exp().cpu().numpy()
+        probs = (
+            suppress(self._logits(hidden, active, held_rows, shadows), self.suppressed).double().softmax(-1)
+        )
+        return predictions, probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].cpu().numpy()
 
     def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
         """Embed the tokens (N,) at their places."""

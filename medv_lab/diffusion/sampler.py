@@ -196,7 +196,7 @@ class _Chooser:
             positions=positions,
             tokens=predictions.tokens.cpu().numpy(),
             confidence=predictions.confidence.cpu().numpy(),
-            log_probs=predictions.log_probs,
+            predictions=predictions,
             quota=self._quota(active, rows, step),
             stable_passes=stable,
             answer=self.canvas.ids,
@@ -244,7 +244,8 @@ class _Chooser:
 
 def _details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
     """Entropy (N,) and the most probable tokens (N, K) at the chosen candidates."""
-    log_probs = predictions.log_probs[torch.from_numpy(chosen).to(predictions.log_probs.device)]
+    at = torch.from_numpy(chosen).to(predictions.logits.device)
+    log_probs = predictions.logits[at].log_softmax(-1)
     best = log_probs.topk(min(alternatives, log_probs.shape[-1]), dim=-1)
     return {
         "entropy": entropy(log_probs).cpu().numpy(),
