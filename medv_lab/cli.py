@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from medv_lab.cli_benchmark import benchmark
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_study import study
 
 if TYPE_CHECKING:
     from medv_lab.diffusion.trace import SampleTrace
@@ -25,6 +27,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffu
 evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.command()(benchmark)
+app.command()(study)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
