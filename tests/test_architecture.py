@@ -39,9 +39,12 @@ ORDER = (
     ("medv_lab.paper", "medv_lab.views"),
     (
         "medv_lab.cli",
+        "medv_lab.cli_benchmark",
         "medv_lab.cli_data",
         "medv_lab.cli_errors",
         "medv_lab.cli_evaluate",
+        "medv_lab.cli_figures",
+        "medv_lab.cli_study",
         "medv_lab.cli_tables",
     ),
     ("medv_lab.__main__",),
