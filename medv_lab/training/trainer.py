@@ -79,7 +79,7 @@ class MaskedDiffusionTrainer(Trainer):
         super().__init__(**kwargs)
         self.recipe, self.generator = recipe, generator
         ignore_index = base_model(self.model).config.ignore_index
-        self.noise = NoiseSource(recipe.levels, generator, ignore_index)
+        self.noise = NoiseSource(recipe.levels, recipe.t_min, generator, ignore_index)
         self._writes_checkpoint = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
