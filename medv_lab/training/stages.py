@@ -52,6 +52,7 @@ class Recipe:
         precision: "bf16" (autocast over fp32 weights) or "fp32".
         levels: how t is drawn. "uniform": each row on its own, as published. "stratified": one from each of B equal
             parts of [t_min, 1], which varies less from batch to batch.
+        t_min: the smallest noise level of stratified draws, in [0, 1); the reference's uniform ones have none.
         group_by_length: batches hold dialogues of like length.
         lora: adapters in place of full training of the language tower, or None.
 
@@ -76,6 +77,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     precision: str = "bf16"
     levels: str = "uniform"
+    t_min: float = 0.0
     group_by_length: bool = True
     lora: LoRA | None = None
 
@@ -91,6 +93,11 @@ class Recipe:
         for field, allowed in CHOICES.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; allowed are {', '.join(allowed)}")
+        if not 0 <= self.t_min < 1 or (self.t_min and self.levels == "uniform"):
+            raise ValueError(
+                f"{self.name}: t_min is {self.t_min} with {self.levels} levels; give 0 to below 1, and 0 with "
+                "uniform ones"
+            )
         if self.lora is not None and self.language_tower_lr is None:
             raise ValueError(
                 f"{self.name}: LoRA adapts the language tower, which is frozen; give it a learning rate"
@@ -193,6 +200,7 @@ def _embedded(name: str, steps: int, batch_size: int, rate: float, *parts: str) 
         max_length=1024,
         betas=(0.9, 0.98),
         levels="stratified",
+        t_min=0.02,
     )
 
 
