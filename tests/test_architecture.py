@@ -37,7 +37,7 @@ ORDER = (
     ("medv_lab.training",),
     ("medv_lab.evaluation",),
     ("medv_lab.paper", "medv_lab.views"),
-    ("medv_lab.cli", "medv_lab.cli_data", "medv_lab.cli_errors"),
+    ("medv_lab.cli", "medv_lab.cli_ablations", "medv_lab.cli_data", "medv_lab.cli_errors"),
     ("medv_lab.__main__",),
 )
 DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")

@@ -82,13 +82,19 @@ class ExampleDataset(Dataset):
     the length of the answer: mostly few, which costs little, and in every eighth example up to a whole canvas.
     """
 
-    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-        """Encode all examples once; `seed` draws the number of end-of-text tokens."""
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+        long_share: float = LONG_FILL_SHARE,
+    ) -> None:
+        """Encode all examples once; `seed` draws the number of end-of-text tokens, `long_share` get up to a canvas."""
         rng = np.random.default_rng([seed, 4])
         self.items = []
         for example in examples:
             ids, labels = encode_example(example, tokenizer)
-            most = LONG_FILL if rng.random() < LONG_FILL_SHARE else FILL
+            most = LONG_FILL if rng.random() < long_share else FILL
             extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
             self.items.append(
                 {
