@@ -264,9 +264,10 @@ class Builder:
         draft.replace(kept)
 
     def probe(self) -> str:
-        """Scores on two rounds of validation questions, in percent."""
+        """Scores on a few rounds of validation questions, in percent."""
         respond = make_respond(self.model, make_processor(self.tokenizer, self.model.config))
-        table = summarise(evaluate_phantoms(make_items("validation", 2), respond))
+        rounds = max(1, self.budget.score_rounds // 3)
+        table = summarise(evaluate_phantoms(make_items("validation", rounds), respond))
         return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
 
     def save(self, output: Path) -> None:
