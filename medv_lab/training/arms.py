@@ -84,9 +84,7 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
             )
         own[stage].append(setting)
     return {
-        stage: vary(
-            replace(EMBEDDED[kind], steps=steps, batch_size=32, t_min=0.3, group_by_length=False), own[stage]
-        )
+        stage: vary(replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=False), own[stage])
         for stage, (kind, steps) in BASE.items()
     }
 

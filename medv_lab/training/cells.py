@@ -120,7 +120,7 @@ class Workshop:
 
     def _train_stage(self, model: MedVLanguageModel, stage: Stage, seed: int) -> None:
         tokenizer = self.shipped[1].tokenizer
-        dataset = ExampleDataset(self.worlds.examples(stage.data, seed), tokenizer, seed, long_share=0.0)
+        dataset = ExampleDataset(self.worlds.examples(stage.data, seed), tokenizer, seed, long_fill_share=0.0)
         with tempfile.TemporaryDirectory() as scratch:
             run_stage(
                 model,

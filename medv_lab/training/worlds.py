@@ -37,7 +37,7 @@ class Amounts:
     general_scenes: int = 4000
     rounds: int = 150
     general_rounds: int = 120
-    captions: float = 0.5
+    captions: float = 0.25
 
 
 class Worlds:
