@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from medv_lab.cli_ablations import ablations
 from medv_lab.cli_benchmark import benchmark
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
 from medv_lab.cli_evaluate import evaluate
-from medv_lab.cli_figures import figures, panels
+from medv_lab.cli_figures import exactness, figures, panels
 from medv_lab.cli_study import study
 from medv_lab.cli_tables import tables
 
@@ -28,8 +29,10 @@ app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
 app.command()(figures)
 app.command()(panels)
+app.command()(exactness)
 app.command()(benchmark)
 app.command()(study)
+app.command()(ablations)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]

@@ -1,4 +1,4 @@
-"""The commands `medv panels`, which asks models what the qualitative figures show, and `medv figures`."""
+"""The commands `medv panels` and `medv exactness`, which ask models what figures show, and `medv figures`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,24 @@ def panels(
         typer.echo(
             f"{folder}: {sum(len(chosen) for _, chosen in asked)} answers of {len(system or [1])} system(s)"
         )
+
+
+def exactness(
+    output: Annotated[Path, typer.Option(help="results folder")] = Path("results/studies/exactness"),
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id")] = "embedded",
+    questions: Annotated[int, typer.Option(help="phantoms to describe")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+) -> None:
+    """Report how far batch size, attention backend, dtype and caches move logits and tokens."""
+    with clear_errors():
+        from medv_lab.evaluation.exactness_study import run_exactness
+        from medv_lab.model.checkpoints import load
+
+        loaded, processor = load(model, device=device, dtype=dtype)
+        scores = run_exactness(loaded, processor, output, questions)
+        measures = {"different": "sum", "positions": "sum", "largest_drift": "max"}
+        typer.echo(scores.groupby("comparison", sort=False).agg(measures).to_string())
 
 
 def figures(

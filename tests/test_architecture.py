@@ -39,6 +39,7 @@ ORDER = (
     ("medv_lab.paper", "medv_lab.views"),
     (
         "medv_lab.cli",
+        "medv_lab.cli_ablations",
         "medv_lab.cli_benchmark",
         "medv_lab.cli_data",
         "medv_lab.cli_errors",
@@ -55,7 +56,9 @@ TORCH_FREE = (
     *DRAWING_ROOMS,
     "medv_lab.config",
     "medv_lab.diffusion.trace",
+    "medv_lab.evaluation.claims",
     "medv_lab.evaluation.metrics",
+    "medv_lab.evaluation.panels",
     "medv_lab.evaluation.phantoms",
     "medv_lab.evaluation.repetition",
 )

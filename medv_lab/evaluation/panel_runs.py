@@ -10,6 +10,7 @@ from typing import Any
 
 from medv_lab.data.images import open_image
 from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.evaluation.autoregressive import NextTokenResponder
 from medv_lab.evaluation.journal import read_lines, replace_text
 from medv_lab.evaluation.panels import (
     REPETITION,
@@ -24,6 +25,7 @@ from medv_lab.evaluation.panels import (
 from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder, describe_model
 from medv_lab.evaluation.runner import MANIFEST, answer_questions, digest_of
 from medv_lab.model.answering import ask
+from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 
@@ -51,22 +53,33 @@ def find_examples(folder: Path, questions: Path | None = None) -> list[Example]:
 
 
 def plan_system(
-    model: MedVForMaskedDiffusion,
+    model: MedVForMaskedDiffusion | MedVForNextToken,
     processor: MedVProcessor,
     name: str,
     plan: Plan,
     examples: Sequence[Example],
 ) -> list[Asked]:
-    """What a model is asked: descriptions at every setting of the plan, queries and VQA at one."""
+    """What a model is asked: descriptions at every setting of the plan, queries and VQA at one.
+
+    A model that writes from left to right has a longest answer and no other setting.
+    """
     at_length = [example for example in examples if example.group != "vqa"]
     described = [example for example in examples if example.group == "description"]
     briefly = [example for example in examples if example.group == "vqa"]
-    asked = [(settings, at_length if settings == plan.long else described) for settings in plan.sweep()] + [
-        (plan.short, briefly)
+    ways = [
+        (plan.long, at_length),
+        *((settings, described) for settings in plan.sweep()[1:]),
+        (plan.short, briefly),
     ]
-    return [
-        (DiffusionResponder(model, processor, settings, name), chosen) for settings, chosen in asked if chosen
-    ]
+    if isinstance(model, MedVForNextToken):
+        ways = [ways[0], ways[-1]]
+        asked = [
+            (NextTokenResponder(model, processor, name=name, max_new_tokens=settings.gen_length), chosen)
+            for settings, chosen in ways
+        ]
+    else:
+        asked = [(DiffusionResponder(model, processor, settings, name), chosen) for settings, chosen in ways]
+    return [(responder, chosen) for responder, chosen in asked if chosen]
 
 
 def answer_panels(
