@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
 from medv_lab.views.exactness import plot_exactness
@@ -145,6 +146,7 @@ def plot_forest(
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel(xlabel)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.grid(linewidth=0.4)
     return ax
 
