@@ -124,7 +124,13 @@ def phantoms(
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
     with clear_errors():
         from medv_lab.config import PRESETS
-        from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise, write_results
+        from medv_lab.evaluation.phantoms import (
+            domains_of,
+            evaluate_phantoms,
+            make_items,
+            summarise,
+            write_results,
+        )
         from medv_lab.evaluation.responders import make_respond
         from medv_lab.runtime import make_manifest
 
@@ -135,13 +141,16 @@ def phantoms(
         if output is not None:
             asked = {"split": split, "rounds": rounds, "pictures": pictures, **asdict(settings)}
             write_results(results, make_manifest(asked, seed=settings.seed, model=loaded), output)
-        table = Table(title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)")
-        for name in ("kind", "family", "questions", "score", "interval"):
-            table.add_column(name)
-        for row in summarise(results).itertuples():
-            interval = f"{row.low:.1f} to {row.high:.1f}"
-            table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
-        Console().print(table)
+        for of, groups in (("family", None), ("domain", domains_of(items))):
+            table = Table(
+                title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)"
+            )
+            for name in ("kind", of, "questions", "score", "interval"):
+                table.add_column(name)
+            for row in summarise(results, groups).itertuples():
+                interval = f"{row.low:.1f} to {row.high:.1f}"
+                table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
+            Console().print(table)
 
 
 @app.command()
