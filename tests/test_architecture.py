@@ -23,6 +23,7 @@ ORDER = (
     (
         "medv_lab.data",
         "medv_lab.evaluation.intervals",
+        "medv_lab.evaluation.journal",  # files that survive a killed process
         "medv_lab.evaluation.repetition",
         "medv_lab.evaluation.facts",  # the phantom benchmark knows no model
         "medv_lab.evaluation.phantoms",
@@ -37,7 +38,7 @@ ORDER = (
     ("medv_lab.training",),
     ("medv_lab.evaluation",),
     ("medv_lab.paper", "medv_lab.views"),
-    ("medv_lab.cli", "medv_lab.cli_data", "medv_lab.cli_errors"),
+    ("medv_lab.cli", "medv_lab.cli_ablations", "medv_lab.cli_data", "medv_lab.cli_errors"),
     ("medv_lab.__main__",),
 )
 DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")
