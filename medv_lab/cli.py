@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from medv_lab.cli_ablations import ablations
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
 from medv_lab.cli_evaluate import EMBEDDED_WARNING, evaluate
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffu
 evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.command()(ablations)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]

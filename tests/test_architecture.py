@@ -39,6 +39,7 @@ ORDER = (
     ("medv_lab.paper", "medv_lab.views"),
     (
         "medv_lab.cli",
+        "medv_lab.cli_ablations",
         "medv_lab.cli_data",
         "medv_lab.cli_errors",
         "medv_lab.cli_evaluate",

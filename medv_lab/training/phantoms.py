@@ -25,14 +25,12 @@ from medv_lab.training.embedded import (
     stage_examples,
 )
 from medv_lab.training.examples import Collator, ExampleDataset
-from medv_lab.training.resuming import find_checkpoint
+from medv_lab.training.resuming import CHECKPOINTS, claim_folder
 from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.vision import render_all
 
 STAGES = ("alignment", "instruct", "vqa")
-CHECKPOINTS = "checkpoints"
-RUN_FILE = "run.json"
 DEFAULT_ENGINE = Engine(save_steps=100)
 
 
@@ -97,7 +95,7 @@ def train_on_phantoms(
     is_first = int(os.environ.get("RANK", "0")) == 0
     if not is_first:
         log = _be_silent
-    _claim(run, output, resume, is_first)
+    claim_folder(output, asdict(run), resume=resume, write=is_first)
     budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
     scenes = make_scenes("train", budget.scenes)
     model, processor = _start(run, scenes, log)
@@ -122,26 +120,6 @@ def train_on_phantoms(
             asdict(run), seed=run.seed, model=model, device=model.device, dtype=run.recipe.precision
         )
         (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _claim(run: PhantomRun, output: Path, resume: bool, is_first: bool) -> None:
-    """Note what the folder is for, or see that it is for the same."""
-    asked, record = json.loads(json.dumps(asdict(run))), output / RUN_FILE
-    if resume and record.is_file():
-        noted = json.loads(record.read_text())
-        differing = [name for name in asked if asked[name] != noted.get(name)]
-        if differing:
-            raise ValueError(
-                f"{output.name} holds another run; different are {', '.join(differing)}. Resume it as it was started, "
-                "or choose another folder"
-            )
-    elif find_checkpoint(output / CHECKPOINTS) is not None:
-        raise ValueError(f"{output.name} holds checkpoints of a run; resume it, or choose another folder")
-    if is_first:
-        output.mkdir(parents=True, exist_ok=True)
-        draft = record.with_suffix(".draft")
-        draft.write_text(json.dumps(asked, indent=1) + "\n")
-        draft.replace(record)
 
 
 def _start(run: PhantomRun, scenes: list, log) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
