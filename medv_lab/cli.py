@@ -106,7 +106,13 @@ def phantoms(
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
     with clear_errors():
         from medv_lab.config import PRESETS
-        from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise, write_results
+        from medv_lab.evaluation.phantoms import (
+            domains_of,
+            evaluate_phantoms,
+            make_items,
+            summarise,
+            write_results,
+        )
         from medv_lab.evaluation.responders import make_respond
         from medv_lab.runtime import make_manifest
 
@@ -117,20 +123,28 @@ def phantoms(
         if output is not None:
             asked = {"split": split, "rounds": rounds, "pictures": pictures, **asdict(settings)}
             write_results(results, make_manifest(asked, seed=settings.seed, model=loaded), output)
-        table = Table(title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)")
-        for name in ("kind", "family", "questions", "score", "interval"):
-            table.add_column(name)
-        for row in summarise(results).itertuples():
-            interval = f"{row.low:.1f} to {row.high:.1f}"
-            table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
-        Console().print(table)
+        for of, groups in (("family", None), ("domain", domains_of(items))):
+            table = Table(
+                title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)"
+            )
+            for name in ("kind", of, "questions", "score", "interval"):
+                table.add_column(name)
+            for row in summarise(results, groups).itertuples():
+                interval = f"{row.low:.1f} to {row.high:.1f}"
+                table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
+            Console().print(table)
 
 
 @app.command()
 def train(
     output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
     stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
-    preset: Annotated[str, typer.Option(help="embedded; the full one needs real data")] = "embedded",
+    preset: Annotated[str, typer.Option(help="embedded, or full with real data")] = "embedded",
+    data: Annotated[
+        Path | None, typer.Option(help="real data: an instruction file, or the folder of a VQA release")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="pictures of an instruction file")] = None,
+    dataset: Annotated[str | None, typer.Option(help="of a VQA release: vqa-rad, slake or pathvqa")] = None,
     model: Annotated[
         str, typer.Option(help="what a stage starts from: embedded, a folder or a hub id")
     ] = "embedded",
@@ -152,15 +166,38 @@ def train(
     ] = False,
     processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
 ) -> None:
-    """Train on phantoms: one stage, or all of them to build an embedded checkpoint (one CPU thread, over an hour)."""
+    """Train one stage, on phantoms or on real data, or all of them to build an embedded checkpoint (over an hour)."""
     with clear_errors():
         if dry_run:
             _print_footprint(processes)
             return
         if output is None:
             raise ValueError("no output folder; give --output, or --dry-run")
+        from medv_lab.training.dialogues import DialogueRun, read_training_data, train_on_dialogues
+        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+        from medv_lab.training.stages import find_recipe, vary
+        from medv_lab.training.trainer import Engine
+
+        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
+        if data is not None:
+            if (dataset is None) == (images is None):
+                raise ValueError(
+                    "--data takes --images for an instruction file, or --dataset for a VQA release"
+                )
+            recipe = vary(
+                find_recipe(preset, dataset if preset == "full" and dataset else stage), change or ()
+            )
+            dialogues = read_training_data(data, dataset)
+            typer.echo(f"{len(dialogues)} dialogues in {data.name}")
+            run = DialogueRun(recipe, data.name, len(dialogues), model, seed)
+            train_on_dialogues(
+                run, dialogues, images or data, output, engine=engine, resume=resume, log=typer.echo
+            )
+            return
         if preset != "embedded":
-            raise ValueError(f"preset is {preset!r}; phantoms train the preset 'embedded'")
+            raise ValueError(
+                f"preset is {preset!r}; phantoms train the preset 'embedded', the full one takes --data"
+            )
         if stage == "all":
             from medv_lab.training.embedded import rebuild
 
@@ -172,10 +209,6 @@ def train(
             return
         if question_only:
             raise ValueError("--question-only belongs to --stage all")
-        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
-        from medv_lab.training.stages import vary
-        from medv_lab.training.trainer import Engine
-
         counts = {"scenes": scenes, "question_rounds": rounds}
         run = PhantomRun(
             stage,
@@ -184,7 +217,6 @@ def train(
             **{name: count for name, count in counts.items() if count is not None},
             seed=seed,
         )
-        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
         train_on_phantoms(run, output, engine=engine, resume=resume, log=typer.echo)
 
 

@@ -31,6 +31,7 @@ def benchmark(
         from medv_lab.evaluation.benchmark import SIZES, make_subject, run_benchmark
         from medv_lab.paper.exhibits import save_figure
         from medv_lab.views.speed import plot_speed, speed_data
+        from medv_lab.views.style import themed
 
         if size not in SIZES:
             raise ValueError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
@@ -51,7 +52,8 @@ def benchmark(
             stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
             data = speed_data(result)
             data.attrs["provenance"] = f"measured; run manifest: {stem.name}.json"
-            save_figure(plot_speed(result).figure, data, stem)
+            with themed():
+                save_figure(plot_speed(result).figure, data, stem)
 
 
 def _print(result: dict) -> None:
@@ -60,7 +62,12 @@ def _print(result: dict) -> None:
     )
     for way, seconds in result["seconds_per_step"].items():
         typer.echo(f"seconds a step, {way}: {seconds:.4f}")
-    for name in ("ratio_exact_vs_reference", "overhead_fraction", "ratio_fast_vs_reference"):
+    for name in (
+        "ratio_exact_vs_reference",
+        "overhead_fraction",
+        "ratio_fast_vs_reference",
+        "ratio_fast_batch_vs_reference",
+    ):
         low, high = result[f"{name}_range"]
         typer.echo(f"{name}: {result[name]:.3f} (from {low:.3f} to {high:.3f})")
     typer.echo(f"published loop and exact sampler gave the same tokens: {result['same_tokens']}")

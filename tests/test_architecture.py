@@ -23,6 +23,7 @@ ORDER = (
     (
         "medv_lab.data",
         "medv_lab.evaluation.intervals",
+        "medv_lab.evaluation.journal",  # files that survive a killed process
         "medv_lab.evaluation.repetition",
         "medv_lab.evaluation.facts",  # the phantom benchmark knows no model
         "medv_lab.evaluation.phantoms",

@@ -1,6 +1,6 @@
 """Answers that find their own length: the canvas starts short and grows where the model wants to say more.
 
-Source: DAEDAL (arXiv 2508.00819), sections 3.1 and 3.2, written from its description. Two decisions make an answer
+Source: DAEDAL (arXiv 2508.00819), its initial length adjustment and its mask insertion. Two decisions make an answer
 longer, both by the mean probability of an end token over the last `end_window` positions of the canvas:
 
 - before anything is filled, `growth` masks are appended until that mean reaches `end_threshold`;

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+_CACHED_NUMBERS = 2**19  # 2 MB of float32
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -52,15 +54,13 @@ def predict(
         random_confidence: draws (N,) float64 for random remasking; None rates by probability.
     """
     logits = suppress(logits, suppressed)
-    largest, tokens = logits.max(-1)
     if temperature > 0:
         noisy = logits.double().sub(uniform().log_().neg_().log_(), alpha=temperature)
-        noisy_tokens = noisy.argmax(-1)
+        tokens = noisy.argmax(-1)
+        confidence = _probability(logits, tokens)
     else:
-        noisy_tokens = tokens
-    if random_confidence is not None:
-        return Predictions(noisy_tokens, random_confidence(), logits)
-    return Predictions(noisy_tokens, _probability(logits, noisy_tokens, largest, tokens), logits)
+        tokens, confidence = _most_probable(logits)
+    return Predictions(tokens, confidence if random_confidence is None else random_confidence(), logits)
 
 
 def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
@@ -72,23 +72,28 @@ def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
     return logits
 
 
-def _probability(
-    logits: torch.Tensor, tokens: torch.Tensor, largest: torch.Tensor, best: torch.Tensor
-) -> torch.Tensor:
-    """Softmax of logits (N, V) at tokens (N,), float64, without a float64 copy of the vocabulary.
+def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable token (N,) of logits (N, V) and its softmax (N,), float64, without a float64 vocabulary.
 
-    p = exp(l_token - l_best) / (1 + rest). The rest of the sum leaves out the best token's own 1, so that it keeps
-    all of float32's digits where p is next to 1, and only the division needs more of them: the error is that of
-    float32's exp, about 1e-7 of p and of 1 - p.
-
-    Args:
-        logits, tokens: of which, and at which.
-        largest, best: the largest logit of each row and its token, (N,).
+    p = 1 / (1 + rest). The rest of the sum leaves out the token's own 1, so that it keeps all of float32's digits
+    where p is next to 1, and only the division needs more of them: the error is that of float32's exp, about 1e-7 of
+    p and of 1 - p.
     """
-    others = logits - largest[:, None]
-    chosen = others.gather(-1, tokens[:, None])[:, 0]
-    rest = others.scatter_(-1, best[:, None], -torch.inf).exp_().sum(-1)
-    return chosen.double().exp() / (1 + rest.double())
+    is_on_cpu = logits.device.type == "cpu"  # where some rows at a time stay in its cache
+    rows = max(1, _CACHED_NUMBERS // logits.shape[-1]) if is_on_cpu else max(1, len(logits))
+    tokens, confidence = [], []
+    for part in logits.split(rows):
+        largest, best = part.max(-1, keepdim=True)
+        others = (part - largest).scatter_(-1, best, -torch.inf)
+        own = (largest - largest).double().exp()  # 1, or not a number where the logit is not finite
+        tokens.append(best[:, 0])
+        confidence.append((own / (1 + others.exp_().sum(-1, keepdim=True).double()))[:, 0])
+    return torch.cat(tokens), torch.cat(confidence)
+
+
+def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Softmax of logits (N, V) at any tokens, float64 (N,)."""
+    return logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].exp()
 
 
 def choose(confidence: np.ndarray, rows: np.ndarray, count: int | np.ndarray) -> np.ndarray:

@@ -56,11 +56,12 @@ def frontier_arms() -> list[Arm]:
         Arm(f"{name} Z=16", "revision", replace(eighth, remasking=name))
         for name in ("remdm", "wino", "revise_duplicates")
     ]
+    arms += [Arm(f"{name} cache Z=32", "cache", replace(quarter, cache=name)) for name in ("prefix", "dual")]
     arms += [
-        Arm(f"{name} cache Z=32", "cache", replace(quarter, cache=name))
-        for name in ("prefix", "dual", "image")
+        Arm("image cache Z=16", "cache", replace(eighth, cache="image")),
+        Arm("dual cache, spread Z=16", "cache", replace(eighth, cache="dual", repetition_guard="spread")),
+        Arm("dual cache, penalty Z=32", "cache", replace(quarter, cache="dual", repetition_guard="penalty")),
     ]
-    arms.append(Arm("dual cache Z=128", "cache", replace(EXACT, cache="dual")))
     growing = GenerationSettings(
         gen_length=32,
         block_length=32,

@@ -43,7 +43,7 @@ MEASURES = (
     *("score", "precision", "recall", "adjacent_duplicates", "looped", "distinct_1"),
     *("words", "passes", "seconds"),
 )
-ENOUGH = 0.98  # share of the exact score that `fast` must keep
+ENOUGH = 0.98  # share of the baseline's score that `fast` must keep
 
 
 def run_study(

@@ -8,7 +8,9 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, new_axes
 
-HEIGHT = 3.6  # inches
+HEIGHT = 4.2  # inches
+NAME_WIDTH = 80  # points
+_POINTS_PER_INCH = 72
 # Group of arms: colour and marker.
 _GROUPS = {
     "Z": (PALETTE["black"], "o"),
@@ -70,14 +72,32 @@ def plot_frontier(
             elinewidth=0.6,
             label="exact (low confidence)" if group == "Z" else group,
         )
-        for row in part.itertuples():
-            place = (getattr(row, x), getattr(row, y))
-            ax.annotate(
-                row.arm, place, (3, 3), textcoords="offset points", fontsize=SMALLEST_FONT, color=colour
-            )
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel=_LABELS[x], ylabel=_LABELS[y])
-    ax.legend(frameon=False, loc="best")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _name_points(ax, summary, x, y)
     return ax
+
+
+def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
+    """Write each arm's name beside its point, pushed up where it would lie on another name."""
+    ax.figure.draw_without_rendering()  # settles the limits, which say where points are
+    taken: list[tuple[float, float]] = []
+    for row in summary.sort_values(y).to_dict("records"):
+        left, at = ax.transData.transform((row[x], row[y])) * _POINTS_PER_INCH / ax.figure.dpi
+        low = at
+        for other_left, other_low in sorted(taken, key=lambda place: place[1]):
+            if abs(other_left - left) < NAME_WIDTH and abs(other_low - low) < SMALLEST_FONT:
+                low = other_low + SMALLEST_FONT
+        taken.append((left, low))
+        ax.annotate(
+            row["arm"],
+            (row[x], row[y]),
+            (6, low - at),
+            textcoords="offset points",
+            fontsize=SMALLEST_FONT,
+            color=_GROUPS[row["group"]][0],
+            va="center",
+        )

@@ -13,7 +13,7 @@ from medv_lab.evaluation.benchmark import SIZES, Size, Subject, fast_settings, m
 from tests.model.tiny import tiny_model
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
-WAYS = ("reference", "exact", "floor", "fast")
+WAYS = ("reference", "exact", "floor", "fast", "fast_batch")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,9 @@ def test_ratios_follow_from_the_seconds_and_the_tokens_are_the_same(subject):
     assert result["same_tokens"]
     assert result["ratio_exact_vs_reference"] == pytest.approx(seconds["reference"] / seconds["exact"])
     assert result["ratio_fast_vs_reference"] == pytest.approx(seconds["reference"] / seconds["fast"])
+    assert result["ratio_fast_batch_vs_reference"] == pytest.approx(
+        seconds["reference"] / seconds["fast_batch"]
+    )
     assert result["overhead_fraction"] == pytest.approx(seconds["exact"] / seconds["floor"] - 1)
     for way in WAYS:
         assert result["seconds_per_step"][way] == pytest.approx(seconds[way] / result["passes"][way])

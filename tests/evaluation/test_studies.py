@@ -113,5 +113,6 @@ def test_the_command_prints_the_table_and_draws_the_frontier(small, tmp_path, mo
     done = CliRunner().invoke(app, ["study", "frontier", "--questions", "5", "--output", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "exact: 0 of 5" in done.output
-    assert "least time at 98 %" in done.output
+    assert "least time at 98%" in done.output
+    assert "95 % of the exact score" in done.output
     assert (tmp_path / "frontier" / "frontier.png").stat().st_size > 0
