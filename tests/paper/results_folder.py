@@ -64,7 +64,8 @@ def write_ablations(results: Path) -> pd.DataFrame:
         for arm, equal in (("V1", "steps"), ("V1", "compute"), ("V2", "steps"))
         for place, score in enumerate(("closed", "open", "facts", "duplicates"))
     ]
-    write(results / "ablations" / "differences.csv", rows)
+    differences = [{**row, "base": base} for row in rows for base in ("ours", "V1")]
+    write(results / "ablations" / "differences.csv", differences)
     return write(results / "ablations" / "table.csv", rows)
 
 

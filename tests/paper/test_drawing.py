@@ -4,38 +4,18 @@ import hashlib
 import json
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 from medv_lab.paper import drawing
 from medv_lab.paper.drawing import Drawn, draw_exhibits, figures_folder, results_folder
-from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source, read_data
-
-
-def collect(results):
-    path = results / "own" / "x.csv"
-    if not path.is_file():
-        raise MissingResults("own/x.csv is not there; make it with 'medv x'")
-    return pd.read_csv(path).assign(source=measured_source(path, results))
-
-
-def draw(data, results):
-    figure, ax = plt.subplots(figsize=(1, 1))
-    ax.plot(data["x"])
-    return figure
-
-
-FIGURE = Exhibit("figure", "A figure", "x", collect, draw, ("own/*",))
-TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: ("md", "tex"), ("own/*",), "table")
-BOTH = (FIGURE, TABLE)
+from medv_lab.paper.exhibits import read_data
+from tests.paper.toy_exhibits import BOTH, FIGURE, collect, make_results
 
 
 @pytest.fixture
 def results(tmp_path):
-    (tmp_path / "results" / "own").mkdir(parents=True)
-    (tmp_path / "results" / "own" / "x.csv").write_text("x,text\n1,a\n2,b\n")
-    return tmp_path / "results"
+    return make_results(tmp_path / "results")
 
 
 def digests(folder):

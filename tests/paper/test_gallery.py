@@ -8,12 +8,17 @@ import pytest
 
 from medv_lab.paper.drawing import draw_exhibits
 from medv_lab.paper.gallery import find_manifests, write_gallery
-from tests.paper.test_drawing import BOTH, FIGURE, results  # noqa: F401
+from tests.paper.toy_exhibits import BOTH, FIGURE, make_results
 from tests.views.test_page import Reader
 
 
 @pytest.fixture
-def page(results, tmp_path):  # noqa: F811
+def results(tmp_path):
+    return make_results(tmp_path / "results")
+
+
+@pytest.fixture
+def page(results, tmp_path):
     manifest = {
         "versions": {},
         "commit": "c0ffee" * 7,
@@ -42,7 +47,7 @@ def test_captions_provenance_and_what_is_absent_are_named(page):
     assert "for want of results: absent" in page
 
 
-def test_the_page_is_the_same_at_every_run(page, results, tmp_path):  # noqa: F811
+def test_the_page_is_the_same_at_every_run(page, results, tmp_path):
     again = write_gallery([*BOTH, replace(FIGURE, name="absent")], tmp_path / "out", results).read_text()
     assert again == page
 

@@ -24,22 +24,18 @@ TEXT = "A chest x-ray with with fibrosis in the left lower zone."
 def fill(results, *systems):
     folder = results / "panels"
     examples = find_examples(folder)
-    groups = {
-        name: [one for one in examples if one.group in name]
-        for name in ("description query", "description", "vqa")
-    }
+    described = [one for one in examples if one.group == "description"]
+    at_length = [one for one in examples if one.group != "vqa"]
+    briefly = [one for one in examples if one.group == "vqa"]
     asked = []
     for name in systems:
         if name == "twin":
-            asked += [
-                (Scripted(name, 96, TEXT), groups["description query"]),
-                (Scripted(name, 64, "left"), groups["vqa"]),
-            ]
+            asked += [(Scripted(name, 96, TEXT), at_length), (Scripted(name, 64, "left"), briefly)]
             continue
         for settings in PLAN.sweep():
-            group = "description query" if settings == PLAN.long else "description"
-            asked.append((Scripted(name, settings, f"{TEXT} {settings.Z}"), groups[group]))
-        asked.append((Scripted(name, PRESETS["paper-vqa"], "fibrosis"), groups["vqa"]))
+            chosen = at_length if settings == PLAN.long else described
+            asked.append((Scripted(name, settings, f"{TEXT} {settings.Z}"), chosen))
+        asked.append((Scripted(name, PRESETS["paper-vqa"], "fibrosis"), briefly))
     answer_panels(asked, folder, progress=False)
 
 
