@@ -18,8 +18,8 @@ from medv_lab.evaluation.journal import replace_text
 from medv_lab.paper.exhibits import Exhibit, read_data
 
 GALLERY = "index.html"
-THUMBNAIL = 640  # pixels, the longer side of an embedded picture
-COLOURS = 64  # of its palette
+THUMBNAIL = (560, 840)  # most pixels of an embedded picture, across and down
+QUALITY = 50  # of its WebP
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -62,7 +62,7 @@ def _section(exhibit: Exhibit, folder: Path, results: Path) -> str:
         name = f"{exhibit.name}.png"
         body = (
             f'<a href="{name}"><img alt="{escape(exhibit.title)}" '
-            f'src="data:image/png;base64,{_thumbnail(folder / name)}"></a>'
+            f'src="data:image/webp;base64,{_thumbnail(folder / name)}"></a>'
         )
     else:
         body = data.drop(columns="source").to_html(index=False, border=0, na_rep="–", escape=True)
@@ -117,7 +117,7 @@ def _runs(manifest: Any, path: Path) -> list[dict[str, Any]]:
 def _thumbnail(path: Path) -> str:
     with Image.open(path) as picture:
         small = picture.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL * 2), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.quantize(COLOURS).save(buffer, "PNG", optimize=True)
+    small.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=QUALITY, method=6)
     return base64.b64encode(buffer.getvalue()).decode()

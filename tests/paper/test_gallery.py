@@ -34,7 +34,7 @@ def page(results, tmp_path):
 def test_nothing_is_loaded_from_elsewhere(page, tmp_path):
     Reader(page)
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:|//)|@import|url\(", page)
-    assert re.findall(r'src="data:image/png;base64,', page) and "<script" not in page
+    assert re.findall(r'src="data:image/webp;base64,', page) and "<script" not in page
     links = set(re.findall(r'href="([^"#]+)"', page))
     assert links == {
         f"{name}" for name in ("figure.pdf", "figure.png", "figure.csv", "table.md", "table.tex", "table.csv")

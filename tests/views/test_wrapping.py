@@ -35,3 +35,11 @@ def test_marks_stay_with_their_words_and_only_bold_ones_are_wider():
 
 def test_a_line_break_begins_a_line():
     assert [line[0].text for line in wrap([("a b\nc", "")], 1000, 7)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("width", range(20, 90, 3))
+def test_a_stop_stays_with_its_word_though_their_marks_differ(width):
+    lines = wrap(
+        [("It goes ", ""), ("across", "repeated"), (". So it goes", ""), ("!", "repeated")], width, 7
+    )
+    assert not {line[0].text for line in lines} & {".", "!"}
