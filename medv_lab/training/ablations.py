@@ -92,31 +92,37 @@ def tabulate(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def compare_to_ours(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Every arm minus ours in every score that both have, over the seeds that both have.
+def compare_arms(cells: Sequence[Mapping[str, Any]], base: str = OURS) -> pd.DataFrame:
+    """Every arm minus a base arm in every score that both have, over the seeds that both have.
+
+    Args:
+        cells: from `read_cells`.
+        base: name of the arm to compare with.
 
     Returns:
-        Columns arm, equal, score, seeds, mean, low, high; ours is equal in the same (steps or compute) as the arm, or
-        in steps where it has no such cells.
+        Columns arm, base, equal, score, seeds, mean, low, high; the base is equal in the same (steps or compute) as
+        the arm, or in steps where it has no such cells.
     """
     by_arm = _by_arm(cells)
     rows = []
     for (arm, equal), own in by_arm.items():
-        ours = by_arm.get((OURS, equal)) or by_arm.get((OURS, "steps"), [])
-        base = {cell["seed"]: cell["scores"] for cell in ours}
-        pairs = [(cell["scores"], base[cell["seed"]]) for cell in own if cell["seed"] in base]
-        if arm == OURS or not pairs:
+        others = by_arm.get((base, equal)) or by_arm.get((base, "steps"), [])
+        scores = {cell["seed"]: cell["scores"] for cell in others}
+        pairs = [(cell["scores"], scores[cell["seed"]]) for cell in own if cell["seed"] in scores]
+        if arm == base or not pairs:
             continue
         for name in (name for name in pairs[0][0] if name in pairs[0][1]):
             found = seed_interval([one[name] - other[name] for one, other in pairs])
-            rows.append({"arm": arm, "equal": equal, "score": name, "seeds": len(pairs)} | _row(found))
-    return pd.DataFrame(rows, columns=["arm", "equal", "score", "seeds", "mean", "low", "high"])
+            rows.append(
+                {"arm": arm, "base": base, "equal": equal, "score": name, "seeds": len(pairs)} | _row(found)
+            )
+    return pd.DataFrame(rows, columns=["arm", "base", "equal", "score", "seeds", "mean", "low", "high"])
 
 
 def write_tables(folder: Path) -> None:
     """Write table.csv and differences.csv from the cells."""
     cells = read_cells(folder)
-    for name, table in (("table", tabulate(cells)), ("differences", compare_to_ours(cells))):
+    for name, table in (("table", tabulate(cells)), ("differences", compare_arms(cells))):
         replace_text(
             folder / f"{name}.csv", table.to_csv(index=False, float_format="%.3f", lineterminator="\n")
         )

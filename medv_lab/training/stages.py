@@ -218,3 +218,16 @@ EMBEDDED = {
 single questions before all others: in a mixture yes/no answers stayed at chance."""
 
 RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}
+
+
+def find_recipe(preset: str, name: str) -> Recipe:
+    """A recipe by preset ("full" or "embedded") and name.
+
+    Raises:
+        ValueError: for a preset or a name that is not there.
+    """
+    if preset not in RECIPES:
+        raise ValueError(f"preset is {preset!r}; allowed are {', '.join(RECIPES)}")
+    if name not in RECIPES[preset]:
+        raise ValueError(f"there is no stage {name!r} in {preset}; there are {', '.join(RECIPES[preset])}")
+    return RECIPES[preset][name]

@@ -5,9 +5,10 @@ generator of its own for order, t and masks, whose draws do not depend on the nu
 every checkpoint holds; a learning rate for each part; checkpoints that are whole or not there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -16,9 +17,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.training.adapters import add_adapters, base_model, merge_adapters
-from medv_lab.training.examples import Collator
 from medv_lab.training.history import History, Watch
 from medv_lab.training.noise import NoiseSource
 from medv_lab.training.resuming import (
@@ -181,7 +181,7 @@ class MaskedDiffusionTrainer(Trainer):
             self.generator.set_state(load_generator(Path(checkpoint))["now"])
 
 
-def freeze_all_but(model: MedVForMaskedDiffusion, names: tuple[str, ...]) -> None:
+def freeze_all_but(model: MedVLanguageModel, names: tuple[str, ...]) -> None:
     """Let only the named parts learn.
 
     Raises:
@@ -242,10 +242,10 @@ def make_arguments(
 
 
 def run_stage(
-    model: MedVForMaskedDiffusion,
+    model: MedVLanguageModel,
     recipe: Recipe,
     dataset: Dataset,
-    collator: Collator,
+    collator: Callable[[Sequence[Any]], dict[str, Any]],
     *,
     seed: int,
     folder: Path,
@@ -259,7 +259,8 @@ def run_stage(
     """Train `model` in place for one stage.
 
     Args:
-        model: the denoiser; afterwards every parameter can learn again, and adapters are merged.
+        model: the denoiser or its autoregressive twin; afterwards every parameter can learn again, and adapters are
+            merged.
         recipe: what to train and how.
         dataset: encoded dialogues.
         collator: makes batches.

@@ -8,7 +8,7 @@ import pytest
 from medv_lab.training.ablations import (
     cell_path,
     check_against,
-    compare_to_ours,
+    compare_arms,
     read_cells,
     run_ablations,
     tabulate,
@@ -76,8 +76,10 @@ def test_tables_hold_means_intervals_and_paired_differences(tmp_path):
     row = table.loc["ours", "steps", "closed"]
     assert row["mean"] == 65
     assert row.high - row["mean"] == pytest.approx(4.303 * 5 / math.sqrt(3))
-    difference = compare_to_ours(cells).set_index(["arm", "equal", "score"]).loc["V1", "compute", "open"]
+    difference = compare_arms(cells).set_index(["arm", "equal", "score"]).loc["V1", "compute", "open"]
     assert (difference["mean"], difference.low, difference.high) == (-10, -10, -10)  # paired: seeds cancel
+    back = compare_arms(cells, base="V1").set_index(["arm", "equal", "score"]).loc["ours", "steps", "open"]
+    assert back["mean"] == 10
     for name in ("table.csv", "differences.csv"):
         assert (tmp_path / name).read_text().count("V1,compute")
 
