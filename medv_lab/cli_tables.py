@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_errors import clear_errors, one_voice
 
 ModelFolder = Annotated[
     str | None, typer.Option(help="folder of its model; without one its rows are missing")
@@ -32,7 +32,7 @@ def tables(
     rounds: Annotated[int, typer.Option(help="of balanced questions in each benchmark of Table 2")] = 4,
 ) -> None:
     """Measure the counterparts of Tables 1, 2 and 3 on phantoms, with intervals and paired differences."""
-    with clear_errors():
+    with clear_errors(), one_voice():
         from medv_lab.evaluation.tables import TABLES, TableRun, measure_tables
 
         named = {"diffusion": diffusion, "ours": ours, "twin": twin, "V1": v1, "V2": v2}
