@@ -94,7 +94,8 @@ def steps_arms() -> list[Arm]:
 def eos_arms() -> list[Arm]:
     """What suppressing end of text, the demo's suffix, and the dtype do by themselves.
 
-    Without suppression the model may end its answer, most easily where one block is the whole answer.
+    Without suppression the model may end its answer, most easily where one block is the whole answer. The last two arms
+    round the model's weights: load it in float32.
     """
     arms = []
     for block in (32, 128):
