@@ -9,9 +9,11 @@ from rich.console import Console
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Asked for only once something was raised, since naming them imports torch."""
+    from medv_lab.evaluation.endpoint import EndpointError
+    from medv_lab.evaluation.reviews import SpendingCapError
     from medv_lab.model.shards import CheckpointError
 
-    return (ValueError, FileNotFoundError, CheckpointError)
+    return (ValueError, FileNotFoundError, CheckpointError, EndpointError, SpendingCapError)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def study(
         from medv_lab.evaluation.arms import EXACT
         from medv_lab.evaluation.studies import ENOUGH, choose_fast, run_study
         from medv_lab.model.checkpoints import load
-        from medv_lab.paper.figures import save_figure
+        from medv_lab.paper.exhibits import save_figure
         from medv_lab.views.frontier import plot_frontier
         from medv_lab.views.style import themed
 

@@ -101,6 +101,11 @@ def ask_many(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    if model.config.is_causal:
+        raise ValueError(
+            "the model writes from left to right, so there is nothing to denoise; ask it through "
+            "medv_lab.evaluation.autoregressive.NextTokenResponder"
+        )
     questions = list(questions)
     images = [None] * len(questions) if images is None else list(images)
     if len(images) != len(questions):
