@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medv_lab.diffusion.attention import PatchAttention
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from medv_lab.diffusion.sampler import StepRecord
 
-FORMAT = "medv-lab trace 2"
+FORMAT = "medv-lab trace 3"
+FORMAT_WITHOUT_ATTENTION = "medv-lab trace 2"
 FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
+FORMATS = (FORMAT, FORMAT_WITHOUT_ATTENTION, FORMAT_WITHOUT_REVOCATIONS)
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
 _REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
 _FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
 _ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
+_ATTENTION_ARRAY = "attention_values"
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -63,6 +68,7 @@ class SampleTrace:
         manifest: the run's settings, versions and model.
         revoked_step, revoked_position: which answer position was masked again in which pass, int (M,), in the order
             of the passes; none by default. No pass commits and revokes the same position.
+        attention: where each commit looked on the pictures; None unless it was asked for.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -84,6 +90,7 @@ class SampleTrace:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    attention: PatchAttention | None = None
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "mask_token_id"):
@@ -92,6 +99,10 @@ class SampleTrace:
         if not isinstance(self.manifest, Mapping):
             raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
         self._check_arrays()
+        if self.attention is not None and len(self.attention.values) != len(self.step):
+            raise TraceError(
+                f"a trace has attention of {len(self.attention.values)} commits and {len(self.step)} commits"
+            )
 
     def _check_arrays(self) -> None:
         for name in _ARRAYS:
@@ -215,17 +226,19 @@ class SampleTrace:
             "mask_token_id": self.mask_token_id,
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
+            "attention": None if self.attention is None else self.attention.to_meta(),
         }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        if self.attention is not None:
+            arrays[_ATTENTION_ARRAY] = self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez_compressed(
-                file, meta=np.array(json.dumps(meta)), **{name: getattr(self, name) for name in _ARRAYS}
-            )
+            np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace, of this format or of the one before, which knew no revocations; no pickle is ever loaded.
+        """Read a trace, of this format or of those before it, which knew less; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -240,11 +253,16 @@ class SampleTrace:
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
                 names = _FIRST_ARRAYS if written == FORMAT_WITHOUT_REVOCATIONS else _ARRAYS
                 arrays = {name: _read_array(file, name) for name in names}
+                attention = meta.pop("attention", None) if written == FORMAT else None
+                if attention is not None:
+                    arrays["attention"] = PatchAttention.from_meta(
+                        attention, _read_array(file, _ATTENTION_ARRAY)
+                    )
         except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
-        if written not in (FORMAT, FORMAT_WITHOUT_REVOCATIONS) or meta.keys() != _META:
+        if written not in FORMATS or meta.keys() != _META:
             raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
         try:
             return cls(**arrays, **{**meta, "pieces": _read_pieces(meta["pieces"])})
@@ -278,13 +296,14 @@ def make_trace(
     mask_token_id: int,
     pieces: Mapping[int, bytes],
     manifest: Mapping[str, Any],
+    attention: PatchAttention | None = None,
 ) -> SampleTrace:
     """Gather one row's commits and revocations from the records of a run.
 
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
         row: which row.
-        gen_length, block_length, mask_token_id, pieces, manifest: see `SampleTrace`.
+        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`.
     """
     own = [record for record in records if record.active[row]]
     mine = [record.rows == row for record in own]
@@ -312,6 +331,7 @@ def make_trace(
         mask_token_id=mask_token_id,
         pieces=pieces,
         manifest=manifest,
+        attention=attention,
     )
 
 

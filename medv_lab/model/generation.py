@@ -6,12 +6,14 @@ settings (`stop`, `suffix`) are given as ids. B prompts, S ids, P prompt positio
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.sampler import StepRecord, sample
+from medv_lab.model.attention import AttentionProbe
 from medv_lab.model.splice import Spliced
 
 
@@ -28,6 +30,7 @@ class DenoisingGeneration:
         stop_ids: Sequence[Sequence[int]] = (),
         suffix_ids: Sequence[int] = (),
         cancel: Callable[[], bool] | None = None,
+        probe: AttentionProbe | None = None,
         **images: Any,
     ) -> Iterator[StepRecord]:
         """Answer prompts step by step.
@@ -39,11 +42,20 @@ class DenoisingGeneration:
             stop_ids: id sequences before which an answer ends.
             suffix_ids: ids behind the answer positions.
             cancel: asked before every pass; true ends the run.
+            probe: watches the attention of the passes; only without a cache.
             images: `pixel_values` or `vision_features`, and `image_sizes`, as `splice` takes them.
 
         Yields:
             A `StepRecord` for every forward pass.
+
+        Raises:
+            ValueError: for a probe with a cache, which keeps passes from computing all attention.
         """
+        if probe is not None and settings.cache != "none":
+            raise ValueError(
+                f"attention is recorded only where every pass computes all of it, but cache is {settings.cache!r}; "
+                "give cache 'none'"
+            )
         device = self.device
         input_ids = input_ids.to(device)
         if attention_mask is not None:
@@ -51,16 +63,17 @@ class DenoisingGeneration:
         spliced = self.splice(
             input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
         )
-        yield from sample(
-            self,
-            spliced.inputs_embeds,
-            settings,
-            suppressed=self.suppressed_ids(settings),
-            stop_ids=stop_ids,
-            suffix_ids=suffix_ids,
-            cancel=cancel,
-            **self.places(spliced),
-        )
+        with nullcontext() if probe is None else probe.watching(self, spliced, settings.gen_length):
+            yield from sample(
+                self,
+                spliced.inputs_embeds,
+                settings,
+                suppressed=self.suppressed_ids(settings),
+                stop_ids=stop_ids,
+                suffix_ids=suffix_ids,
+                cancel=cancel,
+                **self.places(spliced),
+            )
 
     def places(self, spliced: Spliced) -> dict[str, Any]:
         """What the sampler must know of the places of prompts that were spliced with their ids as labels."""
