@@ -5,7 +5,8 @@ from html import escape
 import ipywidgets as widgets
 
 from medv_lab.data.images import ImageError
-from medv_lab.views.gallery import Gallery, phantom_choices, real_choices, thumbnail, uploaded_choice
+from medv_lab.views.gallery import Gallery, gallery_choices, uploaded_choice
+from medv_lab.views.page import picture_source
 from medv_lab.views.runs import Choice
 
 UPLOADS = ".png,.jpg,.jpeg,.dcm,.dicom,.tif,.tiff,.webp,.bmp"
@@ -13,36 +14,39 @@ PREVIEW = 220  # pixels
 
 
 class PictureChooser(widgets.VBox):
-    """Chooses a picture; `choice` is the chosen one."""
+    """Chooses a picture.
+
+    Attributes:
+        choice: the chosen one.
+        source: the same as players show it.
+    """
 
     def __init__(self) -> None:
         """Offer the phantoms, and the real pictures where they are installed."""
-        self._choices, missing = phantom_choices(), ""
-        try:
-            self._choices += real_choices()
-        except FileNotFoundError as error:
-            missing = f"No real pictures: {error}"
-        self.gallery = Gallery(
-            pictures=[{"name": one.name, "source": thumbnail(one)} for one in self._choices]
-        )
+        self._choices, sources, missing = gallery_choices()
+        pairs = zip(self._choices, sources, strict=True)
+        self.gallery = Gallery(pictures=[{"name": one.name, "source": source} for one, source in pairs])
         self.gallery.observe(self._take_chosen, "chosen")
-        self.upload = widgets.FileUpload(accept=UPLOADS, description="upload PNG, JPEG, DICOM")
+        self.upload = widgets.FileUpload(
+            accept=UPLOADS, description="upload a file", tooltip="PNG, JPEG, DICOM, TIFF, WebP or BMP"
+        )
         self.upload.layout.width = f"{PREVIEW}px"
         self.upload.observe(self._take_upload, "value")
         self.preview, self.note = widgets.HTML(), widgets.HTML()
-        self.message = widgets.HTML(escape(missing))
+        self.message = widgets.HTML()
         side = widgets.VBox([self.preview, self.upload], layout=widgets.Layout(width=f"{PREVIEW + 20}px"))
         rest = widgets.VBox(
-            [self.gallery, self.note, self.message], layout=widgets.Layout(flex="1 1 380px", min_width="0")
+            [self.gallery, widgets.HTML(escape(missing)), self.note, self.message],
+            layout=widgets.Layout(flex="1 1 380px", min_width="0"),
         )
         super().__init__([widgets.HBox([side, rest], layout=widgets.Layout(flex_flow="row wrap"))])
         self.gallery.chosen = 0
 
     def choose(self, choice: Choice) -> None:
         """Take this picture from now on."""
-        self.choice = choice
+        self.choice, self.source = choice, picture_source(choice.picture)
         self.preview.value = (
-            f'<img alt="{escape(choice.name)}" src="{thumbnail(choice, PREVIEW)}" style="width:{PREVIEW}px;'
+            f'<img alt="{escape(choice.name)}" src="{self.source}" style="width:{PREVIEW}px;'
             f'height:{PREVIEW}px;object-fit:contain;background:#000;border-radius:6px">'
         )
         self.note.value = f"<b>{escape(choice.name)}</b><br>{escape(choice.note)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from threading import Lock
@@ -18,9 +19,8 @@ import ipywidgets as widgets
 from IPython import get_ipython
 
 from medv_lab.views.chooser import PictureChooser, complaint
-from medv_lab.views.controls import SettingsPanel
-from medv_lab.views.gallery import thumbnail
-from medv_lab.views.page import PICTURE_SIDE
+from medv_lab.views.controls import START, SettingsPanel
+from medv_lab.views.keys import OWN_KEYS, OwnKeys
 from medv_lab.views.results import Results
 from medv_lab.views.runs import Answered, Run
 from medv_lab.views.worker import Cancel, Worker
@@ -71,16 +71,19 @@ class Explorer(widgets.VBox):
         self._ask, self._model_code = ask, model_code
         self._worker = Worker(lock or _one_run_at_a_time)
         self._count = 0
-        wide = widgets.Layout(width="auto")
         self.pictures = PictureChooser()
-        self.question = widgets.Text(value=EXAMPLES[0], description="question", layout=wide)
+        self.question = widgets.Text(
+            value=EXAMPLES[0], description="question", layout=widgets.Layout(flex="3 1 300px")
+        )
         self.examples = widgets.Dropdown(
-            options=[("examples …", None), *((text, text) for text in EXAMPLES)], description=" ", layout=wide
+            options=[("examples …", None), *((text, text) for text in EXAMPLES)],
+            layout=widgets.Layout(flex="1 1 180px"),
         )
         self.examples.observe(self._take_example, "value")
         self.mode = widgets.ToggleButtons(options=(ONE, BOTH), style={"button_width": "110px"})
         self.mode.observe(lambda _: self._arrange(), "value")
-        self.panels = {side: SettingsPanel() for side in SIDES}
+        few = replace(START, steps=START.steps // 4)
+        self.panels = {side: SettingsPanel(start) for side, start in zip(SIDES, (START, few), strict=True)}
         self._settings = widgets.Tab()
         self.run_button = widgets.Button(description="Run", button_style="primary", icon="play")
         self.run_button.on_click(lambda _: self.run())
@@ -93,10 +96,10 @@ class Explorer(widgets.VBox):
         buttons = [self.run_button, self.cancel_button, self.progress, self.status]
         super().__init__(
             [
+                OwnKeys(),
                 widgets.HTML(title),
                 self.pictures,
-                self.question,
-                self.examples,
+                widgets.HBox([self.question, self.examples], layout=widgets.Layout(flex_flow="row wrap")),
                 self.mode,
                 self._settings,
                 widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
@@ -104,7 +107,8 @@ class Explorer(widgets.VBox):
                 self.results,
             ]
         )
-        self.add_class("medv-explorer")
+        for name in ("medv-explorer", OWN_KEYS):
+            self.add_class(name)
         self._arrange()
 
     def run(self) -> None:
@@ -126,11 +130,14 @@ class Explorer(widgets.VBox):
 
     def close(self) -> None:
         """End the run, and take the widget away with all that it holds."""
+        if self.comm is None:  # closed before, or never built
+            return
         self.cancel()
         self.wait(PATIENCE)
-        for part in (self, *self.panels.values()):  # a panel that is not shown is no child
+        for part in (*self.panels.values(), *self.children):  # a panel that is not shown is no child
             for widget in list(_parts(part)):
                 widget.close()
+        self.layout.close()
         super().close()
 
     def _sides(self) -> tuple[str, ...]:
@@ -150,7 +157,8 @@ class Explorer(widgets.VBox):
 
     def _work(self, cancel: Cancel) -> None:
         """The job: ask once or twice. Runs in the worker's thread."""
-        choice, question, sides = self.pictures.choice, self.question.value, self._sides()
+        choice, source = self.pictures.choice, self.pictures.source
+        question, sides = self.question.value, self._sides()
         plans = [
             (side, self.panels[side].settings(), self.panels[side].record_attention.value) for side in sides
         ]
@@ -168,13 +176,12 @@ class Explorer(widgets.VBox):
                 progress=False,
                 cancel=cancel,
                 record_attention=record_attention,
-                watch=self._watch(side, settings.Z, before, thumbnail(choice, PICTURE_SIDE)),
+                watch=self._watch(side, settings.Z, before, source),
             )
             before += settings.Z
             self.progress.value = before
-            self.results.add(
-                Run(self._count, side, choice, question, settings, record_attention, answer, self._model_code)
-            )
+            asked = (self._count, side, choice, question, settings, record_attention)
+            self.results.add(Run(*asked, answer, self._model_code, source))
         seconds = sum(run.answer.seconds for run in list(self.results.runs)[-len(plans) :])
         state = "done" if answer.is_complete else "cancelled"
         self.status.value = f"{state}: {answer.trace.forward_evaluations} passes (NFE), {seconds:.1f} s"
@@ -250,10 +257,10 @@ def _current_cell() -> str | None:
 
 
 def _parts(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    """All widgets in a widget, with the layouts and styles of each, which are widgets too."""
+    """A widget and all in it, with the layout and style of each, which are widgets too."""
+    yield widget
     for child in getattr(widget, "children", ()):
         yield from _parts(child)
-        yield child
     for name in ("layout", "style"):
         if widget.has_trait(name):
             yield getattr(widget, name)

@@ -1,16 +1,16 @@
 """Pictures to ask about: phantoms, the real ones that come with packages, and uploads; and a gallery to choose from."""
 
 import hashlib
+from functools import cache
 
 import anywidget
 import traitlets
-from PIL import Image
 
 from medv_lab.data.images import open_image
 from medv_lab.data.phantoms import render
 from medv_lab.data.samples import sample_images
 from medv_lab.data.scenes import Scene, make_scene
-from medv_lab.views.page import as_data_url
+from medv_lab.views.page import picture_source
 from medv_lab.views.runs import Choice
 
 PHANTOMS = 10  # of the test split: each domain twice
@@ -57,11 +57,18 @@ def uploaded_choice(name: str, content: bytes) -> Choice:
     return Choice(name, content, code, f"Uploaded, {len(content) / 1000:.0f} kB. {REAL_NOTE}")
 
 
-def thumbnail(choice: Choice, side: int = THUMBNAIL) -> str:
-    """A small picture of a choice, as a data address."""
-    picture = open_image(choice.picture)
-    picture.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return as_data_url(picture)
+@cache
+def gallery_choices() -> tuple[tuple[Choice, ...], tuple[str, ...], str]:
+    """All pictures of the gallery, their thumbnails as addresses, and why there are no real ones, if so.
+
+    The same pictures at every call: decoding them takes a moment.
+    """
+    choices, missing = phantom_choices(), ""
+    try:
+        choices += real_choices()
+    except FileNotFoundError as error:
+        missing = f"No real pictures: {error}"
+    return tuple(choices), tuple(picture_source(one.picture, THUMBNAIL) for one in choices), missing
 
 
 def _painted(scene: Scene) -> str:
@@ -83,7 +90,6 @@ class Gallery(anywidget.AnyWidget):
       box.className = "medv-gallery";
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", "Pictures");
-      box.setAttribute("data-lm-suppress-shortcuts", "true");
       const fill = () => box.replaceChildren(...model.get("pictures").map(({ name, source }, number) => {
         const button = document.createElement("button");
         const image = Object.assign(document.createElement("img"), { src: source, alt: "" });

@@ -18,7 +18,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from medv_lab.data.images import Picture, open_image
 from medv_lab.diffusion.trace import SampleTrace
@@ -71,7 +70,9 @@ def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> Unmaskin
         image: the picture that was asked about, to be shown too; where the trace has recorded attention, each token
             shows where it looked on it.
     """
-    data = page_data(trace) | ({} if image is None else picture_data(trace, image))
+    data = page_data(trace)
+    if image is not None:
+        data |= {"picture": picture_source(image), "looks": looks_data(trace)}
     parts = {
         "style": player_part("player.css"),
         "markup": player_part("player.html"),
@@ -124,25 +125,20 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
     }
 
 
-def picture_data(trace: SampleTrace, image: Picture) -> dict[str, Any]:
-    """What the player knows of the picture: the picture itself, and where each commit looked on it if that is known.
+def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
+    """What the player knows of where each commit looked on the picture; None where that was not recorded.
 
     Shares are those of the first grid, which covers the whole picture, mean over all recorded maps.
-
-    Raises:
-        ImageError: for a picture that cannot be opened.
     """
-    picture = open_image(image)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     if trace.attention is None:
-        return {"picture": as_data_url(picture), "looks": None}
+        return None
     commits, _, _ = _events(trace)
     grid = trace.attention.grids[0]
     means = trace.attention.values[commits].astype(np.float64).mean(1)  # (commits, places)
     shares = means[:, grid.places().ravel()]
     most = shares.max(axis=1, initial=0)
     levels = np.divide(255 * shares, most[:, None], out=np.zeros_like(shares), where=most[:, None] > 0)
-    looks = {
+    return {
         "rows": grid.rows,
         "columns": grid.columns,
         "box": [_rounded(edge) for edge in grid.box],
@@ -150,13 +146,18 @@ def picture_data(trace: SampleTrace, image: Picture) -> dict[str, Any]:
         "most": [round(float(share), 6) for share in most],
         "pictures": [round(float(share), 6) for share in means.sum(1)],
     }
-    return {"picture": as_data_url(picture), "looks": looks}
 
 
-def as_data_url(picture: Image.Image) -> str:
-    """A picture as the address of itself."""
+def picture_source(image: Picture, side: int = PICTURE_SIDE) -> str:
+    """A picture as the address of itself, at most `side` pixels wide and high.
+
+    Raises:
+        ImageError: for a picture that cannot be opened.
+    """
+    picture = open_image(image)
+    picture.thumbnail((side, side))
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 

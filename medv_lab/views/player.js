@@ -1,4 +1,4 @@
-/* Plays a trace in `root`, an element that holds the markup of player.html. */
+/* Plays a trace in `root`, an element that holds the markup of player.html; without one, waits for `load`. */
 "use strict";
 const make = (tag, text, name) => {
   const node = document.createElement(tag);
@@ -284,6 +284,6 @@ function mount(root, first) {
   }
 
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  load(first);
+  if (first) load(first);
   return { load, onKey };
 }

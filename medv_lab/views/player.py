@@ -12,12 +12,13 @@ from medv_lab.views.page import page_data, player_part
 _RENDER = """
 function render({ model, el }) {
   const host = document.createElement("div");
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
+  host.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves keys alone that are pressed in here
   const shadow = host.attachShadow({ mode: "open" });
   shadow.innerHTML = `<style>${STYLE}</style><div class="player inset">${MARKUP}</div>`;
   el.append(host);
   const root = shadow.querySelector(".player");
-  const player = mount(root, model.get("data"));
+  const data = model.get("data");
+  const player = mount(root, "length" in data ? data : null);
   root.addEventListener("keydown", player.onKey);
   const update = () => player.load(model.get("data"));
   model.on("change:data", update);
@@ -50,7 +51,7 @@ class Player(anywidget.AnyWidget):
         Args:
             trace: what the sampler did, or has done so far.
             run: any text that tells one run from another.
-            more: what `picture_data` says.
+            more: the picture and what `looks_data` says of it.
         """
         repeats = self.data["repeats"] if self.data.get("run") == run else ()
         self.data = {**page_data(trace, repeats), "run": run, **more}

@@ -5,7 +5,7 @@ from collections import deque
 import ipywidgets as widgets
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.views.page import picture_data
+from medv_lab.views.page import looks_data
 from medv_lab.views.player import Player
 from medv_lab.views.runs import Run, difference_html, downloads_html, history_html, metrics_html
 
@@ -71,7 +71,7 @@ class Results(widgets.VBox):
             trace: what it did so far.
             source: the picture, as a data address.
         """
-        self.players[side].show(trace, key, picture=source, looks=None)
+        self.players[side].show(trace, key, picture=source, looks=looks_data(trace))
         self._boxes[side].layout.display = ""
 
     def add(self, run: Run) -> None:
@@ -90,8 +90,8 @@ class Results(widgets.VBox):
 
     def _show(self, run: Run, side: str) -> None:
         self._shown[side] = run
-        picture = picture_data(run.answer.trace, run.choice.picture)
-        self.players[side].show(run.answer.trace, run.key, **picture)
+        trace = run.answer.trace
+        self.players[side].show(trace, run.key, picture=run.source, looks=looks_data(trace))
         self._titles[side].value = f"<b>{side}</b> · run {run.key}, {run.summary()}"
         self._boxes[side].layout.display = ""
 

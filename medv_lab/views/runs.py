@@ -62,6 +62,7 @@ class Run:
         choice, question, settings, record_attention: what was asked, and how.
         answer: what came.
         model_code: statement that loads the model.
+        source: the picture as players show it.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Run:
     record_attention: bool
     answer: Answered
     model_code: str
+    source: str
 
     @property
     def key(self) -> str:

@@ -1,5 +1,6 @@
 """A real JupyterLab with a copy of the notebooks, and Debian's chromium to work it."""
 
+import json
 import os
 import shutil
 import socket
@@ -13,18 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "browser"  # artefacts, to be looked at; git ignores them
 CHROMIUM = os.environ.get("MEDV_CHROMIUM", "chromium")
 TOKEN = "medv-lab-browser-test"
-PATIENCE = 180  # seconds
+PATIENCE = float(os.environ.get("MEDV_BROWSER_PATIENCE", "180"))  # seconds for whatever a page must do
 QUIET = (  # nothing is asked of the network
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager=readonly",
 )
+NO_NEWS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 @dataclass
@@ -60,7 +63,9 @@ class Tab:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     path = shutil.which(CHROMIUM)
-    assert path, f"no {CHROMIUM} on this machine: `make browser` installs it, or MEDV_CHROMIUM names another one"
+    assert path, (
+        f"no {CHROMIUM} on this machine: `make browser` installs it, or MEDV_CHROMIUM names another one"
+    )
     with sync_playwright() as playwright:
         # Without its own sandbox, since CI runs as root; the pages are ours.
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -80,7 +85,8 @@ def open_tab(browser: Browser) -> Iterator:
         tab.page.set_default_timeout(1000 * PATIENCE)
         tab.page.on("pageerror", lambda error: tab.errors.append(f"error: {error}"))
         tab.page.on(
-            "console", lambda said: tab.errors.append(f"console: {said.text}") if said.type == "error" else None
+            "console",
+            lambda said: tab.errors.append(f"console: {said.text}") if said.type == "error" else None,
         )
         return tab
 
@@ -93,6 +99,9 @@ def open_tab(browser: Browser) -> Iterator:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    notices = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    notices.parent.mkdir(parents=True)
+    notices.write_text(json.dumps(NO_NEWS))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,7 +114,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", *QUIET]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
+    command += [
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={TOKEN}",
+        f"--ServerApp.root_dir={folder}",
+    ]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=settings, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     try:

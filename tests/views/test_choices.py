@@ -24,11 +24,13 @@ def test_exactly_the_valid_lengths_are_offered(length):
 
 
 @pytest.mark.parametrize("length", choices.LENGTHS)
-@pytest.mark.parametrize(("block", "steps", "before"), [(32, 64, 64), (1, 1, 8), (64, 256, 256), (96, 3, None)])
+@pytest.mark.parametrize(
+    ("block", "steps", "before"), [(32, 64, 64), (1, 1, 8), (64, 256, 256), (96, 3, None)]
+)
 def test_settled_lengths_are_valid_and_near(length, block, steps, before):
     L, B, Z = choices.settle_lengths(length, block, steps, before)
     GenerationSettings(L, B, Z)
-    assert L == length
+    assert length == L
     assert length % block or block == B or block > length
 
 
@@ -58,7 +60,9 @@ def test_parameters_are_those_that_are_read(remasking):
             assert settings.parameter(name) == default
 
 
-@pytest.mark.parametrize(("text", "ids"), [("reference", "reference"), (" ", ()), ("1, 5,", (1, 5)), ("0", (0,))])
+@pytest.mark.parametrize(
+    ("text", "ids"), [("reference", "reference"), (" ", ()), ("1, 5,", (1, 5)), ("0", (0,))]
+)
 def test_suppressed_tokens_are_read(text, ids):
     assert choices.read_suppressed(text) == ids
     GenerationSettings(suppressed_tokens=ids)

@@ -18,18 +18,17 @@ def test_it_begins_with_what_it_was_given():
 def test_whatever_is_chosen_is_valid(seed):
     random, panel = np.random.default_rng(seed), SettingsPanel()
     for _ in range(40):
-        name = random.choice(["gen_length", "block_length", "steps", "remasking", "guard", "cache", "attention"])
+        name = random.choice(
+            ["gen_length", "block_length", "steps", "remasking", "guard", "cache", "attention"]
+        )
         if name == "attention":
             panel.record_attention.value = not panel.record_attention.value
         else:
             control = getattr(panel, name)
             control.value = control.options[random.integers(len(control.options))]
         settings = panel.settings()
-        assert (settings.L, settings.B, settings.Z) == (
-            panel.gen_length.value,
-            panel.block_length.value,
-            panel.steps.value,
-        )
+        shown = (panel.gen_length.value, panel.block_length.value, panel.steps.value)
+        assert shown == (settings.gen_length, settings.block_length, settings.steps)
         assert settings.remasking == panel.remasking.value
         assert settings.cache == "none" or not panel.record_attention.value
 

@@ -33,6 +33,7 @@ def make_run(**changes) -> Run:
         "record_attention": True,
         "answer": answer,
         "model_code": "model, processor = medv_lab.load('embedded')",
+        "source": "data:,",
     }
     return Run(**fields | changes)
 
@@ -67,7 +68,10 @@ def test_descriptions_of_phantoms_are_held_to_what_was_painted():
 
 def test_a_run_without_a_pass_has_numbers():
     empty = make_trace(
-        **{name: getattr(make_trace(), name)[:0] for name in ("step", "block", "position", "token_id", "stops")},
+        **{
+            name: getattr(make_trace(), name)[:0]
+            for name in ("step", "block", "position", "token_id", "stops")
+        },
         confidence=np.zeros(0),
         entropy=np.zeros(0),
         alternative_ids=np.zeros((0, 0), int),
@@ -135,7 +139,9 @@ def test_the_code_asks_the_same_again(monkeypatch):
     fake = SimpleNamespace(
         load=lambda name: (f"model {name}", "processor"),
         GenerationSettings=GenerationSettings,
-        ask=lambda *arguments, **more: asked.update(arguments=arguments, more=more) or SimpleNamespace(text="!"),
+        ask=lambda *arguments, **more: (
+            asked.update(arguments=arguments, more=more) or SimpleNamespace(text="!")
+        ),
     )
     monkeypatch.setitem(__import__("sys").modules, "medv_lab", fake)
     run = make_run()
