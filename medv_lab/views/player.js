@@ -10,7 +10,7 @@ const make = (tag, text, name) => {
 function mount(root, first) {
   const get = (id) => root.querySelector(`#${id}`);
   const tokens = [];
-  let data = null, passes = 0, commitsAt = [], highest = {}, looks = null, layout = null;
+  let data = null, passes = 0, commitsAt = [], highest = {}, looks = null, layout = null, described = null;
   let now = -1, colour = "step", chosen = 0, timer = 0;
 
   const pieceOf = (token) => data.pieces[token] || "";
@@ -136,9 +136,12 @@ function mount(root, first) {
 
   function describe() {
     const commit = commitOf(chosen, now);
+    const earlier = (commitsAt[chosen] || []).filter((other) => other !== commit && data.step[other] <= now);
+    const wanted = `${chosen} ${commit} ${earlier.join()} ${data.run} ${passes}`;
+    if (wanted === described) return; // scrubbing mostly changes nothing here
+    described = wanted;
     const box = get("details");
     const list = make("dl");
-    const earlier = (commitsAt[chosen] || []).filter((other) => other !== commit && data.step[other] <= now);
     box.replaceChildren(make("h2", `Position ${chosen}, block ${Math.floor(chosen / data.block)}`), list);
     look(commit);
     if (commit < 0) addFact(list, "token", "masked");
