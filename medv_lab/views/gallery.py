@@ -68,7 +68,7 @@ def gallery_choices() -> tuple[tuple[Choice, ...], tuple[str, ...], str]:
         choices += real_choices()
     except FileNotFoundError as error:
         missing = f"No real pictures: {error}"
-    return tuple(choices), tuple(picture_source(one.picture, THUMBNAIL) for one in choices), missing
+    return tuple(choices), tuple(picture_source(one.picture, THUMBNAIL, "JPEG") for one in choices), missing
 
 
 def _painted(scene: Scene) -> str:

@@ -6,11 +6,14 @@ OWN_KEYS = "medv-own-keys"  # class of what keeps its keys
 
 
 class OwnKeys(anywidget.AnyWidget):
-    """Shows nothing; while it is on a page, every element of the class `OWN_KEYS` keeps the keys pressed in it."""
+    """Shows nothing; while it is on a page, what has the focus in an element of the class `OWN_KEYS` keeps its keys."""
 
+    # JupyterLab's own shortcuts match the focused element before its parents, so that it is the one to be marked.
     _esm = f"""
     function render() {{
-      const keep = (event) => event.target.closest?.(".{OWN_KEYS}")?.setAttribute("data-lm-suppress-shortcuts", "true");
+      const keep = ({{ target }}) => {{
+        if (target.closest?.(".{OWN_KEYS}")) target.setAttribute("data-lm-suppress-shortcuts", "true");
+      }};
       document.addEventListener("focusin", keep);
       return () => document.removeEventListener("focusin", keep);
     }}

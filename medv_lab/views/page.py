@@ -148,8 +148,13 @@ def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
     }
 
 
-def picture_source(image: Picture, side: int = PICTURE_SIDE) -> str:
-    """A picture as the address of itself, at most `side` pixels wide and high.
+def picture_source(image: Picture, side: int = PICTURE_SIDE, kind: str = "PNG") -> str:
+    """A picture as the address of itself.
+
+    Args:
+        image: the picture.
+        side: its width and height at most, pixels.
+        kind: "PNG", or "JPEG", which is smaller and not exact.
 
     Raises:
         ImageError: for a picture that cannot be opened.
@@ -157,8 +162,8 @@ def picture_source(image: Picture, side: int = PICTURE_SIDE) -> str:
     picture = open_image(image)
     picture.thumbnail((side, side))
     file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    picture.save(file, format=kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

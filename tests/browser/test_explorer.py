@@ -15,6 +15,7 @@ pytestmark = pytest.mark.browser
 
 PICTURE = ROOT / "figures" / "explorer.png"  # the README's
 MOST_BYTES = 300_000
+WINDOW = {"width": 1400, "height": 2400}  # all of the explorer at once, for the screenshots
 FIRST_ANSWER = 5.0  # seconds from pressing Run
 RUNNING = (
     "[...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => prompt.textContent.includes('*'))"
@@ -69,8 +70,9 @@ class Work:
         self.await_text("done:")
 
     def screenshot(self, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.explorer.screenshot(path=SCREENSHOTS / f"explorer-{name}.png")
+        self.explorer.evaluate("(explorer) => explorer.scrollIntoView({ block: 'start' })")
+        box = self.explorer.bounding_box()
+        self.tab.screenshot(f"explorer-{name}", clip=box)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def measured() -> Iterator[dict[str, float]]:
 def run_all(tab: Tab, lab: Lab) -> Work:
     page = tab.page
     page.goto(lab.url("notebooks/09_explorer.ipynb"))
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
     page.wait_for_selector(".medv-explorer .medv-gallery img")
@@ -95,7 +97,7 @@ def run_all(tab: Tab, lab: Lab) -> Work:
 
 
 def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
-    tab = open_tab(viewport={"width": 1400, "height": 1500})
+    tab = open_tab(viewport=WINDOW)
     work = run_all(tab, lab)
     page = tab.page
     work.screenshot("01-all-cells-run")
@@ -195,7 +197,7 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
 
 
 def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open_tab):
-    tab = open_tab(viewport={"width": 1400, "height": 1500})
+    tab = open_tab(viewport=WINDOW)
     work = run_all(tab, lab)
     page = tab.page
     work.choose("L, length", "512")
