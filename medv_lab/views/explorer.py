@@ -114,7 +114,7 @@ class Explorer(widgets.VBox):
     def run(self) -> None:
         """Ask with the settings as they stand, in the background; what goes wrong is said in the widget."""
         if not self._worker.is_busy:
-            self.message.value = ""
+            self.message.value, self.status.value = "", "working …"
             self._set_busy(True)
             self._worker.start(self._work, self._finish)
 

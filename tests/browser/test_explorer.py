@@ -88,8 +88,9 @@ def run_all(tab: Tab, lab: Lab) -> Work:
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-    page.wait_for_selector(".medv-explorer .medv-gallery img")
+    page.wait_for_function(RUNNING)
     page.wait_for_function(f"!({RUNNING})")
+    page.wait_for_selector(".medv-explorer .medv-gallery img")
     work = Work(tab)
     work.await_text("done:")
     work.explorer.scroll_into_view_if_needed()
@@ -121,15 +122,15 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     counts = set()
     start = time.monotonic()
     work.button("Run").click()
-    work.await_text("pass ")
-    work.screenshot("03-running")
-    while "done:" not in work.explorer.inner_text():
+    expect(work.button("Run")).to_be_disabled()
+    while work.button("Run").is_disabled():
         counts.add(work.filled())
         assert time.monotonic() - start < PATIENCE
     seconds = [round(time.monotonic() - start, 2)]
     assert len(counts) >= 3, f"the canvas was seen with {sorted(counts)} tokens only"
+    work.await_text("done:")
     assert work.filled() > 32
-    work.screenshot("04-answer")
+    work.screenshot("03-answer")
     save_picture(work)
 
     while min(seconds) >= FIRST_ANSWER and len(seconds) < 3:  # the machine may be busy with something else
@@ -150,12 +151,13 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     assert work.filled() == 1
     player.locator("#canvas .token:not(.masked)").first.hover()
     expect(player.locator("#looked")).to_contain_text("of its attention went to the picture")
-    work.screenshot("05-first-pass")
+    work.screenshot("04-first-pass")
 
     # cancel a long run, and start another
     work.choose("L, length", "512")
     work.button("Run").click()
-    work.await_text("pass ")
+    work.await_text("A: pass ")
+    work.screenshot("05-running")
     work.button("Cancel").click()
     work.await_text("cancelled:")
     work.screenshot("06-cancelled")
@@ -202,7 +204,7 @@ def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open
     page = tab.page
     work.choose("L, length", "512")
     work.button("Run").click()
-    work.await_text("pass ")
+    work.await_text("A: pass ")
     cell = page.locator(".jp-CodeCell", has_text="explorer = medv_lab.explore(model_name)")
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+a")
@@ -216,7 +218,7 @@ def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open
 
 def save_picture(work: Work) -> None:
     """The README's picture: the explorer with an answer, in few colours."""
-    raw = SCREENSHOTS / "explorer-04-answer.png"
+    raw = SCREENSHOTS / "explorer-03-answer.png"
     picture = Image.open(raw).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     picture.save(PICTURE, optimize=True)
     assert PICTURE.stat().st_size < MOST_BYTES
