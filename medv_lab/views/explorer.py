@@ -68,7 +68,7 @@ class Explorer(widgets.VBox):
             about: what is said of the model at the top.
             lock: held while `ask` works; by default one that all explorers of the process share.
         """
-        self._ask, self._model_code = ask, model_code
+        self._ask, self._model_code, self._about = ask, model_code, about
         self._worker = Worker(lock or _one_run_at_a_time)
         self._count = 0
         self.pictures = PictureChooser()
@@ -110,6 +110,9 @@ class Explorer(widgets.VBox):
         for name in ("medv-explorer", OWN_KEYS):
             self.add_class(name)
         self._arrange()
+
+    def __repr__(self) -> str:
+        return f"Explorer({self._about}; run this cell in JupyterLab to see it)"
 
     def run(self) -> None:
         """Ask with the settings as they stand, in the background; what goes wrong is said in the widget."""

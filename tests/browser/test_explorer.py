@@ -118,6 +118,9 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     assert page.locator(".jp-Cell").count() == cells
     work.screenshot("02-settings-by-keyboard")
 
+    work.explorer.locator("select").first.select_option(label="Describe the image.")
+    expect(work.explorer.locator("input[type=text]").first).to_have_value("Describe the image.")
+
     # Run: the canvas fills, and the text is there soon
     counts = set()
     start = time.monotonic()
