@@ -17,6 +17,8 @@ EXPECTED = (
     "03_sampling_and_traces",
     "06_steps_and_repetition",
     "07_faster_sampling",
+    "08_seeing_the_unmasking",
+    "09_explorer",
     "10_open_ended_conversation",
     "11_vqa_benchmarks",
 )
@@ -70,6 +72,10 @@ def cell_problems(notebook) -> list[str]:
         found.append("a cell defines a class")
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("execution counts are not 1..n: run the notebook from top to bottom")
+    if "widgets" in notebook.metadata:
+        found.append(
+            "it stores the state of widgets: run it with --ExecutePreprocessor.store_widget_state=False"
+        )
     if any(output.output_type == "error" for cell in cells for output in cell.outputs):
         found.append("a cell ended in an error")
     checked = [cell for cell in cells if CHECKED.search(cell.source)]
@@ -133,6 +139,10 @@ def change_class(notebook):
 
 def change_checked_output(notebook):
     next(cell for cell in code_cells(notebook) if CHECKED.search(cell.source)).outputs = []
+
+
+def change_widgets(notebook):
+    notebook.metadata.widgets = {}
 
 
 def change_conclusion(notebook):

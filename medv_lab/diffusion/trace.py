@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medv_lab.diffusion.attention import PatchAttention
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from medv_lab.diffusion.sampler import StepRecord
 
-FORMAT = "medv-lab trace 2"
-FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
-FORMAT_OF_GROWN = (
-    "medv-lab trace 3"  # written only where the answer grew, so that others stay readable as before
-)
+FORMAT = "medv-lab trace 3"
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
 _REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
 _FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
-_SECOND_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
-_ARRAYS = (*_SECOND_ARRAYS, "born")
-_ARRAYS_OF = {
-    FORMAT_WITHOUT_REVOCATIONS: _FIRST_ARRAYS,
-    FORMAT: _SECOND_ARRAYS,
-    FORMAT_OF_GROWN: _ARRAYS,
+_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS, "born")
+_ARRAYS_OF = {  # the first format knew no revocations, the second no growth and no attention
+    "medv-lab trace 1": _FIRST_ARRAYS,
+    "medv-lab trace 2": (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS),
+    FORMAT: _ARRAYS,
 }
+_ATTENTION_ARRAY = "attention_values"
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -74,6 +72,7 @@ class SampleTrace:
             of the passes; none by default. No pass commits and revokes the same position.
         born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
             the answer did not grow. All positions count on the final canvas.
+        attention: where each commit looked on the pictures; None unless it was asked for.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -96,6 +95,7 @@ class SampleTrace:
     revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     born: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    attention: PatchAttention | None = None
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "mask_token_id"):
@@ -104,6 +104,10 @@ class SampleTrace:
         if not isinstance(self.manifest, Mapping):
             raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
         self._check_arrays()
+        if self.attention is not None and len(self.attention.values) != len(self.step):
+            raise TraceError(
+                f"a trace has attention of {len(self.attention.values)} commits and {len(self.step)} commits"
+            )
 
     def _check_arrays(self) -> None:
         for name in _ARRAYS:
@@ -229,25 +233,25 @@ class SampleTrace:
         """Write one compressed .npz with everything in it; returns the path."""
         path = Path(path)
         meta = {
-            "format": FORMAT_OF_GROWN if self.born.size else FORMAT,
+            "format": FORMAT,
             "gen_length": self.gen_length,
             "block_length": self.block_length,
             "mask_token_id": self.mask_token_id,
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
+            "attention": None if self.attention is None else self.attention.to_meta(),
         }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        if self.attention is not None:
+            arrays[_ATTENTION_ARRAY] = self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                meta=np.array(json.dumps(meta)),
-                **{name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]},
-            )
+            np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace, of this format or of the first one, which knew no revocations; no pickle is ever loaded.
+        """Read a trace, of this format or of those before it, which knew less; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -261,6 +265,11 @@ class SampleTrace:
                 meta = json.loads(str(_read_array(file, "meta")))
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
                 arrays = {name: _read_array(file, name) for name in _ARRAYS_OF.get(written, _FIRST_ARRAYS)}
+                attention = meta.pop("attention", None) if written == FORMAT else None
+                if attention is not None:
+                    arrays["attention"] = PatchAttention.from_meta(
+                        attention, _read_array(file, _ATTENTION_ARRAY)
+                    )
         except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
@@ -299,13 +308,14 @@ def make_trace(
     mask_token_id: int,
     pieces: Mapping[int, bytes],
     manifest: Mapping[str, Any],
+    attention: PatchAttention | None = None,
 ) -> SampleTrace:
     """Gather one row's commits and revocations from the records of a run.
 
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
         row: which row.
-        gen_length, block_length, mask_token_id, pieces, manifest: see `SampleTrace`.
+        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`.
     """
     own = [record for record in records if record.active[row]]
     mine = [record.rows == row for record in own]
@@ -344,6 +354,7 @@ def make_trace(
         mask_token_id=mask_token_id,
         pieces=pieces,
         manifest=manifest,
+        attention=attention,
     )
 
 

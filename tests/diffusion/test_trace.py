@@ -161,12 +161,17 @@ def test_a_file_of_the_format_before_is_still_read(tmp_path, records):
     path = trace.save(tmp_path / "trace.npz")
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files if not name.startswith("revoked")}
-    arrays["meta"] = np.array(str(arrays["meta"]).replace("trace 2", "trace 1"))
+    arrays["meta"] = np.array(
+        str(arrays["meta"]).replace("trace 3", "trace 1").replace(', "attention": null', "")
+    )
     np.savez(path, **arrays)
     loaded = SampleTrace.load(path)
     assert loaded.text == trace.text
     assert len(loaded.revoked_step) == 0
-    np.savez(path, **{**arrays, "meta": np.array(str(arrays["meta"]).replace("trace 1", "trace 2"))})
+    arrays["meta"] = np.array(str(arrays["meta"]).replace("trace 1", "trace 2"))
+    np.savez(path, **arrays, revoked_step=trace.revoked_step, revoked_position=trace.revoked_position)
+    assert SampleTrace.load(path).text == trace.text
+    np.savez(path, **arrays)
     with pytest.raises(TraceError, match="revoked_step"):
         SampleTrace.load(path)
 
