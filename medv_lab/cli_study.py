@@ -27,15 +27,9 @@ def study(
 ) -> None:
     """Score the embedded model's descriptions in many settings: scores, summary and manifest."""
     with clear_errors():
-        import matplotlib as mpl
-
-        mpl.use("Agg")
         from medv_lab.evaluation.arms import EXACT
         from medv_lab.evaluation.studies import ENOUGH, choose_fast, run_study
         from medv_lab.model.checkpoints import load
-        from medv_lab.paper.exhibits import save_figure
-        from medv_lab.views.frontier import plot_frontier
-        from medv_lab.views.style import themed
 
         model, processor = load("embedded", device=device, dtype=dtype)
         summary = run_study(
@@ -49,10 +43,6 @@ def study(
             typer.echo(
                 f"least time at {ENOUGH:.0%} of the exact score or more: {choose_fast(summary) or 'none'}"
             )
-            drawn = summary.set_index("arm")
-            drawn.attrs["provenance"] = f"measured; run manifest: {name}/manifest.json"
-            with themed():
-                save_figure(plot_frontier(summary).figure, drawn, output / name / name)
 
 
 def _as_table(name: str, summary: pd.DataFrame) -> Table:

@@ -62,6 +62,11 @@ def frontier_arms() -> list[Arm]:
         Arm("dual cache, spread Z=16", "cache", replace(eighth, cache="dual", repetition_guard="spread")),
         Arm("dual cache, penalty Z=32", "cache", replace(quarter, cache="dual", repetition_guard="penalty")),
     ]
+    sure = replace(quarter, cache="dual", remasking="threshold", threshold=0.7)
+    arms += [
+        Arm("dual cache, threshold 0.7 Z<=32", "cache", sure),
+        Arm("dual cache, threshold 0.7 Z<=16", "cache", replace(sure, steps=16)),
+    ]
     growing = GenerationSettings(
         gen_length=32,
         block_length=32,
@@ -94,7 +99,8 @@ def steps_arms() -> list[Arm]:
 def eos_arms() -> list[Arm]:
     """What suppressing end of text, the demo's suffix, and the dtype do by themselves.
 
-    Without suppression the model may end its answer, most easily where one block is the whole answer.
+    Without suppression the model may end its answer, most easily where one block is the whole answer. The last two arms
+    round the model's weights: load it in float32.
     """
     arms = []
     for block in (32, 128):
