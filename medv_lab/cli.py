@@ -10,21 +10,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from medv_lab.cli_ablations import ablations
+from medv_lab.cli_benchmark import benchmark
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_evaluate import evaluate
+from medv_lab.cli_figures import exactness, figures, panels
+from medv_lab.cli_study import study
+from medv_lab.cli_tables import tables
 
 if TYPE_CHECKING:
-    from medv_lab.diffusion.trace import SampleTrace
     from medv_lab.model.modeling import MedVForMaskedDiffusion
     from medv_lab.model.processing import MedVProcessor
 
-UNMASKING_EXAMPLE = "unmasking_example"
-EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
-evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
+evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.command()(figures)
+app.command()(panels)
+app.command()(exactness)
+app.command()(benchmark)
+app.command()(study)
+app.command()(ablations)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
@@ -59,30 +67,6 @@ def ask(
         typer.echo(answer.text)
         if trace is not None:
             answer.trace.save(trace)
-
-
-@app.command()
-def figures(
-    output: Annotated[Path, typer.Option(help="folder of the figures")] = Path("figures"),
-    only: Annotated[str | None, typer.Option(help="one figure, by name")] = None,
-) -> None:
-    """Redraw the figures; those of our own runs ask the embedded model first."""
-    with clear_errors():
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from medv_lab.paper.figures import FIGURES, draw_unmasking_example
-
-        known = [*FIGURES, UNMASKING_EXAMPLE]
-        if only is not None and only not in known:
-            raise ValueError(f"there is no figure {only!r}; the figures are {', '.join(known)}")
-        for name in FIGURES:
-            if only in (None, name):
-                _echo_paths(FIGURES[name](output))
-        if only in (None, UNMASKING_EXAMPLE):
-            trace = _example_trace()
-            if trace is not None:
-                _echo_paths(draw_unmasking_example(trace, output))
 
 
 @app.command()
@@ -122,7 +106,13 @@ def phantoms(
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
     with clear_errors():
         from medv_lab.config import PRESETS
-        from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise, write_results
+        from medv_lab.evaluation.phantoms import (
+            domains_of,
+            evaluate_phantoms,
+            make_items,
+            summarise,
+            write_results,
+        )
         from medv_lab.evaluation.responders import make_respond
         from medv_lab.runtime import make_manifest
 
@@ -133,20 +123,28 @@ def phantoms(
         if output is not None:
             asked = {"split": split, "rounds": rounds, "pictures": pictures, **asdict(settings)}
             write_results(results, make_manifest(asked, seed=settings.seed, model=loaded), output)
-        table = Table(title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)")
-        for name in ("kind", "family", "questions", "score", "interval"):
-            table.add_column(name)
-        for row in summarise(results).itertuples():
-            interval = f"{row.low:.1f} to {row.high:.1f}"
-            table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
-        Console().print(table)
+        for of, groups in (("family", None), ("domain", domains_of(items))):
+            table = Table(
+                title=f"{model}, {split} split, pictures {pictures}: score in percent (95 % interval)"
+            )
+            for name in ("kind", of, "questions", "score", "interval"):
+                table.add_column(name)
+            for row in summarise(results, groups).itertuples():
+                interval = f"{row.low:.1f} to {row.high:.1f}"
+                table.add_row(row.kind, row.group, str(row.questions), f"{row.score:.1f}", interval)
+            Console().print(table)
 
 
 @app.command()
 def train(
     output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
     stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
-    preset: Annotated[str, typer.Option(help="embedded; the full one needs real data")] = "embedded",
+    preset: Annotated[str, typer.Option(help="embedded, or full with real data")] = "embedded",
+    data: Annotated[
+        Path | None, typer.Option(help="real data: an instruction file, or the folder of a VQA release")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="pictures of an instruction file")] = None,
+    dataset: Annotated[str | None, typer.Option(help="of a VQA release: vqa-rad, slake or pathvqa")] = None,
     model: Annotated[
         str, typer.Option(help="what a stage starts from: embedded, a folder or a hub id")
     ] = "embedded",
@@ -168,15 +166,38 @@ def train(
     ] = False,
     processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
 ) -> None:
-    """Train on phantoms: one stage, or all of them to build an embedded checkpoint (one CPU thread, over an hour)."""
+    """Train one stage, on phantoms or on real data, or all of them to build an embedded checkpoint (over an hour)."""
     with clear_errors():
         if dry_run:
             _print_footprint(processes)
             return
         if output is None:
             raise ValueError("no output folder; give --output, or --dry-run")
+        from medv_lab.training.dialogues import DialogueRun, read_training_data, train_on_dialogues
+        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+        from medv_lab.training.stages import find_recipe, vary
+        from medv_lab.training.trainer import Engine
+
+        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
+        if data is not None:
+            if (dataset is None) == (images is None):
+                raise ValueError(
+                    "--data takes --images for an instruction file, or --dataset for a VQA release"
+                )
+            recipe = vary(
+                find_recipe(preset, dataset if preset == "full" and dataset else stage), change or ()
+            )
+            dialogues = read_training_data(data, dataset)
+            typer.echo(f"{len(dialogues)} dialogues in {data.name}")
+            run = DialogueRun(recipe, data.name, len(dialogues), model, seed)
+            train_on_dialogues(
+                run, dialogues, images or data, output, engine=engine, resume=resume, log=typer.echo
+            )
+            return
         if preset != "embedded":
-            raise ValueError(f"preset is {preset!r}; phantoms train the preset 'embedded'")
+            raise ValueError(
+                f"preset is {preset!r}; phantoms train the preset 'embedded', the full one takes --data"
+            )
         if stage == "all":
             from medv_lab.training.embedded import rebuild
 
@@ -188,10 +209,6 @@ def train(
             return
         if question_only:
             raise ValueError("--question-only belongs to --stage all")
-        from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
-        from medv_lab.training.stages import vary
-        from medv_lab.training.trainer import Engine
-
         counts = {"scenes": scenes, "question_rounds": rounds}
         run = PhantomRun(
             stage,
@@ -200,7 +217,6 @@ def train(
             **{name: count for name, count in counts.items() if count is not None},
             seed=seed,
         )
-        engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)
         train_on_phantoms(run, output, engine=engine, resume=resume, log=typer.echo)
 
 
@@ -233,37 +249,3 @@ def _load(
         raise ValueError(str(error)) from error
     typer.echo(placement.reason, err=True)
     return load(model, device=device, dtype=dtype, download=download)
-
-
-def _example_trace() -> SampleTrace | None:
-    """Ask the embedded model about a real radiograph and a held-out phantom; the phantom's trace.
-
-    None, said plainly, where no embedded checkpoint is shipped.
-    """
-    from medv_lab.model.memory import embedded_folder
-
-    if not (embedded_folder() / "model.safetensors").is_file():
-        typer.echo(f"{UNMASKING_EXAMPLE}: not drawn, since this copy of medv-lab has no embedded checkpoint")
-        return None
-    import medv_lab
-    from medv_lab.config import PRESETS
-    from medv_lab.data.phantoms import render
-    from medv_lab.data.samples import sample_images
-    from medv_lab.data.scenes import make_scene
-
-    model, processor = _load("embedded", "cpu", "float32", download=False)
-    typer.echo(EMBEDDED_WARNING)
-    question = "What type of image is this?"
-    radiograph = sample_images()["chest x-ray"]
-    real = medv_lab.ask(model, processor, radiograph, question, PRESETS["embedded-vqa"], False)
-    typer.echo(f"{radiograph.name}: {question} {real.text}")
-    question = "Describe the image."
-    picture = render(make_scene("test", 0))
-    described = medv_lab.ask(model, processor, picture, question, PRESETS["embedded-description"], False)
-    typer.echo(f"phantom 0 of the test split: {question} {described.text}")
-    return described.trace
-
-
-def _echo_paths(paths: list[Path]) -> None:
-    for path in paths:
-        typer.echo(str(path))

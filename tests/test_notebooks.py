@@ -15,8 +15,12 @@ EXPECTED = (
     "01_masked_diffusion",
     "02_load_a_model",
     "03_sampling_and_traces",
+    "06_steps_and_repetition",
+    "07_faster_sampling",
     "08_seeing_the_unmasking",
     "09_explorer",
+    "10_open_ended_conversation",
+    "11_vqa_benchmarks",
 )
 MAX_KILOBYTES = 500
 MEDIAN_LINES, MAX_LINES = 6, 25

@@ -1,8 +1,10 @@
-"""Autoregressive transformers models as responders: with pictures (LLaVA, Qwen-VL, ...), or of text alone.
+"""Autoregressive models as responders: transformers models with pictures (LLaVA, Qwen-VL, ...) or of text alone, and
+the autoregressive twin of LLaDA-MedV.
 
 Models are read from local folders or the local cache unless a download is allowed; code that comes with a
-checkpoint is never run. Decoding is greedy and nothing else: no penalty that a checkpoint's own settings may ask
-for. One forward pass makes one token, so an answer's passes are its tokens, the closing one included.
+checkpoint is never run. Transformers models decode greedily and in no other way: no penalty that a checkpoint's own
+settings may ask for. One forward pass makes one token, so an answer's passes are its tokens, the closing one
+included.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,9 @@ from transformers import (
 )
 
 from medv_lab.data.images import open_image
-from medv_lab.evaluation.responders import Query, Reply, describe_model, dtype_name
+from medv_lab.evaluation.responders import Query, Reply, describe_model, describe_processing, dtype_name
+from medv_lab.model.causal import MedVForNextToken
+from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.sources import find_source
 from medv_lab.runtime import resolve_device
 
@@ -175,6 +179,51 @@ class TextResponder(_GreedyResponder):
             return self._prompt.replace("{question}", question)
         messages = [{"role": "user", "content": question}]
         return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+class NextTokenResponder:
+    """The autoregressive twin of LLaDA-MedV.
+
+    Args:
+        model, processor: from `load`, or as trained.
+        name: what tables call it.
+        max_new_tokens: longest answer.
+        temperature: 0 decodes greedily; otherwise tokens are drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for a length below 1, or a temperature below 0.
+    """
+
+    def __init__(
+        self,
+        model: MedVForNextToken,
+        processor: MedVProcessor,
+        *,
+        name: str = "autoregressive",
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if max_new_tokens < 1 or temperature < 0:
+            raise ValueError(
+                f"max_new_tokens is {max_new_tokens} and temperature {temperature}; give 1 or more, and 0 or more"
+            )
+        self.name = name
+        self._model, self._processor = model.eval(), processor
+        self._decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        processing = describe_processing(processor)
+        self.identity = {
+            "model": describe_model(model, name),
+            "settings": {**self._decoding, **processing, "dtype": dtype_name(model)},
+        }
+
+    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+        """Answer a batch, in order."""
+        images, texts = [query.image for query in queries], [query.text for query in queries]
+        inputs = self._processor(images, texts, gen_length=self._decoding["max_new_tokens"])
+        rows = self._model.write(**inputs, **self._decoding)
+        return [Reply(self._processor.decode_answer(ids), len(ids)) for ids in rows]
 
 
 def load_image_text(

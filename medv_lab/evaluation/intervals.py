@@ -1,7 +1,8 @@
-"""Bootstrap intervals of a mean and of a paired difference of means (percentile method, Efron 1979); NumPy only.
+"""Intervals of a mean and of a paired difference of means; NumPy only.
 
-The resampled unit is the question. Scores of one question by two models are resampled together, so what makes a
-question hard for both does not widen the interval of their difference.
+Over questions: bootstrap (percentile method, Efron 1979). The resampled unit is the question. Scores of one question
+by two models are resampled together, so what makes a question hard for both does not widen the interval of their
+difference. Over the few seeds of a training run, too few to resample: Student's t.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+# 97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond, those of the last one are a little too wide
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _CHUNK = 2**22  # draws held at a time
 
 
@@ -79,3 +82,22 @@ def paired_difference(
         )
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
+
+
+def seed_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean over seeds and its 95 % interval by Student's t; one value alone has no interval (NaN).
+
+    Args:
+        values: one score, or one difference of two arms, for every seed.
+
+    Raises:
+        ValueError: for no values, or values that are not finite.
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
+        raise ValueError(f"values have shape {scores.shape}; give a list of at least one finite number")
+    mean = float(scores.mean())
+    if scores.size == 1:
+        return Interval(mean, float("nan"), float("nan"))
+    half = STUDENT[min(scores.size - 1, len(STUDENT)) - 1] * scores.std(ddof=1) / np.sqrt(scores.size)
+    return Interval(mean, mean - float(half), mean + float(half))

@@ -115,22 +115,32 @@ def evaluate_phantoms(items: Sequence[Item], respond: Respond, batch_size: int =
     return results
 
 
-def summarise(results: Sequence[Scored]) -> pd.DataFrame:
-    """Mean score with a 95 % bootstrap interval, over all closed, all open, and by family.
+def summarise(results: Sequence[Scored], groups: Sequence[str] | None = None) -> pd.DataFrame:
+    """Mean score with a 95 % bootstrap interval, over all closed, all open, and by group.
+
+    Args:
+        results: from `evaluate_phantoms`.
+        groups: the group of every result, e.g. its picture's domain (`domains_of`); its family by default.
 
     Returns:
         Columns `COLUMNS`: group, kind, questions, score, low, high; scores in percent.
     """
     table = pd.DataFrame([asdict(result) for result in results])
+    table["group"] = table.family if groups is None else list(groups)
     rows = []
     for is_closed, kind in ((True, "closed"), (False, "open")):
         part = table[table.is_closed == is_closed]
-        groups = [("all", part.score), *((family, group.score) for family, group in part.groupby("family"))]
+        groups = [("all", part.score), *((family, group.score) for family, group in part.groupby("group"))]
         for name, scores in groups:
             if len(scores):
                 found = bootstrap_interval(100 * scores.to_numpy())
                 rows.append((name, kind, len(scores), found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def domains_of(items: Sequence[Item]) -> list[str]:
+    """The domain of each item's picture, "none" where none is shown."""
+    return ["none" if item.scene is None else item.scene.domain for item in items]
 
 
 def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Interval]:

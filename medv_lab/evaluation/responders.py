@@ -86,10 +86,9 @@ class DiffusionResponder:
     ) -> None:
         self.name = name
         self._model, self._processor, self._settings = model, processor, settings
-        processing = {field: getattr(processor, field) for field in _PROCESSING}
         self.identity = {
             "model": describe_model(model, name),
-            "settings": {**asdict(settings), **processing, "dtype": dtype_name(model)},
+            "settings": {**asdict(settings), **describe_processing(processor), "dtype": dtype_name(model)},
         }
 
     def answer(self, queries: Sequence[Query]) -> list[Reply]:
@@ -205,6 +204,22 @@ def make_respond(
         return [answer.text for answer in answers]
 
     return respond
+
+
+def respond_with(responder: Responder) -> Respond:
+    """What `evaluate_phantoms` asks, made of any responder; its name and seconds are not kept."""
+
+    def respond(pictures: Sequence[np.ndarray | None], questions: Sequence[str]) -> list[str]:
+        pairs = zip(questions, pictures, strict=True)
+        queries = [Query(str(number), text, picture) for number, (text, picture) in enumerate(pairs)]
+        return [reply.text for reply in responder.answer(queries)]
+
+    return respond
+
+
+def describe_processing(processor: MedVProcessor) -> dict[str, Any]:
+    """Those settings of a processor that change what a model is shown."""
+    return {field: getattr(processor, field) for field in _PROCESSING}
 
 
 def describe_model(model: torch.nn.Module, name: str) -> dict[str, Any]:

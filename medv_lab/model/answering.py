@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.attention import PatchGrid
 from medv_lab.diffusion.sampler import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
@@ -135,7 +135,7 @@ def ask_many(
         model, processor, settings, progress, cancel, record_attention: as in `ask`.
         images: one entry per question (a picture, a list of pictures, or None), or None.
         questions: texts or conversations.
-        batch_size: how many are answered at a time.
+        batch_size: how many are answered at a time; one where answers grow, each to a length of its own.
         watch: called after every forward pass of a batch with the run so far of its first question.
 
     Returns:
@@ -147,6 +147,11 @@ def ask_many(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    if model.config.is_causal:
+        raise ValueError(
+            "the model writes from left to right, so there is nothing to denoise; ask it through "
+            "medv_lab.evaluation.autoregressive.NextTokenResponder"
+        )
     questions = list(questions)
     images = [None] * len(questions) if images is None else list(images)
     if len(images) != len(questions):
@@ -154,6 +159,7 @@ def ask_many(
             f"{len(questions)} questions came with {len(images)} images; give one entry for each (or None)"
         )
     settings = settings or GenerationSettings()
+    batch_size = 1 if settings.remasking in GROWING else batch_size
     manifest = make_manifest(asdict(settings), seed=settings.seed, model=model)
     batches = -(-len(questions) // batch_size)
     answers: list[Answer] = []
@@ -190,7 +196,8 @@ def _answer_batch(
     suffix_ids = processor.tokenizer.encode(settings.suffix, add_special_tokens=False)
     stop_ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in settings.stop]
     start = time.perf_counter()
-    inputs = processor(images, questions, gen_length=settings.gen_length + len(suffix_ids))
+    length = settings.parameter("max_length") if settings.remasking in GROWING else settings.gen_length
+    inputs = processor(images, questions, gen_length=length + len(suffix_ids))
     by_id = settings
     if settings.suppressed_tokens == REFERENCE_SUPPRESSION:
         by_id = replace(settings, suppressed_tokens=processor.special.suppressed)
@@ -224,7 +231,7 @@ def _answer_batch(
                 observers.watch(RunSoFar(len(records), lambda: trace_of(0)))
     except KeyboardInterrupt:  # ends the run and keeps what there is
         ending.is_early = True
-    observers.bar.update(settings.steps - len(records))
+    observers.bar.update(max(0, settings.steps - len(records)))
     seconds = time.perf_counter() - start
     answers = []
     for row in range(len(questions)):

@@ -21,8 +21,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
+from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.keymaps import from_vision_folder, is_visual, to_model_key
 from medv_lab.model.memory import available_memory, format_bytes
+from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.prompts import SpecialIds
 from medv_lab.model.shards import CheckpointError, StoredTensor, list_tensors, read_json, shorten
 from medv_lab.model.sources import find_source
@@ -60,7 +62,7 @@ def load(
     revision: str | None = None,
     attn_implementation: str | None = None,
     vision: str | Path | None = None,
-) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
+) -> tuple[MedVForMaskedDiffusion | MedVForNextToken, MedVProcessor]:
     """Load a model and its processor.
 
     Args:
@@ -75,7 +77,8 @@ def load(
             `llava_llada` names); parts that it lacks start fresh.
 
     Returns:
-        The model in evaluation mode, with `medv_source` (name, sha256, revision, notes), and the processor.
+        The model in evaluation mode, with `medv_source` (name, sha256, revision, notes), and the processor. A
+        checkpoint whose config.json says `is_causal` is an autoregressive twin.
 
     Raises:
         CheckpointError: one error for all that is wrong with the checkpoint or its fit to this machine.
@@ -92,7 +95,7 @@ def load(
     _name_special_tokens(config, processor.special)
 
     with init_empty_weights(include_buffers=False):
-        network = MedVForMaskedDiffusion(config)
+        network = (MedVForNextToken if config.is_causal else MedVForMaskedDiffusion)(config)
     tensors = _name_tensors(list_tensors(source.folder), to_model_key)
     if lender is not None:
         tensors = _borrow(network, lender) | tensors
@@ -230,7 +233,7 @@ def _check_fit(
     return fresh
 
 
-def _cut_vocabulary(network: MedVForMaskedDiffusion, tokens: int, folder: Path) -> list[str]:
+def _cut_vocabulary(network: MedVLanguageModel, tokens: int, folder: Path) -> list[str]:
     """Leave out rows that no token has, as the published loaders do."""
     rows = network.config.vocab_size
     if tokens > rows:
@@ -275,7 +278,7 @@ def _stream(network: nn.Module, tensors: dict[str, StoredTensor], placement: Pla
             setattr(module, name, buffer.to(placement.device))
 
 
-def _start_fresh(network: MedVForMaskedDiffusion, fresh: Iterable[str], placement: Placement) -> None:
+def _start_fresh(network: MedVLanguageModel, fresh: Iterable[str], placement: Placement) -> None:
     """Initialise the named tensors as training would, and nothing else."""
     for key in fresh:
         shape = network.get_parameter(key).shape

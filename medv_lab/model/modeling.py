@@ -72,7 +72,7 @@ class MedVPreTrainedModel(LlamaPreTrainedModel):
 
 
 class MedVModel(MedVPreTrainedModel, LlamaModel):
-    """The towers and the projector; the forward pass is Llama's, every position seeing every other."""
+    """The towers and the projector; the forward pass is Llama's, every position seeing every other unless causal."""
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
@@ -80,7 +80,7 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
             None  # padded ids are learned like others; no row of the table is frozen
         )
         for layer in self.layers:
-            layer.self_attn.is_causal = False
+            layer.self_attn.is_causal = config.is_causal
         self.vision_tower = VisionTower(config)
         self.mm_projector = nn.Sequential(
             nn.Linear(config.mm_hidden_size, config.hidden_size),
@@ -93,8 +93,8 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
         self.post_init()
 
 
-class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
-    """LLaDA-MedV with its output layer: the denoiser, the image path and the training loss."""
+class MedVLanguageModel(MedVPreTrainedModel):
+    """The towers with their output layer and the image path; what it is trained for is a subclass's part."""
 
     accepts_loss_kwargs = False
 
@@ -123,7 +123,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> torch.Tensor:
-        """Run the language tower, every position attending to every other.
+        """Run the language tower, every position attending to every other (in a causal model, to earlier ones).
 
         Args:
             inputs_embeds: (B, T, H).
@@ -284,6 +284,10 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVPreTrainedModel):
             part = next(part for part, prefix in prefixes.items() if name.startswith(prefix))
             parts[part][name] = parameter
         return parts
+
+
+class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
+    """LLaDA-MedV: the denoiser and its training loss."""
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""

@@ -4,13 +4,13 @@ import re
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.training.stages import LoRA
 
 FULLY_TRAINED = ["mm_projector"]
 
 
-def add_adapters(model: MedVForMaskedDiffusion, lora: LoRA) -> PeftModel:
+def add_adapters(model: MedVLanguageModel, lora: LoRA) -> PeftModel:
     """Put adapters into the layers of the language tower, in place; they and the projector learn.
 
     Args:
@@ -28,11 +28,11 @@ def add_adapters(model: MedVForMaskedDiffusion, lora: LoRA) -> PeftModel:
     return get_peft_model(model, config)
 
 
-def base_model(model: MedVForMaskedDiffusion | PeftModel) -> MedVForMaskedDiffusion:
+def base_model(model: MedVLanguageModel | PeftModel) -> MedVLanguageModel:
     """The model itself, with or without adapters in it."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def merge_adapters(model: PeftModel) -> MedVForMaskedDiffusion:
+def merge_adapters(model: PeftModel) -> MedVLanguageModel:
     """Add the adapters to the weights and take them out; the base model is plain again, in place."""
     return model.merge_and_unload()

@@ -3,25 +3,27 @@
     python -m medv_lab.training.embedded --output medv_lab/embedded
 
 1. A vision tower is pretrained against statements (SigLIP's loss), then frozen.
-2. A language tower is pretrained on text alone by masked diffusion: the small world's LLaDA. It reads captions and
-   answers questions about them, so that it knows what words mean to each other before it sees.
+2. A language tower is pretrained on captions and descriptions without their pictures, by masked diffusion: the small
+   world's LLaDA.
 3. Alignment: only the projector learns, on captions.
-4. Visual instruction tuning: projector and language tower learn, on questions, dialogues, descriptions, captions.
-5. Fine-tuning: projector and language tower learn, on single questions.
+4. Visual instruction tuning: projector and language tower learn, first on single questions alone, then on questions,
+   dialogues, descriptions and captions.
+5. Fine-tuning: projector and language tower learn, on single questions and a few texts.
 
-Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 4 and 5
-with the same dialogues and number of steps, from the same language tower, and never sees a picture.
+Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5
+with the same dialogues and number of steps, and never sees a picture.
 """
 
 import argparse
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, SiglipModel
 
 from medv_lab.data.dialogues import sample_texts
@@ -36,6 +38,7 @@ from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import special_ids
 from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.training.examples import (
+    LONG_FILL_SHARE,
     Collator,
     Example,
     ExampleDataset,
@@ -43,12 +46,12 @@ from medv_lab.training.examples import (
     description_examples,
     dialogue_examples,
     question_examples,
-    reading_examples,
     without_images,
 )
+from medv_lab.training.resuming import claim_folder
 from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.tokenizer import make_tokenizer
-from medv_lab.training.trainer import run_stage
+from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.vision import (
     STATEMENTS,
     VISION,
@@ -66,11 +69,13 @@ LANGUAGE = {
     # With the usual 0.02 attention starts out flat at this width, and the pictures are made use of much later.
     "initializer_range": 0.1,
 }
-HARD_FAMILIES = ("side", "zone", "extent", "normality")  # few answers, so few of the balanced questions
+FEW_ANSWERS = ("side", "zone", "extent", "normality")  # so few of the balanced questions are theirs
+LATE = ("presence", "modality")  # yes/no questions about these are learned last
 
 
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 
+ENGINE = Engine(save_steps=500, keep=1)
 Log = Callable[[str], None]
 
 
@@ -82,11 +87,16 @@ class Budget:
     question_rounds: int = 500
     vision_steps: int = 2400
     text: Recipe = EMBEDDED["text"]
-    align: Recipe = EMBEDDED["alignment"]
+    alignment: Recipe = EMBEDDED["alignment"]
+    questions: Recipe = EMBEDDED["questions"]
     instruct: Recipe = EMBEDDED["instruct"]
     vqa: Recipe = EMBEDDED["vqa"]
     score_rounds: int = 6
     seed: int = 0
+
+    def stages(self) -> dict[str, Recipe]:
+        """The recipes of what follows the vision tower, in order."""
+        return {name: getattr(self, name) for name in EMBEDDED}
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
@@ -138,55 +148,75 @@ def frozen_features(model: MedVForMaskedDiffusion, images: torch.Tensor, batch: 
 
 
 def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Balanced questions, those of the hard families three times as often as the benchmark asks them."""
-    hard = [probe for probe in PROBES if probe.family in HARD_FAMILIES]
+    """Balanced questions, those of families with few answers three times as often as the benchmark asks them."""
+    more = [probe for probe in PROBES if probe.family in FEW_ANSWERS]
     return [
         *balanced_questions(scenes, budget.question_rounds, seed),
-        *balanced_questions(scenes, 2 * budget.question_rounds, seed, hard),
+        *balanced_questions(scenes, 2 * budget.question_rounds, seed, more),
+    ]
+
+
+def fine_tuning_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
+    """Balanced questions, yes/no ones on presence and modality twice as often as the benchmark asks them."""
+    more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
+    return [
+        *balanced_questions(scenes, budget.question_rounds, seed),
+        *balanced_questions(scenes, budget.question_rounds, seed, more),
     ]
 
 
 def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
-    """Stage 2: mostly single questions (they teach fastest at this size), then texts and dialogues."""
+    """Stage 2: mostly single questions, then texts and dialogues."""
     texts = len(scenes) // 2
     return [
         *question_examples(training_questions(scenes, budget, budget.seed)),
-        *caption_examples(scenes[:texts], budget.seed),
+        *caption_examples(scenes, budget.seed),
+        *caption_examples(scenes, budget.seed + 1),
         *description_examples(scenes[:texts], budget.seed),
         *dialogue_examples(scenes[:texts], budget.seed),
     ]
 
 
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
-    """The dialogues of a stage: "alignment", "instruct" or "vqa"."""
+    """The dialogues of a stage: "text" (to be shown without pictures), "alignment", "questions", "instruct", "vqa"."""
+    if stage == "text":
+        return [
+            *caption_examples(scenes, budget.seed + 2),
+            *description_examples(scenes[: len(scenes) // 2], budget.seed + 2),
+        ]
     if stage == "alignment":
         return caption_examples(scenes, budget.seed)
+    if stage == "questions":
+        return question_examples(training_questions(scenes, budget, budget.seed))
     if stage == "instruct":
         return instruction_examples(scenes, budget)
     few = scenes[: len(scenes) // 4]  # trained on questions alone, a model forgot how to describe
     return [
-        *question_examples(training_questions(scenes, budget, budget.seed + 1)),
+        *question_examples(fine_tuning_questions(scenes, budget, budget.seed + 1)),
         *caption_examples(few, budget.seed + 1),
         *description_examples(few, budget.seed + 1),
     ]
 
 
 class Builder:
-    """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes."""
+    """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes.
+
+    Every stage has a seed of its own, so that a build that was cut off goes on to the same weights.
+    """
 
     def __init__(self, budget: Budget, folder: Path, log: Log) -> None:
-        """Draw the scenes and train the tokenizer; `folder` is scratch space."""
+        """Draw the scenes and train the tokenizer; `folder` keeps the weights after every stage."""
         self.budget, self.folder, self.log = budget, folder, log
         self.scenes = make_scenes("train", budget.scenes)
         self.tokenizer = learn_tokenizer(self.scenes, budget.seed)
         self.model = make_model(self.tokenizer, budget.seed)
+        self.images: torch.Tensor | None = None
 
-    def pretrain_vision(self) -> torch.Tensor:
-        """Steps 1: the vision tower; returns the features of all training pictures."""
-        images = render_all(self.scenes)
+    def pretrain_vision(self) -> None:
+        """Step 1: the vision tower."""
         siglip = pretrain_vision_tower(
             self.scenes,
-            images,
+            self.images,
             self.tokenizer,
             steps=self.budget.vision_steps,
             seed=self.budget.seed,
@@ -195,48 +225,60 @@ class Builder:
         held = make_scenes("validation", 1000)
         self.log(f"vision tower names {evaluate_statements(siglip, held, render_all(held), self.tokenizer)}")
         take_vision_tower(self.model, siglip)
-        return frozen_features(self.model, images)
-
-    def pretrain_language(self) -> None:
-        """Step 2: the language tower, on text alone: captions, descriptions, and questions about captions."""
-        questions = training_questions(self.scenes, self.budget, self.budget.seed + 2)
-        texts = [
-            *reading_examples(self.scenes, questions, self.budget.seed),
-            *without_images(caption_examples(self.scenes, self.budget.seed + 2)),
-            *without_images(description_examples(self.scenes[: len(self.scenes) // 2], self.budget.seed + 2)),
-        ]
-        self.train(self.budget.text, texts, None)
 
     def train(self, recipe: Recipe, examples: list[Example], features: torch.Tensor | None) -> None:
         """One stage on examples; `features` of the pictures, or None for text alone."""
-        dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed)
-        collator = Collator(self.tokenizer.eos_token_id, features)
+        # long answers cost too much where batches are not grouped by length
+        share = LONG_FILL_SHARE if recipe.group_by_length else 0
+        dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed, share)
         run_stage(
             self.model,
             recipe,
             dataset,
-            collator,
+            Collator(self.tokenizer.eos_token_id, features),
             seed=self.budget.seed,
-            folder=self.folder,
+            folder=self.folder / recipe.name,
             log=self.log,
-            # torch's own generator, so that order and noise come from one seed as in earlier builds
-            generator=torch.default_generator,
+            engine=ENGINE,
+            resume=True,
         )
 
     def build(self, question_only: bool) -> None:
-        """All steps in order."""
-        features = None if question_only else self.pretrain_vision()
-        self.pretrain_language()
-        for stage, recipe in (
-            ("alignment", self.budget.align),
-            ("instruct", self.budget.instruct),
-            ("vqa", self.budget.vqa),
-        ):
+        """All steps in order, those that the folder already has left out."""
+        features = None
+        if not question_only:
+            self.images = render_all(self.scenes)
+            self.step("vision", self.pretrain_vision)
+            features = frozen_features(self.model, self.images)
+        for stage, recipe in self.budget.stages().items():
+            if question_only and stage == "alignment":
+                continue  # without pictures the projector has nothing to learn from
             examples = stage_examples(stage, self.scenes, self.budget)
-            if not question_only:
-                self.train(recipe, examples, features)
-            elif stage != "alignment":
-                self.train(recipe, without_images(examples), None)
+            if question_only or stage == "text":
+                examples = without_images(examples)
+            seen = None if question_only or stage == "text" else features
+            self.step(stage, lambda r=recipe, e=examples, f=seen: self.train(r, e, f))
+            if seen is not None:
+                self.log(f"after {stage}, on validation: {self.probe()}")
+
+    def step(self, name: str, work: Callable[[], None]) -> None:
+        """Do the work and keep the weights, or take the weights that are kept."""
+        kept = self.folder / f"{name}.safetensors"
+        if kept.is_file():
+            self.log(f"{name}: taken from {kept.name}")
+            self.model.load_state_dict(load_file(kept))
+            return
+        work()
+        draft = kept.with_suffix(".draft")
+        save_file(self.model.state_dict(), draft)
+        draft.replace(kept)
+
+    def probe(self) -> str:
+        """Scores on a few rounds of validation questions, in percent."""
+        respond = make_respond(self.model, make_processor(self.tokenizer, self.model.config))
+        rounds = max(1, self.budget.score_rounds // 3)
+        table = summarise(evaluate_phantoms(make_items("validation", rounds), respond))
+        return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
 
     def save(self, output: Path) -> None:
         """Write model (fp16), processor and manifest to a folder."""
@@ -251,20 +293,26 @@ class Builder:
 def rebuild(
     output: Path, *, question_only: bool = False, budget: Budget = Budget(), log: Log = print
 ) -> None:
-    """Train, save and score a checkpoint.
+    """Train, save and score a checkpoint; a build that was cut off goes on when it is called again.
 
     Args:
-        output: folder of the new checkpoint.
+        output: folder of the new checkpoint; `<output>-stages` beside it keeps the weights after every stage until
+            the checkpoint is there.
         question_only: train the baseline that sees no picture instead.
         budget: how much of everything.
         log: receives progress and scores, line by line.
+
+    Raises:
+        ValueError: if the kept stages are those of another build.
     """
     torch.set_num_threads(1)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        builder = Builder(budget, Path(scratch), log)
-        builder.build(question_only)
-        builder.save(output)
+    scratch = output.with_name(f"{output.name}-stages")
+    claim_folder(scratch, {"question_only": question_only} | asdict(budget), resume=True)
+    builder = Builder(budget, scratch, log)
+    builder.build(question_only)
+    builder.save(output)
+    shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
     model, processor = load(output, device="cpu")
     respond = make_respond(model, processor)

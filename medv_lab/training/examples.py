@@ -61,15 +61,6 @@ def question_examples(questions: Sequence[Question]) -> list[Example]:
     return [Example([(question.text, question.answer)], question.scene) for question in questions]
 
 
-def reading_examples(scenes: Sequence[Scene], questions: Sequence[Question], seed: int) -> list[Example]:
-    """Questions with a caption where the picture would be: what a language model can answer before it sees."""
-    rng = np.random.default_rng([seed, 5])
-    return [
-        Example([(f"{make_caption(scenes[question.scene], rng)}\n{question.text}", question.answer)], None)
-        for question in questions
-    ]
-
-
 def without_images(examples: Sequence[Example]) -> list[Example]:
     """The same dialogues with no picture: what a question-only model is trained on."""
     return [Example(example.turns, None) for example in examples]
@@ -82,13 +73,19 @@ class ExampleDataset(Dataset):
     the length of the answer: mostly few, which costs little, and in every eighth example up to a whole canvas.
     """
 
-    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+        long_fill_share: float = LONG_FILL_SHARE,
+    ) -> None:
         """Encode all examples once; `seed` draws the number of end-of-text tokens."""
         rng = np.random.default_rng([seed, 4])
         self.items = []
         for example in examples:
             ids, labels = encode_example(example, tokenizer)
-            most = LONG_FILL if rng.random() < LONG_FILL_SHARE else FILL
+            most = LONG_FILL if rng.random() < long_fill_share else FILL
             extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
             self.items.append(
                 {

@@ -6,14 +6,17 @@ end the model with its processor, `losses.csv` and `manifest.json`.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
 
 from medv_lab.data.scenes import make_scenes
 from medv_lab.model.checkpoints import load
 from medv_lab.model.memory import embedded_folder
-from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.modeling import MedVForMaskedDiffusion, MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest
 from medv_lab.training.embedded import (
@@ -25,14 +28,12 @@ from medv_lab.training.embedded import (
     stage_examples,
 )
 from medv_lab.training.examples import Collator, ExampleDataset
-from medv_lab.training.resuming import find_checkpoint
+from medv_lab.training.resuming import CHECKPOINTS, claim_folder
 from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.vision import render_all
 
 STAGES = ("alignment", "instruct", "vqa")
-CHECKPOINTS = "checkpoints"
-RUN_FILE = "run.json"
 DEFAULT_ENGINE = Engine(save_steps=100)
 
 
@@ -94,20 +95,53 @@ def train_on_phantoms(
     Raises:
         ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
     """
-    is_first = int(os.environ.get("RANK", "0")) == 0
-    if not is_first:
-        log = _be_silent
-    _claim(run, output, resume, is_first)
+    if not is_first_process():
+        log = be_silent
+    claim_folder(output, asdict(run), resume=resume, write=is_first_process())
     budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
     scenes = make_scenes("train", budget.scenes)
     model, processor = _start(run, scenes, log)
     dataset = ExampleDataset(stage_examples(run.stage, scenes, budget), processor.tokenizer, run.seed)
     features = frozen_features(model, render_all(scenes))
+    carry_out(
+        run,
+        model,
+        processor,
+        dataset,
+        Collator(processor.tokenizer.eos_token_id, features),
+        output,
+        engine=engine,
+        resume=resume,
+        log=log,
+    )
+
+
+def carry_out(
+    run: Any,
+    model: MedVLanguageModel,
+    processor: MedVProcessor,
+    dataset: Dataset,
+    collator: Callable[[Sequence[Any]], dict[str, Any]],
+    output: Path,
+    *,
+    engine: Engine,
+    resume: bool,
+    log: Callable[[str], None],
+) -> None:
+    """Train a claimed run and write what its folder holds afterwards.
+
+    Args:
+        run: a `PhantomRun`, or another dataclass with `recipe` and `seed`; the manifest keeps it.
+        model, processor: what the run starts from.
+        dataset, collator: encoded examples, and what makes batches of them.
+        output: folder of the run.
+        engine, resume, log: as in `train_on_phantoms`.
+    """
     history = run_stage(
         model,
         run.recipe,
         dataset,
-        Collator(processor.tokenizer.eos_token_id, features),
+        collator,
         seed=run.seed,
         folder=output / CHECKPOINTS,
         log=log,
@@ -115,7 +149,7 @@ def train_on_phantoms(
         resume=resume,
         output=output,
     )
-    if is_first:
+    if is_first_process():
         processor.save_pretrained(output)
         history.to_csv(output / "losses.csv", index=False)
         manifest = make_manifest(
@@ -124,24 +158,9 @@ def train_on_phantoms(
         (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _claim(run: PhantomRun, output: Path, resume: bool, is_first: bool) -> None:
-    """Note what the folder is for, or see that it is for the same."""
-    asked, record = json.loads(json.dumps(asdict(run))), output / RUN_FILE
-    if resume and record.is_file():
-        noted = json.loads(record.read_text())
-        differing = [name for name in asked if asked[name] != noted.get(name)]
-        if differing:
-            raise ValueError(
-                f"{output.name} holds another run; different are {', '.join(differing)}. Resume it as it was started, "
-                "or choose another folder"
-            )
-    elif find_checkpoint(output / CHECKPOINTS) is not None:
-        raise ValueError(f"{output.name} holds checkpoints of a run; resume it, or choose another folder")
-    if is_first:
-        output.mkdir(parents=True, exist_ok=True)
-        draft = record.with_suffix(".draft")
-        draft.write_text(json.dumps(asked, indent=1) + "\n")
-        draft.replace(record)
+def is_first_process() -> bool:
+    """Whether this is the process, of those that train together, that writes and reports."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _start(run: PhantomRun, scenes: list, log) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
@@ -155,5 +174,5 @@ def _start(run: PhantomRun, scenes: list, log) -> tuple[MedVForMaskedDiffusion, 
     return load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
 
 
-def _be_silent(line: str) -> None:
+def be_silent(line: str) -> None:
     """Where only the first process reports."""

@@ -6,9 +6,12 @@ schedule and library generators in torch's format; it reads them with `torch.loa
 builds tensors and plain containers only.
 """
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +19,32 @@ from transformers.trainer_utils import get_last_checkpoint
 
 PARTIAL = "partial"
 GENERATOR_FILE = "generator.safetensors"
+RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+
+
+def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool, write: bool = True) -> None:
+    """Note what a folder is for (`write`: one process of several does), or see that it is for the same.
+
+    Raises:
+        ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
+    """
+    asked, record = json.loads(json.dumps(asked)), folder / RUN_FILE
+    if resume and record.is_file():
+        noted = json.loads(record.read_text())
+        differing = [name for name in asked if asked[name] != noted.get(name)]
+        if differing:
+            raise ValueError(
+                f"{folder.name} holds another run; different are {', '.join(differing)}. Resume it as it was started, "
+                "or choose another folder"
+            )
+    elif find_checkpoint(folder / CHECKPOINTS) is not None:
+        raise ValueError(f"{folder.name} holds checkpoints of a run; resume it, or choose another folder")
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = record.with_suffix(".draft")
+        draft.write_text(json.dumps(asked, indent=1) + "\n")
+        draft.replace(record)
 
 
 def find_checkpoint(folder: Path) -> Path | None:

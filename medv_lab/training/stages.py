@@ -52,6 +52,7 @@ class Recipe:
         precision: "bf16" (autocast over fp32 weights) or "fp32".
         levels: how t is drawn. "uniform": each row on its own, as published. "stratified": one from each of B equal
             parts of [t_min, 1], which varies less from batch to batch.
+        t_min: the smallest noise level of stratified draws, in [0, 1); the reference's uniform ones have none.
         group_by_length: batches hold dialogues of like length.
         lora: adapters in place of full training of the language tower, or None.
 
@@ -76,6 +77,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     precision: str = "bf16"
     levels: str = "uniform"
+    t_min: float = 0.0
     group_by_length: bool = True
     lora: LoRA | None = None
 
@@ -91,6 +93,11 @@ class Recipe:
         for field, allowed in CHOICES.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; allowed are {', '.join(allowed)}")
+        if not 0 <= self.t_min < 1 or (self.t_min and self.levels == "uniform"):
+            raise ValueError(
+                f"{self.name}: t_min is {self.t_min} with {self.levels} levels; give 0 to below 1, and 0 with "
+                "uniform ones"
+            )
         if self.lora is not None and self.language_tower_lr is None:
             raise ValueError(
                 f"{self.name}: LoRA adapts the language tower, which is frozen; give it a learning rate"
@@ -184,24 +191,43 @@ PUBLISHED = {
 """Table 6 of the paper; what it leaves open (betas, clipping) is the defaults of AdamW and clipping at 1."""
 
 
-def _embedded(name: str, steps: int, batch_size: int, rate: float, *parts: str) -> Recipe:
+def _embedded(name: str, steps: int, rate: float, *parts: str, **settings) -> Recipe:
     return Recipe(
         name,
         **{f"{part}_lr": rate for part in parts},
-        batch_size=batch_size,
+        batch_size=64,
         steps=steps,
         max_length=1024,
         betas=(0.9, 0.98),
         levels="stratified",
+        t_min=0.3,
+        **settings,
     )
 
 
 EMBEDDED = {
-    "text": _embedded("text", 1000, 64, 1.2e-3, "language_tower"),
-    "alignment": _embedded("alignment", 100, 64, 2e-3, "projector"),
-    "instruct": _embedded("instruction tuning", 4500, 64, 1.2e-3, "projector", "language_tower"),
-    "vqa": _embedded("fine-tuning", 2500, 64, 6e-4, "projector", "language_tower"),
+    "text": _embedded("text", 300, 6e-4, "language_tower"),
+    "alignment": _embedded("alignment", 100, 2e-3, "projector"),
+    "questions": _embedded(
+        "questions first", 4000, 1.2e-3, "projector", "language_tower", group_by_length=False
+    ),
+    "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_tower"),
+    "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_tower"),
 }
-"""The same stages at the size of the embedded model, after a text-only stage that makes its language tower."""
+"""The same stages at the size of the embedded model, after a text-only stage that makes its language tower, and with
+single questions before all others: in a mixture yes/no answers stayed at chance."""
 
 RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}
+
+
+def find_recipe(preset: str, name: str) -> Recipe:
+    """A recipe by preset ("full" or "embedded") and name.
+
+    Raises:
+        ValueError: for a preset or a name that is not there.
+    """
+    if preset not in RECIPES:
+        raise ValueError(f"preset is {preset!r}; allowed are {', '.join(RECIPES)}")
+    if name not in RECIPES[preset]:
+        raise ValueError(f"there is no stage {name!r} in {preset}; there are {', '.join(RECIPES[preset])}")
+    return RECIPES[preset][name]

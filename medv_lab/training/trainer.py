@@ -5,20 +5,20 @@ generator of its own for order, t and masks, whose draws do not depend on the nu
 every checkpoint holds; a learning rate for each part; checkpoints that are whole or not there.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
-from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.training.adapters import add_adapters, base_model, merge_adapters
-from medv_lab.training.examples import Collator
 from medv_lab.training.history import History, Watch
 from medv_lab.training.noise import NoiseSource
 from medv_lab.training.resuming import (
@@ -30,6 +30,8 @@ from medv_lab.training.resuming import (
     save_generator,
 )
 from medv_lab.training.stages import Recipe
+
+LENGTH_STEP, GROUPED_BATCHES = 64, 50
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Engine:
 
 
 class EpochOrder(Sampler[int]):
-    """Order of one epoch, drawn from a generator when the epoch begins; `start` is the state it was drawn from."""
+    """Order of one epoch, drawn from a generator when the epoch begins; `start` is the state it was drawn from.
+
+    With lengths, dialogues are sorted within every 50 batches by length in steps of 64 tokens, and the batches are
+    shuffled. Finer steps, or batches from long to short, would let one kind of question fill a run of batches.
+    """
 
     def __init__(self, size: int, lengths: list[int] | None, batch: int, generator: torch.Generator) -> None:
         """`lengths`, if given, are used to put dialogues of like length into the same `batch`."""
@@ -68,7 +74,19 @@ class EpochOrder(Sampler[int]):
         self.start = self.draws.get_state()
         if self.lengths is None:
             return iter(torch.randperm(self.size, generator=self.draws).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=self.draws))
+        order = torch.randperm(self.size, generator=self.draws).tolist()
+        # a list, so that all draws are made before the first batch: a resumed run makes them again
+        return iter([index for batch in self._grouped(order) for index in batch])
+
+    def _grouped(self, order: list[int]) -> Iterator[list[int]]:
+        """Batches of like length; the last one of the epoch, which may be short, stays the last."""
+        whole = self.size // self.batch * self.batch
+        for start in range(0, whole, GROUPED_BATCHES * self.batch):
+            part = order[start : min(start + GROUPED_BATCHES * self.batch, whole)]
+            part.sort(key=lambda index: self.lengths[index] // LENGTH_STEP)
+            for place in torch.randperm(len(part) // self.batch, generator=self.draws).tolist():
+                yield part[place * self.batch : (place + 1) * self.batch]
+        yield order[whole:]
 
 
 class MaskedDiffusionTrainer(Trainer):
@@ -79,7 +97,7 @@ class MaskedDiffusionTrainer(Trainer):
         super().__init__(**kwargs)
         self.recipe, self.generator = recipe, generator
         ignore_index = base_model(self.model).config.ignore_index
-        self.noise = NoiseSource(recipe.levels, generator, ignore_index)
+        self.noise = NoiseSource(recipe.levels, recipe.t_min, generator, ignore_index)
         self._writes_checkpoint = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -163,7 +181,7 @@ class MaskedDiffusionTrainer(Trainer):
             self.generator.set_state(load_generator(Path(checkpoint))["now"])
 
 
-def freeze_all_but(model: MedVForMaskedDiffusion, names: tuple[str, ...]) -> None:
+def freeze_all_but(model: MedVLanguageModel, names: tuple[str, ...]) -> None:
     """Let only the named parts learn.
 
     Raises:
@@ -224,10 +242,10 @@ def make_arguments(
 
 
 def run_stage(
-    model: MedVForMaskedDiffusion,
+    model: MedVLanguageModel,
     recipe: Recipe,
     dataset: Dataset,
-    collator: Collator,
+    collator: Callable[[Sequence[Any]], dict[str, Any]],
     *,
     seed: int,
     folder: Path,
@@ -241,7 +259,8 @@ def run_stage(
     """Train `model` in place for one stage.
 
     Args:
-        model: the denoiser; afterwards every parameter can learn again, and adapters are merged.
+        model: the denoiser or its autoregressive twin; afterwards every parameter can learn again, and adapters are
+            merged.
         recipe: what to train and how.
         dataset: encoded dialogues.
         collator: makes batches.

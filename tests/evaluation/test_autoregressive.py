@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.evaluation.autoregressive import ImageTextResponder, TextResponder, load_image_text, load_text
-from medv_lab.evaluation.responders import Query
+from medv_lab.evaluation.autoregressive import (
+    ImageTextResponder,
+    NextTokenResponder,
+    TextResponder,
+    load_image_text,
+    load_text,
+)
+from medv_lab.evaluation.responders import Query, Reply, respond_with
+from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.shards import CheckpointError
 from tests.evaluation.tiny_baselines import LLAVA_PROMPT, tiny_llama, tiny_llava, tiny_qwen
+from tests.model.tiny import tiny_config, tiny_processor
 
 LENGTH = 6
 TEXTS = ("Is there a nodule?", "What organ is shown in the image?", "Why?")
@@ -113,3 +121,27 @@ def test_checkpoint_folders_are_loaded_and_answer_the_same(tmp_path):
 def test_nothing_is_downloaded_unless_asked_for():
     with pytest.raises(CheckpointError, match="download=True"):
         load_text("owner/no-such-model")
+
+
+def twin(**settings):
+    torch.manual_seed(0)
+    model = MedVForNextToken(tiny_config(is_causal=True, initializer_range=0.6))
+    settings = {"max_new_tokens": LENGTH, **settings}
+    return NextTokenResponder(model, tiny_processor(), **settings)
+
+
+def test_the_twin_answers_pictures_and_counts_its_tokens():
+    responder = twin()
+    together = responder.answer(QUERIES)
+    assert together == [responder.answer([query])[0] for query in QUERIES]
+    model, processor = responder._model, responder._processor
+    ids = model.write(**processor(PICTURES[0], TEXTS[0]), max_new_tokens=LENGTH)[0]
+    assert together[0] == Reply(processor.decode_answer(ids), len(ids))
+    assert respond_with(responder)(PICTURES, TEXTS) == [reply.text for reply in together]
+
+
+def test_the_twin_s_identity_follows_its_decoding():
+    assert twin().identity == twin().identity
+    assert twin(temperature=0.5).identity != twin().identity
+    with pytest.raises(ValueError, match="temperature -1"):
+        twin(temperature=-1)

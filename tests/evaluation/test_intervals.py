@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medv_lab.evaluation import intervals
-from medv_lab.evaluation.intervals import bootstrap_interval, paired_difference
+from medv_lab.evaluation.intervals import bootstrap_interval, paired_difference, seed_interval
 
 SCORES = np.random.default_rng(1).random(400)
 
@@ -57,3 +57,19 @@ def test_what_has_no_interval_is_an_error(values, options, message):
 def test_unequal_lengths_are_no_pairs():
     with pytest.raises(ValueError, match="2 scores came with 1"):
         paired_difference([1, 0], [1])
+
+
+def test_an_interval_over_seeds_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for seeds in (2, 5, 15):
+        found = [seed_interval(values) for values in rng.normal(3, 2, (4000, seeds))]
+        covered = np.mean([one.low <= 3 <= one.high for one in found])
+        assert covered == pytest.approx(0.95, abs=0.012)
+
+
+def test_one_seed_has_no_interval_and_none_is_refused():
+    alone = seed_interval([4.0])
+    assert alone.estimate == 4
+    assert np.isnan([alone.low, alone.high]).all()
+    with pytest.raises(ValueError, match="at least one"):
+        seed_interval([])

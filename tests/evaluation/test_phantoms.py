@@ -7,10 +7,12 @@ import pytest
 
 from medv_lab.data.phantoms import render
 from medv_lab.data.questions import Question
+from medv_lab.data.scenes import DOMAINS
 from medv_lab.evaluation.phantoms import (
     COLUMNS,
     IMAGE_SIZE,
     compare,
+    domains_of,
     evaluate_phantoms,
     make_items,
     read_results,
@@ -50,6 +52,15 @@ def test_a_constant_answer_is_right_for_half_of_the_closed_questions(items):
     table = summarise(evaluate_phantoms(items, always_yes)).set_index(["kind", "group"])
     assert table.loc[("closed", "all"), "score"] == 50
     assert table.loc[("open", "all"), "score"] == 0
+
+
+def test_scores_are_grouped_by_whatever_is_asked(items):
+    results = evaluate_phantoms(items, always_yes)
+    table = summarise(results, domains_of(items))
+    assert set(table.group) == {"all", *DOMAINS}
+    assert table[table.group != "all"].questions.sum() == len(items)
+    whole, by_family = table[table.group == "all"], summarise(results)
+    assert whole.score.tolist() == by_family[by_family.group == "all"].score.tolist()
 
 
 def test_shuffled_pictures_are_never_the_right_ones_and_questions_stay(items):

@@ -145,7 +145,7 @@ def test_the_trainer_s_own_step(kind, case, tmp_path):
     check_gradients(found.model, found.arrays, found.settings)
 
     recorded = torch.from_numpy(found.arrays["masked"].astype(bool))
-    drawn = NoiseSource("uniform", torch.Generator().manual_seed(found.settings["torch_seed"]), -100)
+    drawn = NoiseSource("uniform", 0, torch.Generator().manual_seed(found.settings["torch_seed"]), -100)
     assert torch.equal(drawn(found.splice().labels).masked, recorded)
 
 

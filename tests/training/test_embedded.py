@@ -14,18 +14,25 @@ from medv_lab.data.scenes import make_scene
 from medv_lab.training.embedded import Budget, Builder, frozen_features, rebuild, take_vision_tower
 from medv_lab.training.vision import VISION, pretrain_vision_tower, render_all, to_pixels
 
-STAGES = ("text", "align", "instruct", "vqa")
 TINY = Budget(scenes=100, question_rounds=2, vision_steps=2, score_rounds=1)
-TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in STAGES})
+TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in TINY.stages()})
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    lines, folders = [], []
-    for name in ("one", "two"):
-        folders.append(tmp_path_factory.mktemp("embedded") / name)
-        rebuild(folders[-1], budget=TINY, log=lines.append)
+    """Two builds, the second of which is not scored."""
+    lines, folders = [], [tmp_path_factory.mktemp("embedded") / name for name in ("one", "two")]
+    rebuild(folders[0], budget=TINY, log=lines.append)
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_scores(patched)
+        rebuild(folders[1], budget=TINY, log=lines.append)
     return folders, lines
+
+
+def leave_out_scores(patched):
+    """Most of a tiny build's time goes into them."""
+    patched.setattr("medv_lab.training.embedded.SCORED", ())
+    patched.setattr(Builder, "probe", lambda self: "not scored")
 
 
 def test_it_answers_after_loading(built):
@@ -64,6 +71,29 @@ def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(bu
     manifest = json.loads((folders[0] / "manifest.json").read_text())
     assert manifest["settings"]["scenes"] == 100
     assert manifest["settings"]["vqa"]["steps"] == 1
+
+
+def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, monkeypatch):
+    class Killed(Exception):
+        """Stands for whatever ends a build."""
+
+    def die(*args):
+        raise Killed
+
+    output, lines = tmp_path / "cut", []
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Builder, "probe", die)  # after the alignment
+        rebuild(output, budget=TINY, log=lines.append)
+    with pytest.raises(ValueError, match="another run"):
+        rebuild(output, budget=replace(TINY, seed=1), log=lines.append)
+    leave_out_scores(monkeypatch)
+    rebuild(output, budget=TINY, log=lines.append)
+    assert "alignment: taken from alignment.safetensors" in lines
+    whole = load_file(built[0][0] / "model.safetensors")
+    assert all(
+        torch.equal(value, whole[name]) for name, value in load_file(output / "model.safetensors").items()
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
 
 
 def test_the_baseline_that_sees_no_picture_is_trained_too(tmp_path):

@@ -18,10 +18,11 @@ from medv_lab.training.resuming import find_checkpoint
 from medv_lab.training.trainer import Engine
 from tests.model.tiny import save_tiny
 
-STEPS = 12
+STEPS = 8
 TRAIN = [
     *(sys.executable, "-m", "medv_lab", "train", "--stage", "instruct", "--scenes", "8", "--rounds", "1"),
     *("--set", "batch_size=4", "--set", f"steps={STEPS}", "--save-steps", "2", "--log-steps", "1"),
+    *("--model", "embedded", "--output"),
 ]
 
 
@@ -44,11 +45,12 @@ def make_run(start, **changes):
     return replace(PhantomRun("instruct", recipe, str(start), scenes=8, question_rounds=1), **changes)
 
 
-def test_a_killed_run_resumes_to_the_same_weights(start, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    """Of the embedded model itself, killed by the system while `medv train` runs."""
     engine = Engine(save_steps=2, log_steps=1)
-    train_on_phantoms(make_run(start), tmp_path / "whole", engine=engine, log=lambda line: None)
-    command = [*TRAIN, "--model", str(start), "--output", str(tmp_path / "cut")]
+    train_on_phantoms(make_run("embedded"), tmp_path / "whole", engine=engine, log=lambda line: None)
     killed_at = random.randint(1, STEPS - 1)
+    command = [*TRAIN, str(tmp_path / "cut")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         for line in process.stdout:
@@ -60,7 +62,7 @@ def test_a_killed_run_resumes_to_the_same_weights(start, tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "manifest.json").exists()
     lines = []
-    train_on_phantoms(make_run(start), tmp_path / "cut", engine=engine, resume=True, log=lines.append)
+    train_on_phantoms(make_run("embedded"), tmp_path / "cut", engine=engine, resume=True, log=lines.append)
     assert equal(tmp_path / "whole", tmp_path / "cut"), f"killed at {killed_at}"
     assert len(lines) <= STEPS - (killed_at - killed_at % 2 - 2), (
         "steps before the last checkpoint were run again"

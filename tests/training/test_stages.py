@@ -60,6 +60,8 @@ def test_the_vision_tower_is_frozen_throughout_and_alignment_trains_the_projecto
         ({"epochs": None}, "give one of them"),
         ({"precision": "fp16"}, "bf16, fp32"),
         ({"levels": "sorted"}, "uniform, stratified"),
+        ({"levels": "stratified", "t_min": 1.0}, "0 to below 1"),
+        ({"t_min": 0.1}, "0 with uniform"),
         ({"lora": LoRA()}, "language tower, which is frozen"),
     ],
 )

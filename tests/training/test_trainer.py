@@ -13,7 +13,14 @@ from medv_lab.training.examples import Collator, ExampleDataset, caption_example
 from medv_lab.training.noise import NoiseSource
 from medv_lab.training.resuming import PARTIAL, find_checkpoint
 from medv_lab.training.stages import LoRA, Recipe
-from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer, freeze_all_but, run_stage
+from medv_lab.training.trainer import (
+    LENGTH_STEP,
+    Engine,
+    EpochOrder,
+    MaskedDiffusionTrainer,
+    freeze_all_but,
+    run_stage,
+)
 from tests.model.tiny import tiny_model, tiny_tokenizer
 
 BOTH = {"projector_lr": 1e-3, "language_tower_lr": 1e-3}
@@ -99,6 +106,18 @@ def test_every_part_has_its_own_learning_rate(tmp_path):
         moved = max((one - two).abs().max().item() for one, two in pairs)
         assert moved <= rate * 1.01  # AdamW's first step is the learning rate, whatever the gradient
         assert moved >= rate * 0.5, part
+
+
+def test_batches_hold_dialogues_of_like_length_in_random_order():
+    draws = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 400, (1003,), generator=draws).tolist()
+    order = list(EpochOrder(1003, lengths, 8, draws))
+    assert sorted(order) == list(range(1003))
+    batches = [order[start : start + 8] for start in range(0, 1000, 8)]
+    steps = [{lengths[index] // LENGTH_STEP for index in batch} for batch in batches]
+    assert sum(len(found) == 1 for found in steps) > 100  # of 125; the others are where two lengths meet
+    firsts = [min(found) for found in steps[:50]]
+    assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):

@@ -1,0 +1,42 @@
+"""Arms of the training ablations as points with their intervals."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medv_lab.views.style import PALETTE, new_axes, themed
+
+LOOKS = {"steps": (PALETTE["blue"], "o"), "compute": (PALETTE["orange"], "s")}
+
+
+def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axes:
+    """Mean over seeds and 95 % interval of one score, an arm a line, equal in steps and in compute apart.
+
+    Args:
+        table: columns arm, equal, score, mean, low, high, as `training.ablations.tabulate` or `compare_arms` give
+            them; differences get a line at 0.
+        score: which one.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: for a score that the table does not have.
+    """
+    own = table[table.score == score]
+    if own.empty:
+        raise ValueError(f"there is no score {score!r}; there are {', '.join(table.score.unique())}")
+    arms = list(dict.fromkeys(own.arm))
+    if ax is None:
+        with themed("column"):
+            ax = new_axes("column", 0.6 + 0.25 * len(arms))
+    for equal, (colour, marker) in LOOKS.items():
+        part = own[own.equal == equal]
+        shift = 0.12 if equal == "compute" else -0.12
+        heights = [arms.index(arm) + shift for arm in part.arm]
+        ax.hlines(heights, part.low, part.high, color=colour, linewidth=1.5)
+        ax.plot(part["mean"], heights, marker, color=colour, label=f"equal in {equal}", markersize=4)
+    if "base" in own:
+        ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.set_yticks(range(len(arms)), arms)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"{score}, percent" if "base" not in own else f"{score}, points minus {own.base.iloc[0]}")
+    ax.legend(frameon=False)
+    return ax
