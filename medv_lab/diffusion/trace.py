@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 
     from medv_lab.diffusion.sampler import StepRecord
 
-FORMAT = "medv-lab trace 3"
+FORMAT = "medv-lab trace 2"
+FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
+FORMAT_OF_GROWN = (
+    "medv-lab trace 3"  # written only where the answer grew, so that others stay readable as before
+)
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
 _REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
 _FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
-_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS, "born")
-_ARRAYS_OF = {  # the first format knew no revocations, the second no growth and no attention
-    "medv-lab trace 1": _FIRST_ARRAYS,
-    "medv-lab trace 2": (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS),
-    FORMAT: _ARRAYS,
+_SECOND_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
+_ARRAYS = (*_SECOND_ARRAYS, "born")
+_ARRAYS_OF = {
+    FORMAT_WITHOUT_REVOCATIONS: _FIRST_ARRAYS,
+    FORMAT: _SECOND_ARRAYS,
+    FORMAT_OF_GROWN: _ARRAYS,
 }
-_ATTENTION_ARRAY = "attention_values"
+_ATTENTION, _ATTENTION_ARRAY = "attention", "attention_values"  # only where it was recorded
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -233,17 +238,16 @@ class SampleTrace:
         """Write one compressed .npz with everything in it; returns the path."""
         path = Path(path)
         meta = {
-            "format": FORMAT,
+            "format": FORMAT_OF_GROWN if self.born.size else FORMAT,
             "gen_length": self.gen_length,
             "block_length": self.block_length,
             "mask_token_id": self.mask_token_id,
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
-            "attention": None if self.attention is None else self.attention.to_meta(),
         }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]}
         if self.attention is not None:
-            arrays[_ATTENTION_ARRAY] = self.attention.values
+            meta[_ATTENTION], arrays[_ATTENTION_ARRAY] = self.attention.to_meta(), self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
@@ -251,7 +255,7 @@ class SampleTrace:
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace, of this format or of those before it, which knew less; no pickle is ever loaded.
+        """Read a trace, of this format or of the first one, which knew no revocations; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -265,10 +269,9 @@ class SampleTrace:
                 meta = json.loads(str(_read_array(file, "meta")))
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
                 arrays = {name: _read_array(file, name) for name in _ARRAYS_OF.get(written, _FIRST_ARRAYS)}
-                attention = meta.pop("attention", None) if written == FORMAT else None
-                if attention is not None:
+                if written in _ARRAYS_OF and _ATTENTION in meta:
                     arrays["attention"] = PatchAttention.from_meta(
-                        attention, _read_array(file, _ATTENTION_ARRAY)
+                        meta.pop(_ATTENTION), _read_array(file, _ATTENTION_ARRAY)
                     )
         except _DAMAGE as error:
             raise TraceError(

@@ -4,7 +4,7 @@ Hooks on the attention layers keep what eager attention computes; one `StepRecor
 were committed are taken from it. What is kept: a map for each chosen layer (mean over heads), or the rollout of all
 layers, `A_l' = (A_l + I) / 2` multiplied from the first to the last (Abnar & Zuidema, arXiv 2005.00928, section 3).
 
-R' rows of a pass, L answer positions, T places of the whole sequence, K maps.
+R' rows of a pass, T places of the whole sequence, K maps.
 """
 
 from __future__ import annotations
@@ -40,16 +40,18 @@ class AttentionProbe:
             ValueError: for anything else.
         """
         self.maps = _choose_maps(layers, maps)
-        self._seen: dict[int | str, torch.Tensor] = {}  # of the last pass, (R', L, prompt places)
+        self._seen: dict[
+            int | str, torch.Tensor
+        ] = {}  # of the last pass, (R', places behind the prompt, prompt places)
         self._taken: list[
             tuple[np.ndarray, np.ndarray]
         ] = []  # of each pass: rows (N,), values (N, K, prompt places)
         self._pictures = torch.zeros(0, 0, dtype=torch.bool)
 
     @contextmanager
-    def watching(self, model: MedVForMaskedDiffusion, spliced: Spliced, gen_length: int) -> Iterator[None]:
+    def watching(self, model: MedVForMaskedDiffusion, spliced: Spliced) -> Iterator[None]:
         """Record the passes made inside; attention is eager there, whatever the model uses elsewhere."""
-        self._prompt, self._gen_length = spliced.inputs_embeds.shape[1], gen_length
+        self._prompt = spliced.inputs_embeds.shape[1]
         self._pictures = spliced.labels == model.config.ignore_index
         if spliced.attention_mask is not None:
             self._pictures &= spliced.attention_mask.bool()
@@ -73,7 +75,9 @@ class AttentionProbe:
     def take(self, record: StepRecord) -> None:
         """Keep what the pass of this record says about its commits; call it before the next pass."""
         local = (record.active.cumsum() - 1)[record.rows]
-        values = torch.stack([self._seen[name] for name in self.maps], dim=1)  # (R', K, L, prompt places)
+        values = torch.stack(
+            [self._seen[name] for name in self.maps], dim=1
+        )  # (R', K, behind, prompt places)
         at = torch.from_numpy(np.maximum(record.positions, 0)).to(values.device)
         values = (
             values[torch.from_numpy(local).to(values.device), :, at].cpu().numpy()
@@ -93,13 +97,13 @@ class AttentionProbe:
     def _see(self, layer: int, weights: torch.Tensor) -> None:
         """Take in a layer's attention (R', heads, T, T); guided runs have the blanked rows behind, which go unread."""
         weights = weights.float().mean(1)
-        answer = slice(self._prompt, self._prompt + self._gen_length)
+        behind = slice(self._prompt, None)  # the answer, which may grow, and what follows it
         if self.maps != (ROLLOUT,):
-            self._seen[layer] = weights[:, answer, : self._prompt]
+            self._seen[layer] = weights[:, behind, : self._prompt]
             return
         weights = (weights + torch.eye(weights.shape[1], device=weights.device)) / 2
         self._product = weights if layer == 0 else weights @ self._product
-        self._seen[ROLLOUT] = self._product[:, answer, : self._prompt]
+        self._seen[ROLLOUT] = self._product[:, behind, : self._prompt]
 
 
 def _choose_maps(layers: int, maps: AttentionMaps) -> tuple[int | str, ...]:

@@ -50,14 +50,13 @@ class DenoisingGeneration:
             A `StepRecord` for every forward pass.
 
         Raises:
-            ValueError: for several prompts at a time with a strategy that grows, or for a probe with such a strategy
-                or with a cache, which keep passes from computing all attention on one canvas.
+            ValueError: for a probe with a cache, which keeps passes from computing all attention.
+            ValueError: for several prompts at a time with a strategy that grows.
         """
-        if probe is not None and (settings.cache != "none" or settings.remasking in GROWING):
+        if probe is not None and settings.cache != "none":
             raise ValueError(
-                "attention is recorded only where every pass computes all of it on one canvas, but cache is "
-                f"{settings.cache!r} and remasking {settings.remasking!r}; give cache 'none' and a strategy that keeps "
-                "the length"
+                f"attention is recorded only where every pass computes all of it, but cache is {settings.cache!r}; "
+                "give cache 'none'"
             )
         device = self.device
         input_ids = input_ids.to(device)
@@ -68,13 +67,12 @@ class DenoisingGeneration:
         )
         known = self.places(spliced) | {"suppressed": self.suppressed_ids(settings)}
         known |= {"stop_ids": stop_ids, "suffix_ids": suffix_ids, "cancel": cancel}
-        watching = nullcontext() if probe is None else probe.watching(self, spliced, settings.gen_length)
-        if settings.remasking in GROWING:
-            del known["reusable"]  # nothing is cached
-            ends = (self.config.eos_token_id, self.config.eot_token_id)
-            yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
-        else:
-            with watching:
+        with nullcontext() if probe is None else probe.watching(self, spliced):
+            if settings.remasking in GROWING:
+                del known["reusable"]  # nothing is cached
+                ends = (self.config.eos_token_id, self.config.eot_token_id)
+                yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
+            else:
                 yield from sample(self, spliced.inputs_embeds, settings, **known)
 
     def places(self, spliced: Spliced) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 from medv_lab.config import (
     CACHES,
+    GROWING,
     REFERENCE_SUPPRESSION,
     REMASKING,
     REPETITION_GUARDS,
@@ -14,8 +15,15 @@ from medv_lab.config import (
 LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 512)
 
 
-def block_lengths(gen_length: int) -> tuple[int, ...]:
-    """Every B that divides L, rising."""
+def lengths(most: int | None = None) -> tuple[int, ...]:
+    """The L that are offered, rising; no longer than `most`."""
+    return tuple(length for length in LENGTHS if most is None or length <= most) or (most,)
+
+
+def block_lengths(gen_length: int, is_growing: bool = False) -> tuple[int, ...]:
+    """Every B that divides L, rising; L alone for an answer that grows."""
+    if is_growing:
+        return (gen_length,)
     return tuple(block for block in range(1, gen_length + 1) if gen_length % block == 0)
 
 
@@ -26,7 +34,7 @@ def step_counts(gen_length: int, block_length: int) -> tuple[int, ...]:
 
 
 def settle_lengths(
-    gen_length: int, block_length: int, steps: int, before: int | None = None
+    gen_length: int, block_length: int, steps: int, before: int | None = None, is_growing: bool = False
 ) -> tuple[int, int, int]:
     """The valid (L, B, Z) closest to what was set, for the L that was just chosen.
 
@@ -36,20 +44,21 @@ def settle_lengths(
         gen_length: L, which is kept.
         block_length, steps: B and Z as they stand.
         before: the L that they were set for; the same by default.
+        is_growing: whether the answer grows.
     """
-    block = _closest(block_lengths(gen_length), min(block_length, gen_length))
+    block = _closest(block_lengths(gen_length, is_growing), min(block_length, gen_length))
     wanted = steps * gen_length / (before or gen_length)
     return gen_length, block, _closest(step_counts(gen_length, block), wanted)
 
 
 def guards(remasking: str) -> tuple[str, ...]:
     """The repetition guards that a strategy can have."""
-    return ("none",) if remasking in REVISING else tuple(REPETITION_GUARDS)
+    return ("none",) if remasking in (*REVISING, *GROWING) else tuple(REPETITION_GUARDS)
 
 
 def caches(remasking: str, record_attention: bool) -> tuple[str, ...]:
     """The caches that a strategy can have; attention is recorded without any."""
-    return ("none",) if remasking == "wino" or record_attention else CACHES
+    return ("none",) if remasking in ("wino", *GROWING) or record_attention else CACHES
 
 
 def parameters(remasking: str, guard: str) -> dict[str, float]:

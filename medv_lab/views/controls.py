@@ -2,7 +2,7 @@
 
 import ipywidgets as widgets
 
-from medv_lab.config import PARAMETERS, PRESETS, REFERENCE_SUPPRESSION, REMASKING, GenerationSettings
+from medv_lab.config import GROWING, PARAMETERS, PRESETS, REMASKING, GenerationSettings
 from medv_lab.views import choices
 
 START = GenerationSettings()
@@ -17,7 +17,7 @@ class SettingsPanel(widgets.VBox):
             options=[("choose …", None), *PRESETS.items()], description="preset", **_wide()
         )
         self.gen_length = widgets.Dropdown(
-            options=sorted({*choices.LENGTHS, start.L}), value=start.L, description="L, length", **_wide()
+            options=sorted({*choices.lengths(), start.L}), value=start.L, description="L, length", **_wide()
         )
         self.block_length = widgets.Dropdown(
             options=choices.block_lengths(start.L), value=start.B, description="B, block", **_wide()
@@ -30,7 +30,7 @@ class SettingsPanel(widgets.VBox):
             **_wide(),
         )
         self.temperature = widgets.BoundedFloatText(
-            value=start.temperature, min=0, max=100, step=0.1, description="temperature", **_wide()
+            min=0, max=100, step=0.1, description="temperature", **_wide()
         )
         self.remasking = widgets.Dropdown(options=tuple(REMASKING), description="strategy", **_wide())
         self.guard = widgets.Dropdown(options=("none",), description="repetition", **_wide())
@@ -44,9 +44,8 @@ class SettingsPanel(widgets.VBox):
             tooltip="passes; 0: once a block",
             **_wide(),
         )
-        self.stop = widgets.Text(value=", ".join(start.stop), description="stop at", **_wide())
+        self.stop = widgets.Text(description="stop at", **_wide())
         self.suppressed = widgets.Text(
-            value=REFERENCE_SUPPRESSION,
             description="suppress",
             tooltip="reference, ids such as 1, 5, or nothing",
             **_wide(),
@@ -75,8 +74,12 @@ class SettingsPanel(widgets.VBox):
         self.preset.observe(self._take_preset, "value")
         self.gen_length.observe(self._settle, "value")
         self.block_length.observe(self._settle, "value")
-        for control in (self.remasking, self.guard, self.record_attention, self.cache):
+        for control in (
+            *(self.remasking, self.guard, self.record_attention, self.cache),
+            self.parameters["max_length"],
+        ):
             control.observe(self._offer, "value")
+        self.take(start)
         self._offer()
 
     def settings(self) -> GenerationSettings:
@@ -108,23 +111,43 @@ class SettingsPanel(widgets.VBox):
     def _settle(self, change: dict) -> None:
         """Make B and Z fit the L, or the B, that was chosen."""
         before = change["old"] if change["owner"] is self.gen_length else None
-        length, block, steps = choices.settle_lengths(
-            self.gen_length.value, self.block_length.value, self.steps.value, before
-        )
-        self._set_lengths(length, block, steps)
+        self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value, before)
 
-    def _set_lengths(self, length: int, block: int, steps: int) -> None:
-        for control in (self.gen_length, self.block_length):
+    def _set_lengths(self, length: int, block: int, steps: int, before: int | None = None) -> None:
+        """Offer what is valid, and take what is closest to these."""
+        is_growing = self.remasking.value in GROWING
+        most = self.parameters["max_length"].value if is_growing else None
+        offered = tuple(
+            sorted({*choices.lengths(most), *({length} if most is None or length <= most else ())})
+        )
+        length = length if length in offered else max(offered)
+        length, block, steps = choices.settle_lengths(length, block, steps, before, is_growing)
+        controls = (self.gen_length, self.block_length)
+        for control in controls:
             control.unobserve(self._settle, "value")
-        self.gen_length.value = length
-        _offer_options(self.block_length, choices.block_lengths(length), block)
+        _offer_options(self.gen_length, offered, length)
+        _offer_options(self.block_length, choices.block_lengths(length, is_growing), block)
         _offer_options(self.steps, choices.step_counts(length, block), steps)
-        for control in (self.gen_length, self.block_length):
+        for control in controls:
             control.observe(self._settle, "value")
+
+    def take(self, settings: GenerationSettings) -> None:
+        """Show these settings; attention is recorded only if they have no cache."""
+        self.record_attention.value = settings.cache == "none" and self.record_attention.value
+        self.remasking.value = settings.remasking
+        self.guard.value = settings.repetition_guard
+        self.cache.value, self.cache_refresh.value = settings.cache, settings.cache_refresh or 0
+        for name in choices.parameters(settings.remasking, settings.repetition_guard):
+            self.parameters[name].value = settings.parameter(name)
+        self.temperature.value, self.seed.value = settings.temperature, settings.seed
+        self.stop.value = ", ".join(settings.stop)
+        tokens = settings.suppressed_tokens
+        self.suppressed.value = tokens if isinstance(tokens, str) else ", ".join(map(str, tokens))
+        self._set_lengths(settings.L, settings.B, settings.Z)
 
     def _take_preset(self, change: dict) -> None:
         if change["new"] is not None:
-            self._set_lengths(change["new"].L, change["new"].B, change["new"].Z)
+            self.take(change["new"])
             self.preset.value = None
 
     def _offer(self, change: dict | None = None) -> None:
@@ -139,6 +162,7 @@ class SettingsPanel(widgets.VBox):
             if name in read and (is_new or (change and change["owner"] in (self.remasking, self.guard))):
                 box.value = read[name]
         self.cache_refresh.layout.display = "none" if self.cache.value == "none" else ""
+        self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value)
 
 
 def _wide() -> dict:

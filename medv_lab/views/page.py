@@ -117,6 +117,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
         "entropy": [_rounded(value) for value in trace.entropy[commits]],
         "alternatives": alternatives,
         "stops": trace.stops.tolist(),
+        "born": trace.born.tolist(),
         "repeats": [
             *repeats,
             *(_repeated_positions(trace, step) for step in range(len(repeats), trace.forward_evaluations)),

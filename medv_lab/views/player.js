@@ -111,6 +111,7 @@ function mount(root, first) {
         if (repeated.has(position)) classes.push("repeated");
       }
       if (position >= stop) classes.push("behind");
+      if (data.born.length && data.born[position] > now) classes.push("unborn");
       if (position === chosen) classes.push("chosen");
       const name = classes.join(" ");
       if (node.className !== name) node.className = name;

@@ -53,5 +53,6 @@ class Player(anywidget.AnyWidget):
             run: any text that tells one run from another.
             more: the picture and what `looks_data` says of it.
         """
-        repeats = self.data["repeats"] if self.data.get("run") == run else ()
+        is_longer = (self.data.get("run"), self.data.get("length")) == (run, trace.gen_length)
+        repeats = self.data["repeats"] if is_longer else ()  # where an answer grows, positions move
         self.data = {**page_data(trace, repeats), "run": run, **more}

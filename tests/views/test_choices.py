@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from medv_lab.config import CACHES, REMASKING, REPETITION_GUARDS, GenerationSettings, SettingsError
+from medv_lab.config import CACHES, GROWING, REMASKING, REPETITION_GUARDS, GenerationSettings, SettingsError
 from medv_lab.views import choices
 
 
@@ -34,6 +34,14 @@ def test_settled_lengths_are_valid_and_near(length, block, steps, before):
     assert length % block or block == B or block > length
 
 
+def test_an_answer_that_grows_has_one_block_no_longer_than_its_most():
+    assert choices.block_lengths(64, True) == (64,)
+    assert choices.settle_lengths(64, 32, 16, is_growing=True) == (64, 64, 16)
+    assert choices.lengths(100)[-1] == 96
+    assert choices.lengths(5) == (5,)
+    assert choices.lengths() == choices.LENGTHS
+
+
 def test_what_is_valid_stays_and_z_keeps_its_share():
     assert choices.settle_lengths(96, 32, 48) == (96, 32, 48)
     assert choices.settle_lengths(128, 32, 48, 96) == (128, 32, 64)
@@ -42,10 +50,11 @@ def test_what_is_valid_stays_and_z_keeps_its_share():
 
 @pytest.mark.parametrize("remasking", REMASKING)
 def test_guards_and_caches_are_those_that_settings_take(remasking):
+    lengths = {"block_length": 64, "gen_length": 64} if remasking in GROWING else {}
     for guard, cache, records in itertools.product(REPETITION_GUARDS, CACHES, (False, True)):
         is_offered = guard in choices.guards(remasking) and cache in choices.caches(remasking, records)
         try:
-            GenerationSettings(remasking=remasking, repetition_guard=guard, cache=cache)
+            GenerationSettings(remasking=remasking, repetition_guard=guard, cache=cache, **lengths)
         except SettingsError:
             assert not is_offered
         else:
@@ -54,9 +63,12 @@ def test_guards_and_caches_are_those_that_settings_take(remasking):
 
 @pytest.mark.parametrize("remasking", REMASKING)
 def test_parameters_are_those_that_are_read(remasking):
+    lengths = {"block_length": 64, "gen_length": 64} if remasking in GROWING else {}
     for guard in choices.guards(remasking):
         for name, default in choices.parameters(remasking, guard).items():
-            settings = GenerationSettings(remasking=remasking, repetition_guard=guard, **{name: default})
+            settings = GenerationSettings(
+                remasking=remasking, repetition_guard=guard, **lengths, **{name: default}
+            )
             assert settings.parameter(name) == default
 
 

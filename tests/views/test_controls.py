@@ -1,14 +1,23 @@
 """The panel never offers what settings refuse, and gives the settings that it shows."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from medv_lab.config import PRESETS, REMASKING, GenerationSettings
+from medv_lab.views import choices
 from medv_lab.views.controls import SettingsPanel
 
 
+def meaning(settings: GenerationSettings) -> dict:
+    """All settings, with the defaults of what the strategy reads put in."""
+    read = choices.parameters(settings.remasking, settings.repetition_guard)
+    return asdict(settings) | {name: settings.parameter(name) for name in read}
+
+
 def test_it_begins_with_what_it_was_given():
-    settings = GenerationSettings(48, 24, 12, temperature=0.3, seed=5, stop=("x", "y"))
+    settings = GenerationSettings(48, 24, 12, 0.3, "threshold", threshold=0.7, seed=5, stop=("x", "y"))
     panel = SettingsPanel(settings)
     assert panel.settings() == settings
     assert SettingsPanel().settings() == GenerationSettings()
@@ -55,11 +64,26 @@ def test_a_changed_parameter_is_in_the_settings_and_another_strategy_forgets_it(
     assert panel.settings() == GenerationSettings()
 
 
-def test_presets_set_the_lengths():
+def test_an_answer_that_grows_starts_no_longer_than_it_may_become():
     panel = SettingsPanel()
-    panel.preset.value = PRESETS["paper-open-ended"]
-    assert panel.settings() == PRESETS["paper-open-ended"]
+    panel.gen_length.value = 512
+    panel.remasking.value = "daedal"
+    assert (panel.settings().L, panel.settings().B) == (256, 256)
+    panel.parameters["max_length"].value = 50
+    settings = panel.settings()
+    assert (settings.L, settings.B, settings.parameter("max_length")) == (48, 48, 50)
+    panel.remasking.value = "low_confidence"
+    panel.gen_length.value = 512
+    assert panel.settings().L == 512
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_taken_whole(name):
+    panel = SettingsPanel(GenerationSettings(8, 8, 8, remasking="wino", seed=3))
+    panel.preset.value = PRESETS[name]
+    assert meaning(panel.settings()) == meaning(PRESETS[name])
     assert panel.preset.value is None
+    assert panel.record_attention.value == (PRESETS[name].cache == "none")
 
 
 def test_texts_are_read():
