@@ -10,7 +10,14 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-EXPECTED = ("00_start_here", "01_masked_diffusion", "02_load_a_model", "03_sampling_and_traces")
+EXPECTED = (
+    "00_start_here",
+    "01_masked_diffusion",
+    "02_load_a_model",
+    "03_sampling_and_traces",
+    "04_training_stages",
+    "05_training_ablations",
+)
 MAX_KILOBYTES = 500
 MEDIAN_LINES, MAX_LINES = 6, 25
 CHECKED = re.compile(r"^\s*# NBVAL_CHECK_OUTPUT", re.MULTILINE)
