@@ -11,21 +11,27 @@ from rich.console import Console
 from rich.table import Table
 
 from medv_lab.cli_ablations import ablations
+from medv_lab.cli_benchmark import benchmark
 from medv_lab.cli_data import data
 from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_evaluate import evaluate
+from medv_lab.cli_figures import exactness, figures, panels
+from medv_lab.cli_study import study
+from medv_lab.cli_tables import tables
 
 if TYPE_CHECKING:
-    from medv_lab.diffusion.trace import SampleTrace
     from medv_lab.model.modeling import MedVForMaskedDiffusion
     from medv_lab.model.processing import MedVProcessor
 
-UNMASKING_EXAMPLE = "unmasking_example"
-EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
-evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
+evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.command()(figures)
+app.command()(panels)
+app.command()(exactness)
+app.command()(benchmark)
+app.command()(study)
 app.command()(ablations)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
@@ -61,30 +67,6 @@ def ask(
         typer.echo(answer.text)
         if trace is not None:
             answer.trace.save(trace)
-
-
-@app.command()
-def figures(
-    output: Annotated[Path, typer.Option(help="folder of the figures")] = Path("figures"),
-    only: Annotated[str | None, typer.Option(help="one figure, by name")] = None,
-) -> None:
-    """Redraw the figures; those of our own runs ask the embedded model first."""
-    with clear_errors():
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from medv_lab.paper.figures import FIGURES, draw_unmasking_example
-
-        known = [*FIGURES, UNMASKING_EXAMPLE]
-        if only is not None and only not in known:
-            raise ValueError(f"there is no figure {only!r}; the figures are {', '.join(known)}")
-        for name in FIGURES:
-            if only in (None, name):
-                _echo_paths(FIGURES[name](output))
-        if only in (None, UNMASKING_EXAMPLE):
-            trace = _example_trace()
-            if trace is not None:
-                _echo_paths(draw_unmasking_example(trace, output))
 
 
 @app.command()
@@ -267,37 +249,3 @@ def _load(
         raise ValueError(str(error)) from error
     typer.echo(placement.reason, err=True)
     return load(model, device=device, dtype=dtype, download=download)
-
-
-def _example_trace() -> SampleTrace | None:
-    """Ask the embedded model about a real radiograph and a held-out phantom; the phantom's trace.
-
-    None, said plainly, where no embedded checkpoint is shipped.
-    """
-    from medv_lab.model.memory import embedded_folder
-
-    if not (embedded_folder() / "model.safetensors").is_file():
-        typer.echo(f"{UNMASKING_EXAMPLE}: not drawn, since this copy of medv-lab has no embedded checkpoint")
-        return None
-    import medv_lab
-    from medv_lab.config import PRESETS
-    from medv_lab.data.phantoms import render
-    from medv_lab.data.samples import sample_images
-    from medv_lab.data.scenes import make_scene
-
-    model, processor = _load("embedded", "cpu", "float32", download=False)
-    typer.echo(EMBEDDED_WARNING)
-    question = "What type of image is this?"
-    radiograph = sample_images()["chest x-ray"]
-    real = medv_lab.ask(model, processor, radiograph, question, PRESETS["embedded-vqa"], False)
-    typer.echo(f"{radiograph.name}: {question} {real.text}")
-    question = "Describe the image."
-    picture = render(make_scene("test", 0))
-    described = medv_lab.ask(model, processor, picture, question, PRESETS["embedded-description"], False)
-    typer.echo(f"phantom 0 of the test split: {question} {described.text}")
-    return described.trace
-
-
-def _echo_paths(paths: list[Path]) -> None:
-    for path in paths:
-        typer.echo(str(path))

@@ -61,6 +61,35 @@ def check(
             raise typer.Exit(2)
 
 
+@data.command()
+def count(
+    folders: Annotated[list[Path], typer.Argument(help="folders of VQA-RAD, SLAKE or PathVQA as released")],
+    output: Annotated[Path, typer.Option(help="results folder")] = Path("results/table8"),
+) -> None:
+    """Count pictures and questions of VQA data sets by split, as Table 8 of the paper does."""
+    with clear_errors():
+        import json
+
+        import pandas as pd
+
+        from medv_lab.data.vqa import count_records, read_vqa, tell_dataset
+        from medv_lab.evaluation.journal import replace_text
+        from medv_lab.paper.published import load_table
+        from medv_lab.runtime import make_manifest
+
+        counts = []
+        for folder in folders:
+            reading = read_vqa(tell_dataset(folder), folder, need_images=False)
+            counts.append(count_records([one for one in reading.records if one.language == "en"]))
+        titles = {title.lower(): title for title in load_table(8)["dataset"]}
+        table = pd.concat(counts, ignore_index=True).replace({"split": {"validation": "val"}})
+        table["dataset"] = table["dataset"].map(titles)
+        manifest = make_manifest({"folders": [folder.name for folder in folders], "language": "en"})
+        replace_text(output / "counts.csv", table.to_csv(index=False, lineterminator="\n"))
+        replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        typer.echo(table.to_string(index=False))
+
+
 def _measure(model: str) -> tuple[LengthOf, int | None]:
     """How many positions a dialogue takes in a model, and the most it takes; reads no weights."""
     from medv_lab.model.processing import MedVProcessor

@@ -25,7 +25,17 @@ REMASKING: Mapping[str, Mapping[str, float]] = {
     "remdm": {"remask_cap": 0.04},
     "wino": {"threshold": 0.6, "verify_threshold": 0.9},
     "revise_duplicates": {"revisions": 1},
+    "daedal": {
+        "threshold": 0.9,
+        "unsure_threshold": 0.1,
+        "end_threshold": 0.5,
+        "expand_threshold": 0.9,
+        "end_window": 32,
+        "growth": 8,
+        "max_length": 256,
+    },
 }
+GROWING = ("daedal",)
 REVISING = ("remdm", "wino", "revise_duplicates")
 # Guard against repetition: likewise.
 REPETITION_GUARDS: Mapping[str, Mapping[str, float]] = {
@@ -47,6 +57,12 @@ PARAMETERS: Mapping[str, tuple[type, float, float]] = {
     "revisions": (int, 1, 2**31),
     "repetition_penalty": (float, 0, float_info.max),
     "spacing": (int, 1, 2**31),
+    "unsure_threshold": (float, 0, 1),
+    "end_threshold": (float, 0, 1),
+    "expand_threshold": (float, 0, 1),
+    "end_window": (int, 1, 2**31),
+    "growth": (int, 2, 2**31),
+    "max_length": (int, 1, 2**31),
 }
 CACHES = ("none", "prefix", "dual", "image")
 NOISE = ("masked", "reference")
@@ -64,7 +80,7 @@ class GenerationSettings:
     """How an answer is generated; vary it with `dataclasses.replace`.
 
     Attributes:
-        gen_length: L, positions of the answer.
+        gen_length: L, positions of the answer; where it may grow ("daedal"), those that it starts with.
         block_length: B, a divisor of L.
         steps: Z, a multiple of L / B; more than L is allowed, since a full block ends early.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
@@ -75,7 +91,8 @@ class GenerationSettings:
         cache_refresh: compute everything every so many passes of a block; None only in its first pass.
         repetition_guard: keeps a pass from committing equal tokens side by side; `diffusion.repetition`.
         threshold, factor, entropy_bound, kl_bound, stable_passes, position_decay, remask_cap, verify_threshold,
-            revisions, repetition_penalty, spacing: parameters of single strategies and guards; None for the
+            revisions, repetition_penalty, spacing, unsure_threshold, end_threshold, expand_threshold, end_window,
+            growth, max_length: parameters of single strategies and guards; None for the
             default in `REMASKING` or `REPETITION_GUARDS`, an error where nothing reads them.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
         suppressed_tokens: ids never predicted, or "reference": end of text, start of text, both headers.
@@ -116,6 +133,12 @@ class GenerationSettings:
     revisions: int | None = None
     repetition_penalty: float | None = None
     spacing: int | None = None
+    unsure_threshold: float | None = None
+    end_threshold: float | None = None
+    expand_threshold: float | None = None
+    end_window: int | None = None
+    growth: int | None = None
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps"):
@@ -139,10 +162,10 @@ class GenerationSettings:
         self._check_texts()
 
     def _check_parameters(self) -> None:
-        if self.remasking in REVISING and self.repetition_guard != "none":
+        if self.remasking in (*REVISING, *GROWING) and self.repetition_guard != "none":
             raise SettingsError(
                 f"repetition_guard is {self.repetition_guard!r}, but remasking {self.remasking!r} chooses without one; "
-                f"give 'none', or a strategy that revokes nothing (not {', '.join(REVISING)})"
+                f"give 'none', or a strategy that only commits (not {', '.join((*REVISING, *GROWING))})"
             )
         read = self._defaults()
         for name, (kind, least, most) in PARAMETERS.items():
@@ -185,9 +208,10 @@ class GenerationSettings:
                     f"cache_refresh is {self.cache_refresh}, but cache 'none' keeps nothing; leave it out, "
                     "or choose a cache"
                 )
-        if self.cache != "none" and self.remasking == "wino":
+        if self.cache != "none" and self.remasking in ("wino", *GROWING):
             raise SettingsError(
-                f"cache is {self.cache!r}, but remasking 'wino' verifies with places that no cache has; give 'none'"
+                f"cache is {self.cache!r}, but remasking {self.remasking!r} computes places that no cache has; "
+                "give 'none'"
             )
 
     def _check_lengths(self) -> None:
@@ -206,6 +230,12 @@ class GenerationSettings:
             raise SettingsError(
                 f"steps {steps} is not divisible by the {blocks} blocks (gen_length {length} / block_length {block}); "
                 f"give a multiple of {blocks}, near are {low} or {low + blocks}"
+            )
+        if self.remasking in GROWING and (blocks > 1 or length > self.parameter("max_length")):
+            raise SettingsError(
+                f"gen_length is {length}, block_length {block} and max_length {self.parameter('max_length')}, but "
+                f"{self.remasking!r} grows one block from gen_length to max_length; give block_length = gen_length, "
+                "and max_length as large or larger"
             )
 
     def _check_texts(self) -> None:
@@ -286,4 +316,8 @@ PRESETS = {
     "demo": GenerationSettings(gen_length=128, block_length=128, steps=128),
     "embedded-vqa": GenerationSettings(gen_length=16, block_length=16, steps=16),
     "embedded-description": GenerationSettings(gen_length=96, block_length=32, steps=96),
+    # a quarter of the passes or fewer, none of them over the whole sequence but each block's first
+    "fast": GenerationSettings(
+        gen_length=128, block_length=32, steps=32, remasking="threshold", threshold=0.9, cache="dual"
+    ),
 }

@@ -38,7 +38,17 @@ ORDER = (
     ("medv_lab.training",),
     ("medv_lab.evaluation",),
     ("medv_lab.paper", "medv_lab.views"),
-    ("medv_lab.cli", "medv_lab.cli_ablations", "medv_lab.cli_data", "medv_lab.cli_errors"),
+    (
+        "medv_lab.cli",
+        "medv_lab.cli_ablations",
+        "medv_lab.cli_benchmark",
+        "medv_lab.cli_data",
+        "medv_lab.cli_errors",
+        "medv_lab.cli_evaluate",
+        "medv_lab.cli_figures",
+        "medv_lab.cli_study",
+        "medv_lab.cli_tables",
+    ),
     ("medv_lab.__main__",),
 )
 DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")
@@ -47,7 +57,9 @@ TORCH_FREE = (
     *DRAWING_ROOMS,
     "medv_lab.config",
     "medv_lab.diffusion.trace",
+    "medv_lab.evaluation.claims",
     "medv_lab.evaluation.metrics",
+    "medv_lab.evaluation.panels",
     "medv_lab.evaluation.phantoms",
     "medv_lab.evaluation.repetition",
 )

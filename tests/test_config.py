@@ -48,7 +48,7 @@ from medv_lab.config import (
         ({"remasking": "kl_stability", "stable_passes": 1.5}, "whole number"),
         (
             {"remasking": "wino", "repetition_guard": "spread"},
-            "give 'none', or a strategy that revokes nothing",
+            "give 'none', or a strategy that only commits",
         ),
         ({"noise": "none"}, "masked, reference"),
         ({"stop": "<|eot_id|>"}, "tuple of texts"),
@@ -111,7 +111,7 @@ def test_a_parameter_is_as_set_or_the_default_of_the_strategy_that_reads_it():
 
 def test_every_default_is_one_that_could_be_set():
     for name, parameters in REMASKING.items():
-        assert GenerationSettings(remasking=name, **parameters)
+        assert GenerationSettings(remasking=name, block_length=64, **parameters)
     for name, parameters in REPETITION_GUARDS.items():
         assert GenerationSettings(repetition_guard=name, **parameters)
     read = {name for table in (REMASKING, REPETITION_GUARDS) for values in table.values() for name in values}

@@ -17,6 +17,10 @@ EXPECTED = (
     "03_sampling_and_traces",
     "04_training_stages",
     "05_training_ablations",
+    "06_steps_and_repetition",
+    "07_faster_sampling",
+    "10_open_ended_conversation",
+    "11_vqa_benchmarks",
 )
 MAX_KILOBYTES = 500
 MEDIAN_LINES, MAX_LINES = 6, 25

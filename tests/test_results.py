@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from medv_lab.evaluation.arms import STUDIES
 from medv_lab.evaluation.phantoms import compare, make_items, read_results, summarise
+from medv_lab.evaluation.studies import summarise_study
 from medv_lab.model.memory import embedded_folder
 from medv_lab.runtime import hash_model
 
@@ -63,3 +65,17 @@ def test_the_model_card_shows_these_scores():
         table = pd.read_csv(io.StringIO((FOLDER / name / "scores.csv").read_text()))
         for row in table[table.group == "all"].itertuples():
             assert f"{row.score:.1f} [{row.low:.1f}, {row.high:.1f}]" in card, (name, row.kind)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_summaries_of_studies_follow_from_their_scores(name):
+    folder, (make_arms, baseline) = FOLDER.parent / "studies" / name, STUDIES[name]
+    scores, stored = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "summary.csv")
+    assert stored["arm"].tolist() == [arm.name for arm in make_arms()]
+    again = summarise_study(scores, baseline)
+    assert set(stored["questions"]) == {
+        json.loads((folder / "manifest.json").read_text())["settings"]["questions"]
+    }
+    numbers = stored.select_dtypes("number").columns
+    # both files are rounded to four digits
+    pd.testing.assert_frame_equal(stored[numbers], again[numbers], rtol=2e-3, atol=2e-3, check_dtype=False)

@@ -7,16 +7,38 @@ from medv_lab.data.hugging_face import is_hugging_face, read_hugging_face
 from medv_lab.data.pathvqa import read_pathvqa
 from medv_lab.data.rows import Reading
 from medv_lab.data.slake import read_slake
-from medv_lab.data.vqa_rad import read_vqa_rad
+from medv_lab.data.vqa_rad import QUESTIONS, read_vqa_rad
 from medv_lab.data.vqa_records import VqaRecord, count_records
 
-__all__ = ["READERS", "VqaRecord", "count_records", "read_vqa"]
+__all__ = ["READERS", "VqaRecord", "count_records", "read_vqa", "tell_dataset"]
 
 READERS: dict[str, Callable[..., Reading[VqaRecord]]] = {
     "vqa-rad": read_vqa_rad,
     "slake": read_slake,
     "pathvqa": read_pathvqa,
 }
+
+# Files of the official releases, by which a folder is told; what two data sets may have comes last.
+_MARKS = {
+    "vqa-rad": (QUESTIONS,),
+    "pathvqa": ("pvqa_*.json", "train_qa.json*", "val*_qa.json*", "test_qa.json*", "qas"),
+    "slake": ("train.json", "validate.json", "validation.json", "test.json"),
+}
+
+
+def tell_dataset(folder: str | Path) -> str:
+    """Which data set a folder of an official release holds.
+
+    Raises:
+        ValueError: if its files do not say, as those of Hugging Face folders do not.
+    """
+    folder = Path(folder)
+    for dataset, patterns in _MARKS.items():
+        if any(any(folder.glob(pattern)) for pattern in patterns):
+            return dataset
+    raise ValueError(
+        f"{str(folder)!r} does not say which data set it holds; name it: {', '.join(READERS)} are known"
+    )
 
 
 def read_vqa(

@@ -79,6 +79,13 @@ class Canvas:
         self.stops = np.where(lost, self.length, self.stops)
         self._has_stop &= ~lost
 
+    def grow(self, position: int, count: int) -> None:
+        """Put `count` masks before answer place `position` of every row; only while no stop is known."""
+        self.masked = np.insert(self.masked, [self.prompt + position] * count, True, axis=1)
+        self.ids = np.insert(self.ids, [position] * count, self.mask_token_id, axis=1)
+        self.length += count
+        self.stops = np.full_like(self.stops, self.length)
+
     def find_stops(self, active: np.ndarray) -> None:
         """Look for the stop sequences in the `active` rows (R,).
 

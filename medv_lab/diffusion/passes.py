@@ -4,13 +4,14 @@ R rows, P prompt places, L answer places, S suffix places, T = P + L + S, B bloc
 N candidates, M tokens to verify.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from medv_lab.diffusion.cache import KeyValueCache, Reuse
-from medv_lab.diffusion.remasking import Predictions, log_probabilities, predict
+from medv_lab.diffusion.remasking import Predictions, predict, suppress
 
 
 class Denoiser(Protocol):
@@ -33,7 +34,7 @@ class Denoiser(Protocol):
         """
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states (N, H) to logits (N, V)."""
+        """Hidden states (N, H) to logits (N, V), a new tensor: the sampler writes to it."""
 
 
 class Passes:
@@ -83,6 +84,19 @@ class Passes:
             return self._predict(hidden, active, rows, places, at)
         return self._predict(self._hidden(active), active, rows, places, places)
 
+    def predict_with_ends(
+        self, active: np.ndarray, rows: np.ndarray, places: np.ndarray, end_ids: Sequence[int]
+    ) -> tuple[Predictions, np.ndarray]:
+        """The same, and the probability (N,) of any of `end_ids` at each candidate, suppressed or not."""
+        logits = self._logits(self._hidden(active), active, rows, places)
+        ends = logits.double().softmax(-1)[:, list(end_ids)].sum(-1).cpu().numpy()
+        return self._rate(logits, rows, places), ends
+
+    def grow(self, place: int, count: int) -> None:
+        """Put `count` masks before a place of every row."""
+        masks = self.mask_embed.expand(len(self.embeds), count, -1)
+        self.embeds = torch.cat([self.embeds[:, :place], masks, self.embeds[:, place:]], dim=1)
+
     def predict_and_verify(
         self,
         active: np.ndarray,
@@ -104,8 +118,10 @@ class Passes:
         hidden = self._hidden(active, block)
         predictions = self._predict(hidden, active, rows, places, places)
         shadows = self.embeds.shape[1] + held_places - block[0]
-        log_probs = log_probabilities(self._logits(hidden, active, held_rows, shadows), self.suppressed)
-        return predictions, log_probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].exp().cpu().numpy()
+        probs = (
+            suppress(self._logits(hidden, active, held_rows, shadows), self.suppressed).double().softmax(-1)
+        )
+        return predictions, probs.gather(-1, self._index(held_tokens)[:, None])[:, 0].cpu().numpy()
 
     def commit(self, rows: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> None:
         """Embed the tokens (N,) at their places."""
@@ -123,7 +139,9 @@ class Passes:
 
     def _predict(self, hidden, active, rows: np.ndarray, places: np.ndarray, at: np.ndarray) -> Predictions:
         """Predictions (N,) at candidates (rows, places), which stand at `at` (N,) of the hidden states."""
-        logits = self._logits(hidden, active, rows, at)
+        return self._rate(self._logits(hidden, active, rows, at), rows, places)
+
+    def _rate(self, logits: torch.Tensor, rows: np.ndarray, places: np.ndarray) -> Predictions:
         is_random = self.settings.remasking == "random"
         return predict(
             logits,

@@ -6,9 +6,12 @@ most confident predictions are committed; a committed token is never masked agai
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+
+_CACHED_NUMBERS = 2**19  # 2 MB of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +21,17 @@ class Predictions:
     Attributes:
         tokens: int64 (N,), the token each would get.
         confidence: float64 (N,), what the choice of positions goes by.
-        log_probs: float64 (N, V), after suppression, before noise.
+        logits: (N, V), after suppression, before noise; float32, or float64 where the model computes in it.
     """
 
     tokens: torch.Tensor
     confidence: torch.Tensor
-    log_probs: torch.Tensor
+    logits: torch.Tensor
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """Log-probabilities, float64 (N, V); made only where a strategy reads them, since they take time."""
+        return self.logits.double().log_softmax(-1)
 
 
 def predict(
@@ -39,26 +47,53 @@ def predict(
     the largest, and none overflows or divides zero by zero at a high temperature.
 
     Args:
-        logits: (N, V).
+        logits: (N, V); written to.
         suppressed: ids that are never chosen and take no part in the softmax; ids from V on name nothing.
         temperature: 0 takes the most probable token, larger values add Gumbel noise in float64.
         uniform: draws the noise (N, V), float64 in [0, 1); called only if the temperature is above 0.
         random_confidence: draws (N,) float64 for random remasking; None rates by probability.
     """
-    logits = _suppress(logits.double(), suppressed)
-    log_probs = logits.log_softmax(-1)
-    noisy = logits
+    logits = suppress(logits, suppressed)
     if temperature > 0:
-        noisy = logits.sub(uniform().log_().neg_().log_(), alpha=temperature)
-    tokens = noisy.argmax(-1)
-    if random_confidence is not None:
-        return Predictions(tokens, random_confidence(), log_probs)
-    return Predictions(tokens, log_probs.gather(-1, tokens[:, None])[:, 0].exp(), log_probs)
+        noisy = logits.double().sub(uniform().log_().neg_().log_(), alpha=temperature)
+        tokens = noisy.argmax(-1)
+        confidence = _probability(logits, tokens)
+    else:
+        tokens, confidence = _most_probable(logits)
+    return Predictions(tokens, confidence if random_confidence is None else random_confidence(), logits)
 
 
-def log_probabilities(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
-    """Log-probabilities, float64 (N, V), of logits (N, V) without the suppressed tokens."""
-    return _suppress(logits.double(), suppressed).log_softmax(-1)
+def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
+    """Logits (N, V) in float32 at least, in which no suppressed id can be chosen; written to, not copied."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    known = [token for token in suppressed if token < logits.shape[-1]]
+    if known:
+        logits[:, known] = -torch.inf
+    return logits
+
+
+def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable token (N,) of logits (N, V) and its softmax (N,), float64, without a float64 vocabulary.
+
+    p = 1 / (1 + rest). The rest of the sum leaves out the token's own 1, so that it keeps all of float32's digits
+    where p is next to 1, and only the division needs more of them: the error is that of float32's exp, about 1e-7 of
+    p and of 1 - p.
+    """
+    is_on_cpu = logits.device.type == "cpu"  # where some rows at a time stay in its cache
+    rows = max(1, _CACHED_NUMBERS // logits.shape[-1]) if is_on_cpu else max(1, len(logits))
+    tokens, confidence = [], []
+    for part in logits.split(rows):
+        largest, best = part.max(-1, keepdim=True)
+        others = (part - largest).scatter_(-1, best, -torch.inf)
+        own = (largest - largest).double().exp()  # 1, or not a number where the logit is not finite
+        tokens.append(best[:, 0])
+        confidence.append((own / (1 + others.exp_().sum(-1, keepdim=True).double()))[:, 0])
+    return torch.cat(tokens), torch.cat(confidence)
+
+
+def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Softmax of logits (N, V) at any tokens, float64 (N,)."""
+    return logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].exp()
 
 
 def choose(confidence: np.ndarray, rows: np.ndarray, count: int | np.ndarray) -> np.ndarray:
@@ -80,9 +115,5 @@ def choose(confidence: np.ndarray, rows: np.ndarray, count: int | np.ndarray) ->
 
 def entropy(log_probs: torch.Tensor) -> torch.Tensor:
     """Entropy in nats, (N,), of log-probabilities (N, V)."""
-    return torch.special.entr(log_probs.exp()).sum(-1)
-
-
-def _suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
-    known = [token for token in suppressed if token < logits.shape[-1]]
-    return logits.index_fill(-1, torch.tensor(known, device=logits.device), -torch.inf) if known else logits
+    # what is impossible counts 0 x a finite number
+    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medv_lab.config import GenerationSettings
+from medv_lab.config import GROWING, GenerationSettings
 from medv_lab.diffusion.canvas import Canvas
 from medv_lab.diffusion.passes import Denoiser, Passes
 from medv_lab.diffusion.remasking import Predictions, entropy
@@ -40,6 +40,7 @@ class StepRecord:
         candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be chosen.
         canvas: answer ids after the pass, int64 (R, L), the mask id where masked.
         stops: where the answer ends so far (R,), L if no stop was found.
+        grown: (position, count) of the masks that were put before a position after the pass; the canvas has them.
     """
 
     block: int
@@ -61,6 +62,7 @@ class StepRecord:
     candidate_confidence: np.ndarray
     canvas: np.ndarray
     stops: np.ndarray
+    grown: tuple[tuple[int, int], ...] = ()
 
 
 @torch.no_grad()
@@ -101,9 +103,14 @@ def sample(
         A `StepRecord` for every forward pass.
 
     Raises:
-        ValueError: if the cache "image" is not told where images are.
+        ValueError: if the cache "image" is not told where images are, or for a strategy that grows
+            (`diffusion.growth`).
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
+    if settings.remasking in GROWING:
+        raise ValueError(
+            f"remasking {settings.remasking!r} grows the answer; call diffusion.growth.sample_growing"
+        )
     if settings.cache == "image" and reusable is None:
         raise ValueError("cache is 'image', but reusable is None; say which prompt positions hold images")
     if prompt_masked is None:
@@ -136,13 +143,7 @@ def sample(
             else:
                 predictions = passes.predict(active, rows, places)
             seen = chooser.look(predictions, active, rows, places, step)
-            finite = np.isfinite(seen.confidence)
-            if not finite.all():
-                raise FloatingPointError(
-                    f"the model gave no finite probability at answer position {seen.positions[~finite][0]} "
-                    f"in step {step} of block {block}; check "
-                    "its weights, use float32 or bfloat16 rather than float16, and suppress fewer tokens"
-                )
+            require_finite(seen.confidence, seen.positions, block, step)
             decision = chooser.decide(seen, held, verified, step)
             chosen, (revoked_rows, revoked_places) = decision.commit, (part[decision.revoke] for part in held)
             if chooser.is_revising:
@@ -161,7 +162,7 @@ def sample(
                 positions=seen.positions[chosen],
                 tokens=seen.tokens[chosen],
                 confidence=seen.confidence[chosen],
-                **_details(predictions, chosen, settings.alternatives),
+                **commit_details(predictions, chosen, settings.alternatives),
                 revoked_rows=revoked_rows,
                 revoked_positions=revoked_places - canvas.prompt,
                 candidate_rows=rows,
@@ -196,7 +197,7 @@ class _Chooser:
             positions=positions,
             tokens=predictions.tokens.cpu().numpy(),
             confidence=predictions.confidence.cpu().numpy(),
-            log_probs=predictions.log_probs,
+            predictions=predictions,
             quota=self._quota(active, rows, step),
             stable_passes=stable,
             answer=self.canvas.ids,
@@ -242,9 +243,25 @@ class _Chooser:
         self.ledger.revoke(held[0][revoked], held[1][revoked] - self.canvas.prompt)
 
 
-def _details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
+def require_finite(confidence: np.ndarray, positions: np.ndarray, block: int, step: int) -> None:
+    """See that tokens can be told from one another.
+
+    Raises:
+        FloatingPointError: if a confidence (N,) is not finite.
+    """
+    finite = np.isfinite(confidence)
+    if not finite.all():
+        raise FloatingPointError(
+            f"the model gave no finite probability at answer position {positions[~finite][0]} "
+            f"in step {step} of block {block}; check "
+            "its weights, use float32 or bfloat16 rather than float16, and suppress fewer tokens"
+        )
+
+
+def commit_details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
     """Entropy (N,) and the most probable tokens (N, K) at the chosen candidates."""
-    log_probs = predictions.log_probs[torch.from_numpy(chosen).to(predictions.log_probs.device)]
+    at = torch.from_numpy(chosen).to(predictions.logits.device)
+    log_probs = predictions.logits[at].log_softmax(-1)
     best = log_probs.topk(min(alternatives, log_probs.shape[-1]), dim=-1)
     return {
         "entropy": entropy(log_probs).cpu().numpy(),

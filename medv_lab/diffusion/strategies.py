@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from medv_lab.config import GenerationSettings
-from medv_lab.diffusion.remasking import entropy
+from medv_lab.diffusion.remasking import Predictions, entropy
 
 ADAPTIVE = ("threshold", "factor", "entropy_bound", "kl_stability")
 
@@ -31,7 +31,7 @@ class Candidates:
         rows, positions: int (N,); positions count from the first of the answer.
         tokens: int64 (N,), what each would become.
         confidence: float64 (N,), probability of the token (random remasking: the number drawn).
-        log_probs: float64 (N, V), on the model's device.
+        predictions: the same and the log-probabilities, on the model's device.
         quota: how many of each row must be committed, int (R,).
         stable_passes: int (N,), see `Stability`; zeros for strategies that do not read it.
         answer: ids before the pass, int64 (R, L), the mask id where masked.
@@ -41,7 +41,7 @@ class Candidates:
     positions: np.ndarray
     tokens: np.ndarray
     confidence: np.ndarray
-    log_probs: torch.Tensor
+    predictions: Predictions
     quota: np.ndarray
     stable_passes: np.ndarray
     answer: np.ndarray
@@ -67,7 +67,12 @@ def by_entropy(seen: Candidates, settings: GenerationSettings) -> Plan:
 
 def by_margin(seen: Candidates, settings: GenerationSettings) -> Plan:
     """margin: the largest distance between the two most probable tokens first (Kim et al., arXiv 2502.06768)."""
-    best = seen.log_probs.topk(min(2, seen.log_probs.shape[-1]), dim=-1).values.exp().cpu().numpy()
+    best = (
+        seen.predictions.log_probs.topk(min(2, seen.predictions.log_probs.shape[-1]), dim=-1)
+        .values.exp()
+        .cpu()
+        .numpy()
+    )
     return Plan(best[:, 0] - best[:, 1:].sum(1), seen.quota)
 
 
@@ -171,7 +176,7 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def _entropies(seen: Candidates) -> np.ndarray:
-    return entropy(seen.log_probs).cpu().numpy()
+    return entropy(seen.predictions.log_probs).cpu().numpy()
 
 
 def _at_least(quota: np.ndarray, rows: np.ndarray) -> np.ndarray:

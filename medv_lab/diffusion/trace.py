@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
 FORMAT = "medv-lab trace 2"
 FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
+FORMAT_OF_GROWN = (
+    "medv-lab trace 3"  # written only where the answer grew, so that others stay readable as before
+)
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
 _REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
 _FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
-_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
+_SECOND_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
+_ARRAYS = (*_SECOND_ARRAYS, "born")
+_ARRAYS_OF = {
+    FORMAT_WITHOUT_REVOCATIONS: _FIRST_ARRAYS,
+    FORMAT: _SECOND_ARRAYS,
+    FORMAT_OF_GROWN: _ARRAYS,
+}
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -63,6 +72,8 @@ class SampleTrace:
         manifest: the run's settings, versions and model.
         revoked_step, revoked_position: which answer position was masked again in which pass, int (M,), in the order
             of the passes; none by default. No pass commits and revokes the same position.
+        born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
+            the answer did not grow. All positions count on the final canvas.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -84,6 +95,7 @@ class SampleTrace:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    born: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "mask_token_id"):
@@ -109,6 +121,7 @@ class SampleTrace:
             and len(shapes["alternative_ids"]) == 2
             and shapes["stops"] == (passes,)
             and all(shapes[name] == (self.revoked_step.size,) for name in _REVOCATION_ARRAYS)
+            and shapes["born"] in ((0,), (self.gen_length,))
         )
         if not is_regular:
             raise TraceError(f"the arrays of a trace have unequal lengths: {shapes}")
@@ -118,6 +131,7 @@ class SampleTrace:
             ("stops", self.stops, 0, self.gen_length + 1),
             ("revoked_step", self.revoked_step, 0, passes),
             ("revoked_position", self.revoked_position, 0, self.gen_length),
+            ("born", self.born, -1, passes),
         ):
             if values.size and (values.max() >= high or (low is not None and values.min() < low)):
                 raise TraceError(
@@ -160,14 +174,20 @@ class SampleTrace:
         ids[self.position[made]] = self.token_id[made]
         return ids
 
+    def is_there(self, step: int) -> np.ndarray:
+        """Which positions the canvas has after pass `step`, bool (L,); all where the answer did not grow."""
+        return self.born <= step if self.born.size else np.ones(self.gen_length, bool)
+
     def text_at(self, step: int | None = None, mask_glyph: str = "") -> str:
         """Text after pass `step`: up to the stop known then, masked positions as `mask_glyph`, trimmed."""
         ids = self.replay(step)
         step = self.forward_evaluations - 1 if step is None else step
+        is_there = self.is_there(step)
         end = self.gen_length if step < 0 or not len(self.stops) else int(self.stops[step])
         glyph = mask_glyph.encode()
         parts = [
-            glyph if token == self.mask_token_id else self.pieces.get(int(token), b"") for token in ids[:end]
+            glyph if token == self.mask_token_id else self.pieces.get(int(token), b"")
+            for token in ids[:end][is_there[:end]]
         ]
         return b"".join(parts).decode("utf-8", errors="replace").strip()
 
@@ -209,7 +229,7 @@ class SampleTrace:
         """Write one compressed .npz with everything in it; returns the path."""
         path = Path(path)
         meta = {
-            "format": FORMAT,
+            "format": FORMAT_OF_GROWN if self.born.size else FORMAT,
             "gen_length": self.gen_length,
             "block_length": self.block_length,
             "mask_token_id": self.mask_token_id,
@@ -219,13 +239,15 @@ class SampleTrace:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(
-                file, meta=np.array(json.dumps(meta)), **{name: getattr(self, name) for name in _ARRAYS}
+                file,
+                meta=np.array(json.dumps(meta)),
+                **{name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]},
             )
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace, of this format or of the one before, which knew no revocations; no pickle is ever loaded.
+        """Read a trace, of this format or of the first one, which knew no revocations; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -238,13 +260,12 @@ class SampleTrace:
                 # Members are read whole, since that is what checks their checksums.
                 meta = json.loads(str(_read_array(file, "meta")))
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
-                names = _FIRST_ARRAYS if written == FORMAT_WITHOUT_REVOCATIONS else _ARRAYS
-                arrays = {name: _read_array(file, name) for name in names}
+                arrays = {name: _read_array(file, name) for name in _ARRAYS_OF.get(written, _FIRST_ARRAYS)}
         except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
-        if written not in (FORMAT, FORMAT_WITHOUT_REVOCATIONS) or meta.keys() != _META:
+        if written not in _ARRAYS_OF or meta.keys() != _META:
             raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
         try:
             return cls(**arrays, **{**meta, "pieces": _read_pieces(meta["pieces"])})
@@ -288,6 +309,11 @@ def make_trace(
     """
     own = [record for record in records if record.active[row]]
     mine = [record.rows == row for record in own]
+    grown = [event for record in own for event in record.grown]
+    born = np.full(gen_length, -1, np.int32)
+    for step, record in enumerate(own):
+        for position, count in record.grown:
+            born = np.insert(born, [position] * count, step)
 
     def gather(read, dtype, shape=(0,)) -> np.ndarray:
         parts = [read(record)[chosen] for record, chosen in zip(own, mine, strict=True)]
@@ -295,24 +321,42 @@ def make_trace(
 
     counts = [int(chosen.sum()) for chosen in mine]
     revoked = [record.revoked_positions[record.revoked_rows == row] for record in own]
+    ends = [int(record.stops[row]) for record in own]
     return SampleTrace(
         step=np.repeat(np.arange(len(own)), counts).astype(np.int32),
         block=np.repeat([record.block for record in own], counts).astype(np.int32),
-        position=gather(lambda record: record.positions, np.int32),
+        position=np.concatenate([np.zeros(0), *_on_final_canvas(own, mine)]).astype(np.int32),
         token_id=gather(lambda record: record.tokens, np.int32),
         confidence=gather(lambda record: record.confidence, np.float32),
         entropy=gather(lambda record: record.entropy, np.float32),
         alternative_ids=gather(lambda record: record.alternative_ids, np.int32, (0, 0)),
         alternative_probs=gather(lambda record: record.alternative_probs, np.float32, (0, 0)),
-        stops=np.array([record.stops[row] for record in own], np.int32),
+        # while an answer grows no stop is known, and its end is that of the canvas
+        stops=np.array(
+            [len(born) if end == len(o.canvas[row]) else end for end, o in zip(ends, own, strict=True)],
+            np.int32,
+        ),
         revoked_step=np.repeat(np.arange(len(own)), [len(places) for places in revoked]).astype(np.int32),
         revoked_position=np.concatenate([np.zeros(0), *revoked]).astype(np.int32),
-        gen_length=gen_length,
-        block_length=block_length,
+        born=born if grown else np.zeros(0, np.int32),
+        gen_length=len(born),
+        block_length=len(born) if grown else block_length,
         mask_token_id=mask_token_id,
         pieces=pieces,
         manifest=manifest,
     )
+
+
+def _on_final_canvas(records: Sequence[StepRecord], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Positions of the chosen commits of each record, moved by all that was put before them later."""
+    moved = []
+    for number, (record, mine) in enumerate(zip(records, chosen, strict=True)):
+        positions = record.positions[mine].copy()
+        for later in records[number:]:
+            for place, count in later.grown:
+                positions[positions >= place] += count
+        moved.append(positions)
+    return moved
 
 
 def ids_in(records: Iterable[StepRecord]) -> set[int]:

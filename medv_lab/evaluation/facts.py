@@ -64,6 +64,23 @@ def read_facts(text: str) -> set[Fact]:
     return facts
 
 
+def read_reply(text: str, scene: Scene) -> set[Fact]:
+    """The claims of a reply to one question, which need not name the finding again.
+
+    Where the picture has exactly one finding and the reply names no kind, sides, zones and grades are that
+    finding's: "On the left." claims its side.
+    """
+    claims = read_facts(text)
+    is_elliptic = len(scene.findings) == 1 and not any(claim[0] in ("kind", "absent") for claim in claims)
+    if not is_elliptic:
+        return claims
+    kind, words = scene.findings[0].kind, set(re.findall(r"[a-z-]+", text.lower()))
+    slots = {"side": SIDES, "zone": ZONES, "grade": ALL_GRADES}
+    return claims | {
+        (name, kind, value) for name, values in slots.items() for value in values if value in words
+    }
+
+
 def score_facts(text: str, scene: Scene) -> FactScore:
     """Precision and recall of a description's claims; a description that claims nothing has neither."""
     claims, truth = read_facts(text), true_facts(scene)

@@ -8,14 +8,14 @@ asks a language model. Their scores are not comparable with each other.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
 import pandas as pd
 
 from medv_lab.data.scenes import Scene
-from medv_lab.evaluation.facts import Fact, read_facts, true_facts
+from medv_lab.evaluation.facts import Fact, read_facts, read_reply, true_facts
 from medv_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 from medv_lab.evaluation.metrics import count_ngrams, normalize
 from medv_lab.evaluation.repetition import adjacent_duplicates, rep_n
@@ -109,12 +109,12 @@ class OverlapJudge:
 
 @dataclass(frozen=True)
 class FactCount:
-    """What a description says of a phantom.
+    """What an answer says of a phantom.
 
     Attributes:
-        right: facts of the scene that it states.
-        wrong: claims that are not true.
-        missing: facts of the scene that it does not state.
+        right: facts that were asked for (of a description: all of the scene) and are stated.
+        wrong: claims that are not true, or of the kind that was asked for and not the answer.
+        missing: facts that were asked for and are not stated.
         contradictions: claims that exclude another of its own, true or not.
         repetition: the larger of the share of doubled neighbouring words and of 4-grams said before.
     """
@@ -133,18 +133,20 @@ class FactCount:
 
 
 class FactJudge:
-    """Scores descriptions of phantoms by their facts; reference and candidate by the same formula (`FactCount`).
+    """Scores answers about phantoms by their facts; reference and candidate by the same formula (`FactCount`).
 
-    A true negative ("no ulcer is seen") neither gains nor costs: there is no end of them.
+    A true negative ("no ulcer is seen") neither gains nor costs: there is no end of them. Nor does a true fact that
+    was not asked for.
 
     Args:
         scenes: the truth, by case id.
+        asked: the facts that a question asks for, by case id; all of the scene where there is no entry.
     """
 
     name = "phantom facts"
 
-    def __init__(self, scenes: Mapping[str, Scene]) -> None:
-        self._scenes = scenes
+    def __init__(self, scenes: Mapping[str, Scene], asked: Mapping[str, Set[Fact]] | None = None) -> None:
+        self._scenes, self._asked = scenes, asked or {}
 
     def judge(self, cases: Sequence[Case]) -> Judgement:
         """Score every case.
@@ -163,7 +165,7 @@ class FactJudge:
                     case.id,
                     self.name,
                     *(
-                        count_facts(text, self._scenes[case.id]).score
+                        count_facts(text, self._scenes[case.id], self._asked.get(case.id)).score
                         for text in (case.reference, case.candidate)
                     ),
                 )
@@ -172,16 +174,25 @@ class FactJudge:
         )
 
 
-def count_facts(text: str, scene: Scene) -> FactCount:
-    """Facts of a description, right, wrong and missing, and how it contradicts and repeats itself."""
-    claims, truth = read_facts(text), true_facts(scene)
-    present = {finding.kind for finding in scene.findings}
+def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> FactCount:
+    """Facts of an answer, right, wrong and missing, and how it contradicts and repeats itself.
+
+    Args:
+        text: the answer.
+        scene: what the picture shows.
+        asked: the facts that answer the question; None for a description, which is to state them all.
+    """
+    truth = true_facts(scene)
+    claims = read_facts(text) if asked is None else read_reply(text, scene)
+    asked = truth if asked is None else asked
+    present, asked_names = {finding.kind for finding in scene.findings}, {fact[0] for fact in asked}
     negatives = {claim for claim in claims if claim[0] == "absent" and claim[1] not in present}
+    aside = {fact for fact in truth if fact[0] not in asked_names}
     words = re.findall(r"[\w-]+", text.lower())
     return FactCount(
-        right=len(claims & truth),
-        wrong=len(claims - truth - negatives),
-        missing=len(truth - claims),
+        right=len(claims & asked),
+        wrong=len(claims - asked - aside - negatives),
+        missing=len(asked - claims),
         contradictions=_count_contradictions(claims),
         repetition=max(adjacent_duplicates(words), rep_n(words, 4)),
     )

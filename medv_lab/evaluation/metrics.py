@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -86,6 +87,7 @@ class Overlap:
     recall: float
 
 
+@lru_cache(1 << 14)  # every answer meets every candidate
 def normalize(text: str) -> str:
     """Normal form of an answer: punctuation, articles, number words and contractions evened out.
 

@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed
 from PIL import Image
 from tqdm import tqdm
 
@@ -36,6 +38,7 @@ from medv_lab.evaluation.responders import Query, Responder
 from medv_lab.runtime import make_manifest
 
 MANIFEST = "manifest.json"
+PATIENCE = timedelta(days=30)  # for other processes to end their shares
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,30 @@ def answer_questions(
             missing = [pair for pair in own if pair[0] not in known]
             _answer(missing, len(own), responder, journal, batch_size, progress)
         return _merge(folder, keys, digest_of(responder.identity))
+
+
+def answer_together(
+    queries: Sequence[Query],
+    responder: Responder,
+    folder: Path,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> list[Answered] | None:
+    """As `answer_questions` in every process of a launch; the first waits for the others and has all answers.
+
+    Returns:
+        All answers in the first process, None in every other.
+    """
+    shard = Shard.from_environment()
+    settings = {"batch_size": batch_size, "shard": shard, "progress": progress}
+    answers = answer_questions(queries, responder, folder, **settings)
+    if shard.count == 1:
+        return answers
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    torch.distributed.barrier()
+    return answer_questions(queries, responder, folder, **settings) if shard.rank == 0 else None
 
 
 def read_answers(folder: Path) -> dict[str, list[Answered]]:

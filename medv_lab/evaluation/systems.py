@@ -1,13 +1,15 @@
 """The systems of the paper's Tables 1 and 2: where their weights are, under which licence, how they are asked.
 
-What we could not read ourselves is "unknown". Which version of a general model the paper used is not known to us;
-`model_id` is then a public one, and the note says so. Check ids, licences and parameter counts against the model's
-page before relying on them: not all could be read from the pages themselves.
+What we do not know is "unknown". `checked` names what we read on a stored copy of the model's own page (November
+2026); everything else is from memory or from other pages and wants checking before it is relied on: `unchecked` says
+what. Which version of a general model the paper used is not known to us; `model_id` is then a public one, and the
+note says so.
 """
 
 from dataclasses import dataclass
 
 UNKNOWN = "unknown"
+FACTS = ("model_id", "licence", "prompt", "parameters")
 _BYTES_OF_BFLOAT16 = 2
 
 
@@ -25,6 +27,7 @@ class System:
         responder: "diffusion", "image-text", "text", or "none" if nothing here can run it.
         is_public: whether weights are known to us to be public; not whether they are those that the paper used.
         note: what one should know before comparing numbers.
+        checked: which of model_id, licence, prompt and parameters we read on the model's own page.
     """
 
     name: str
@@ -36,6 +39,15 @@ class System:
     responder: str = "none"
     is_public: bool = False
     note: str = ""
+    checked: tuple[str, ...] = ()
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What is said of the system and was not read on its own page."""
+        said = {name: getattr(self, name) for name in FACTS}
+        return tuple(
+            name for name, fact in said.items() if fact not in (UNKNOWN, None) and name not in self.checked
+        )
 
     @property
     def memory(self) -> int | str:
@@ -65,6 +77,7 @@ SYSTEMS = (
         "image-text",
         True,
         f"{_VERSION}; Table 2 quotes a LLaVA that was fine-tuned on each dataset",
+        ("model_id", "licence"),
     ),
     System(
         "LLaVA-Med",
@@ -74,13 +87,16 @@ SYSTEMS = (
         responder="image-text",
         is_public=True,
         note=f"{_VERSION} once converted to transformers' LLaVA format",
+        checked=("model_id", "licence"),
     ),
     System(
         "Med-Flamingo",
         (1,),
         "med-flamingo/med-flamingo",
         is_public=True,
-        note="built on OpenFlamingo-9B, whose architecture is not in transformers; an answer file can stand for it",
+        note="built on OpenFlamingo-9B, whose architecture is not in transformers, and published as a pickle, which is "
+        "never opened here; its page states no licence; an answer file can stand for it",
+        checked=("model_id",),
     ),
     System(
         "MedVLM-R1",
@@ -92,6 +108,7 @@ SYSTEMS = (
         "image-text",
         True,
         "a Qwen2-VL-2B; its model page appends instructions to reason in tags, which are part of the question here",
+        ("model_id", "licence"),
     ),
     System("Qwen-RL-Med", (1,), note=_NO_WEIGHTS),
     System(
@@ -105,7 +122,9 @@ SYSTEMS = (
         True,
         _VERSION,
     ),
-    System("RetinalGPT", (1,), note=_NO_WEIGHTS),
+    System(
+        "RetinalGPT", (1,), note=f"{_NO_WEIGHTS}; its paper (arXiv 2503.03987) names a repository of code"
+    ),
     System(
         "LLaDA-V",
         (1,),
@@ -114,7 +133,8 @@ SYSTEMS = (
         parameters=8_434_837_024,
         responder="diffusion",
         is_public=True,
-        note="loaded by medv_lab.load",
+        note="loaded by medv_lab.load; the page that we read shows 16.9 GB of safetensors and no licence",
+        checked=("model_id",),
     ),
     System(
         "LLaDA-MedV",

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.sampler import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
 from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -90,7 +90,7 @@ def ask_many(
         model, processor, settings, progress, cancel: as in `ask`.
         images: one entry per question (a picture, a list of pictures, or None), or None.
         questions: texts or conversations.
-        batch_size: how many are answered at a time.
+        batch_size: how many are answered at a time; one where answers grow, each to a length of its own.
 
     Returns:
         One answer per question that was begun, in order: all of them unless the run was ended early.
@@ -113,6 +113,7 @@ def ask_many(
             f"{len(questions)} questions came with {len(images)} images; give one entry for each (or None)"
         )
     settings = settings or GenerationSettings()
+    batch_size = 1 if settings.remasking in GROWING else batch_size
     manifest = make_manifest(asdict(settings), seed=settings.seed, model=model)
     batches = -(-len(questions) // batch_size)
     answers: list[Answer] = []
@@ -131,14 +132,15 @@ def _answer_batch(model, processor, images, questions, settings, manifest, bar, 
     suffix_ids = processor.tokenizer.encode(settings.suffix, add_special_tokens=False)
     stop_ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in settings.stop]
     start = time.perf_counter()
-    inputs = processor(images, questions, gen_length=settings.gen_length + len(suffix_ids))
+    length = settings.parameter("max_length") if settings.remasking in GROWING else settings.gen_length
+    inputs = processor(images, questions, gen_length=length + len(suffix_ids))
     ending = _Ending(cancel)
     by_id = settings
     if settings.suppressed_tokens == REFERENCE_SUPPRESSION:
         by_id = replace(settings, suppressed_tokens=processor.special.suppressed)
     steps = model.denoise(**inputs, settings=by_id, stop_ids=stop_ids, suffix_ids=suffix_ids, cancel=ending)
     records = _collect(steps, ending, bar)
-    bar.update(settings.steps - len(records))
+    bar.update(max(0, settings.steps - len(records)))
     seconds = time.perf_counter() - start
     pieces = processor.pieces({*ids_in(records), *suffix_ids})
     answers = []

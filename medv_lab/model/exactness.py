@@ -92,7 +92,7 @@ class _Recorder:
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = self._head(hidden)
-        self.logits.append(logits.float().cpu())
+        self.logits.append(logits.float().cpu().clone())  # the sampler writes to what it is given
         return logits
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.diffusion.growth import sample_growing
 from medv_lab.diffusion.sampler import StepRecord, sample
 from medv_lab.model.splice import Spliced
 
@@ -43,6 +44,9 @@ class DenoisingGeneration:
 
         Yields:
             A `StepRecord` for every forward pass.
+
+        Raises:
+            ValueError: for several prompts at a time with a strategy that grows.
         """
         device = self.device
         input_ids = input_ids.to(device)
@@ -51,16 +55,14 @@ class DenoisingGeneration:
         spliced = self.splice(
             input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
         )
-        yield from sample(
-            self,
-            spliced.inputs_embeds,
-            settings,
-            suppressed=self.suppressed_ids(settings),
-            stop_ids=stop_ids,
-            suffix_ids=suffix_ids,
-            cancel=cancel,
-            **self.places(spliced),
-        )
+        known = self.places(spliced) | {"suppressed": self.suppressed_ids(settings)}
+        known |= {"stop_ids": stop_ids, "suffix_ids": suffix_ids, "cancel": cancel}
+        if settings.remasking in GROWING:
+            del known["reusable"]  # nothing is cached
+            ends = (self.config.eos_token_id, self.config.eot_token_id)
+            yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
+        else:
+            yield from sample(self, spliced.inputs_embeds, settings, **known)
 
     def places(self, spliced: Spliced) -> dict[str, Any]:
         """What the sampler must know of the places of prompts that were spliced with their ids as labels."""

@@ -10,12 +10,11 @@ from html import escape
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from medv_lab.evaluation.repetition import looped_spans
 from medv_lab.views.style import PALETTE, new_axes
+from medv_lab.views.wrapping import Word, wrap
 
 RED = "#c00000"
 HEIGHT = 2.4  # inches
@@ -78,7 +77,7 @@ class HighlightedText:
         box = ax.get_window_extent()
         height = box.height / ax.figure.dpi * _POINTS_PER_INCH
         for number, line in enumerate(self._wrap(_width(ax), size)):
-            for left, word, is_marked in line:
+            for left, _, word, is_marked in line:
                 ax.text(
                     left / _width(ax),
                     1 - (number + 0.5) * size * LINE_HEIGHT / height,
@@ -92,21 +91,8 @@ class HighlightedText:
                 )
         return ax
 
-    def _wrap(self, width: float, size: float) -> list[list[tuple[float, str, bool]]]:
-        """Lines of (left edge in points, word, whether it is repeated)."""
-        lines: list[list[tuple[float, str, bool]]] = [[]]
-        left = 0.0
-        for part, is_marked in self.parts():
-            for word in re.findall(r"\n|[^\S\n]+|\S+", part):
-                length = _length(word, size, is_marked)
-                if word == "\n" or (word.strip() and left and left + length > width):
-                    lines.append([])
-                    left = 0.0
-                if word.strip():
-                    lines[-1].append((left, word, is_marked))
-                if word.strip() or left:
-                    left += length
-        return lines
+    def _wrap(self, width: float, size: float) -> list[list[Word]]:
+        return wrap([(part, "repeated" if marked else "") for part, marked in self.parts()], width, size)
 
 
 def highlight_repetition(text: str) -> HighlightedText:
@@ -166,13 +152,3 @@ def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> 
 
 def _width(ax: Axes) -> float:
     return ax.get_window_extent().width / ax.figure.dpi * _POINTS_PER_INCH
-
-
-def _length(word: str, size: float, is_bold: bool) -> float:
-    """Width of a word in points, measured with a bar behind it: spaces have no outline, and bars no kerning."""
-    font = FontProperties(weight="bold" if is_bold else "normal")
-
-    def outline(text: str) -> float:
-        return float(TextPath((0, 0), text, size=size, prop=font, usetex=False).get_extents().x1)
-
-    return outline(f"{word}|") - outline("|") if word != "\n" else 0.0

@@ -45,6 +45,15 @@ MODEL_LINES = {
     "LLaDA-MedV": ("o", "-"),
 }
 
+# The systems of the small world: ours as ours, the autoregressive twin as its counterpart LLaVA-Med.
+SYSTEM_COLOURS = {
+    "diffusion": ACCENT,
+    "twin": PALETTE["blue"],
+    "V1": PALETTE["green"],
+    "V2": PALETTE["purple"],
+}
+SYSTEM_LINES = {"diffusion": ("o", "-"), "twin": ("s", "--"), "V1": ("^", "-."), "V2": ("D", ":")}
+
 
 @contextmanager
 def themed(medium: str = "page") -> Iterator[None]:
@@ -55,6 +64,9 @@ def themed(medium: str = "page") -> Iterator[None]:
     """
     size = FONT_SIZES[medium]
     fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": size, "axes.titlesize": size + 1}
+    fixed |= {
+        "text.hinting": "none"
+    }  # letters as wide on the screen as in print, and as `wrapping` measures them
     sizes = {
         "axes.labelsize": size,
         "xtick.labelsize": size,

@@ -246,3 +246,57 @@ RULES = {
     "wino": wino,
     "revise_duplicates": revise_duplicates,
 }
+
+
+def run_slow_growing(
+    toy: Toy, prompt: list[int], settings: GenerationSettings, ends: set[int], stop: int | None
+):
+    """An answer that grows, at temperature 0.
+
+    Returns:
+        For each pass (commits, grown, answer after it): {position: token}, [(position, count)], ids.
+    """
+    answer, passes, filled, filling = [MASK] * settings.gen_length, [], 0, False
+    growth, longest = settings.parameter("growth"), settings.parameter("max_length")
+    while filled < settings.steps and MASK in answer:
+        stop_at = answer.index(stop) if stop in answer else len(answer)
+        if stop_at < len(answer) and MASK not in answer[:stop_at]:
+            break
+        probs = distributions(toy, prompt, answer, [])
+        tail = []
+        for place in range(max(0, len(answer) - settings.parameter("end_window")), len(answer)):
+            if answer[place] == MASK and place < stop_at:
+                tail.append(sum(probs[place][token] for token in ends))
+            else:
+                tail.append(float(answer[place] in ends))
+        ending = sum(tail) / len(tail)
+        if not filling and ending < settings.parameter("end_threshold") and len(answer) + growth <= longest:
+            passes.append(({}, [(len(answer), growth)], answer := answer + [MASK] * growth))
+            continue
+        filling = True
+        masked = [place for place in range(stop_at) if answer[place] == MASK]
+        tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
+        sure = {place: probs[place][tokens[place]] for place in masked}
+        need = math.ceil(len(masked) / (settings.steps - filled))
+        above = [place for place in masked if sure[place] > settings.parameter("threshold")]
+        commit = above if len(above) >= need else best(masked, sure.get, need)
+        answer = [tokens[place] if place in commit else token for place, token in enumerate(answer)]
+        filled += 1
+        unsure = [
+            place
+            for place in masked
+            if place not in commit and sure[place] < settings.parameter("unsure_threshold")
+        ]
+        grown = []
+        if (
+            unsure
+            and filled < settings.steps
+            and stop not in answer
+            and ending < settings.parameter("expand_threshold")
+            and len(answer) + growth - 1 <= longest
+        ):
+            place = min(unsure, key=sure.get)
+            grown = [(place + 1, growth - 1)]
+            answer = answer[: place + 1] + [MASK] * (growth - 1) + answer[place + 1 :]
+        passes.append(({place: tokens[place] for place in commit}, grown, answer))
+    return passes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.config import REMASKING, REPETITION_GUARDS, REVISING, GenerationSettings
+from medv_lab.config import GROWING, REMASKING, REPETITION_GUARDS, REVISING, GenerationSettings
 from medv_lab.diffusion.passes import Passes
 from medv_lab.diffusion.remasking import entropy
 from medv_lab.diffusion.repetition import GUARDS
@@ -207,11 +207,11 @@ def test_verification_hides_the_token_and_follows_the_guidance():
 
 
 def test_every_name_has_its_function():
-    assert {*STRATEGIES, *REVISIONS} == set(REMASKING)
+    assert {*STRATEGIES, *REVISIONS, *GROWING} == set(REMASKING)
     assert set(REVISIONS) == set(REVISING)
     assert set(GUARDS) == set(REPETITION_GUARDS)
     assert set(ADAPTIVE) < set(STRATEGIES)
-    tested = {settings_of(v).remasking for v in VARIATIONS} | {"low_confidence", "random"}
+    tested = {settings_of(v).remasking for v in VARIATIONS} | {"low_confidence", "random", *GROWING}
     assert tested == set(REMASKING)
 
 

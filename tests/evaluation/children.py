@@ -3,7 +3,7 @@
 import multiprocessing
 from multiprocessing.context import BaseContext
 
-PRELOADED = ["tests.evaluation.test_reviews", "tests.evaluation.test_runner"]
+PRELOADED = ["tests.evaluation.test_reviews", "tests.evaluation.test_runner", "tests.test_cli_evaluate"]
 
 
 def child_context() -> BaseContext:

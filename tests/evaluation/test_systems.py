@@ -2,7 +2,7 @@
 
 import pytest
 
-from medv_lab.evaluation.systems import SYSTEMS, UNKNOWN, find_system
+from medv_lab.evaluation.systems import FACTS, SYSTEMS, UNKNOWN, find_system
 from medv_lab.paper.published import load_table
 
 
@@ -18,6 +18,10 @@ def test_what_is_said_fits_together(system):
     assert system.prompt in ("chat", UNKNOWN) or "{question}" in system.prompt
     assert system.responder in ("diffusion", "image-text", "text", "none")
     assert system.memory == (UNKNOWN if system.parameters is None else 2 * system.parameters)
+    assert set(system.checked) | set(system.unchecked) == {
+        name for name in FACTS if getattr(system, name) not in (UNKNOWN, None)
+    }
+    assert not set(system.checked) & set(system.unchecked)
     if not system.is_public:
         assert (system.model_id, system.licence, system.memory) == (UNKNOWN, UNKNOWN, UNKNOWN)
         assert "not known" in system.note or "no public weights" in system.note

@@ -20,11 +20,19 @@ TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    lines, folders = [], []
-    for name in ("one", "two"):
-        folders.append(tmp_path_factory.mktemp("embedded") / name)
-        rebuild(folders[-1], budget=TINY, log=lines.append)
+    """Two builds, the second of which is not scored."""
+    lines, folders = [], [tmp_path_factory.mktemp("embedded") / name for name in ("one", "two")]
+    rebuild(folders[0], budget=TINY, log=lines.append)
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_scores(patched)
+        rebuild(folders[1], budget=TINY, log=lines.append)
     return folders, lines
+
+
+def leave_out_scores(patched):
+    """Most of a tiny build's time goes into them."""
+    patched.setattr("medv_lab.training.embedded.SCORED", ())
+    patched.setattr(Builder, "probe", lambda self: "not scored")
 
 
 def test_it_answers_after_loading(built):
@@ -78,6 +86,7 @@ def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, m
         rebuild(output, budget=TINY, log=lines.append)
     with pytest.raises(ValueError, match="another run"):
         rebuild(output, budget=replace(TINY, seed=1), log=lines.append)
+    leave_out_scores(monkeypatch)
     rebuild(output, budget=TINY, log=lines.append)
     assert "alignment: taken from alignment.safetensors" in lines
     whole = load_file(built[0][0] / "model.safetensors")

@@ -1,0 +1,108 @@
+"""Figure 1: systems over the five domains of Table 1, as published, and beside it as measured in the small world."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medv_lab.paper.exhibits import Exhibit
+from medv_lab.paper.measured import SCORES, measured_open_ended
+from medv_lab.paper.published import load_table, published_source
+from medv_lab.views.style import (
+    MODEL_COLOURS,
+    MODEL_LINES,
+    SMALLEST_FONT,
+    SYSTEM_COLOURS,
+    SYSTEM_LINES,
+    WIDTHS,
+)
+
+RADAR_DOMAINS = {"cxr": "Chest X-ray", "mri": "MRI", "histology": "Histology", "gross": "Gross", "ct": "CT"}
+RINGS = (20, 40, 60, 80)
+HEIGHT = 3.7  # inches
+
+
+def radar_data(results: Path) -> pd.DataFrame:
+    """Relative scores: published ones of six models, then measured ones where the results folder has them.
+
+    Columns: model, the five domains, source.
+    """
+    table = load_table(1).set_index("model")
+    published = (
+        table.loc[list(MODEL_COLOURS), list(RADAR_DOMAINS)].reset_index().assign(source=published_source(1))
+    )
+    measured = measured_open_ended(results)
+    return pd.concat([published, measured[list(published)]], ignore_index=True)
+
+
+def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw models (rows) over domains as closed polygons on a polar Axes.
+
+    Args:
+        data: rows of model and the five domains.
+        ax: polar axes.
+    """
+    angles = np.linspace(0, 2 * np.pi, len(RADAR_DOMAINS), endpoint=False)
+    colours, lines = {**MODEL_COLOURS, **SYSTEM_COLOURS}, {**MODEL_LINES, **SYSTEM_LINES}
+    scores = data.set_index("model")[list(RADAR_DOMAINS)]
+    for model, values in scores.iterrows():
+        is_ours = model in ("LLaDA-MedV", "diffusion")
+        marker, dash = lines.get(model, (".", ":"))
+        ax.plot(
+            np.append(angles, angles[0]),
+            np.append(values.to_numpy(float), values.iloc[0]),
+            color=colours.get(model, "#595959"),
+            linewidth=1.8 if is_ours else 1.0,
+            linestyle=dash,
+            marker=marker,
+            markersize=3,
+            label=model,
+            zorder=3 if is_ours else 2,
+        )
+    ax.set_xticks(angles, list(RADAR_DOMAINS.values()))
+    ax.set_theta_offset(np.pi / 2)
+    ax.tick_params(axis="x", pad=6)
+    highest = 1.08 * float(scores.max(axis=None))
+    ax.set_rlim(0, highest)
+    rings = [ring for ring in RINGS if ring < highest]
+    ax.set_yticks(rings, [])
+    for ring in rings:  # on white, above the lines that pass there
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        ax.text(np.pi / 5, ring, ring, fontsize=SMALLEST_FONT, ha="center", va="center", bbox=box, zorder=4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+    return ax
+
+
+def draw_radar(data: pd.DataFrame, results: Path) -> Figure:
+    """One radar of published numbers; with measured ones a second, since scores of other judges share no scale."""
+    is_published = data.source.str.startswith("published")
+    groups = [group for group in (data[is_published], data[~is_published]) if len(group)]
+    width = WIDTHS["column" if len(groups) == 1 else "page"]
+    figure, axes = plt.subplots(
+        1,
+        len(groups),
+        figsize=(width, HEIGHT),
+        subplot_kw={"projection": "polar"},
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax, group in zip(axes[0], groups, strict=True):
+        plot_radar(group, ax=ax)
+    if len(groups) > 1:
+        axes[0, 0].set_title("published: 8 B models, GPT-4.1 mini")
+        axes[0, 1].set_title("measured: small world, judged by facts")
+    return figure
+
+
+RADAR = Exhibit(
+    "fig01_radar",
+    "Open-ended scores over five domains",
+    "Relative scores of the paper's Table 1 as published; where results hold them, those of the small world's systems "
+    "stand beside, measured on phantoms by another judge and on a scale of their own.",
+    radar_data,
+    draw_radar,
+    (SCORES[1],),
+)

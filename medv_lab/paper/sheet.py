@@ -1,0 +1,136 @@
+"""A page that grows downwards: texts with marked words, pictures and plots at places in points, legible in print.
+
+Everything is placed from the top left corner; the height is known once all is placed, and `finish` makes the figure.
+"""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT
+from medv_lab.views.wrapping import wrap
+
+POINTS_PER_INCH = 72
+LINE_HEIGHT = 1.32  # of the font size
+TEXT_SIZE = 6.5
+Parts = Sequence[tuple[str, str]]  # (text, mark) in order
+
+# Mark: colour, bold, line under the words. Each differs from the others without its colour.
+MARKS = {
+    "right": (PALETTE["blue"], True, False),
+    "wrong": (ACCENT, False, True),
+    "repeated": (ACCENT, True, False),
+    "label": ("black", True, False),
+    "quiet": ("#595959", False, False),
+}
+BOLD = tuple(mark for mark, (_, is_bold, _) in MARKS.items() if is_bold)
+
+
+class Sheet:
+    """A page of fixed width.
+
+    Attributes:
+        width: points.
+        bottom: lowest place used so far, points from the top.
+    """
+
+    def __init__(self, inches: float, margin: float = 3) -> None:
+        self.width = inches * POINTS_PER_INCH
+        self.margin = margin
+        self.bottom = margin
+        self._inks: list[Callable[[Axes], None]] = []
+        self._plots: list[tuple[tuple[float, float, float, float], Callable[[Axes], None]]] = []
+
+    def write(
+        self, parts: Parts | str, left: float, top: float, width: float, size: float = TEXT_SIZE
+    ) -> float:
+        """Write wrapped text; returns its bottom.
+
+        Raises:
+            ValueError: for letters smaller than print allows.
+        """
+        if size < SMALLEST_FONT:
+            raise ValueError(f"size is {size} points; the smallest that print allows is {SMALLEST_FONT}")
+        parts = [(parts, "")] if isinstance(parts, str) else list(parts)
+        step = size * LINE_HEIGHT
+        lines = wrap(parts, width, size, BOLD)
+        for number, line in enumerate(lines):
+            for word in line:
+                colour, is_bold, is_underlined = MARKS.get(word.mark, ("black", False, False))
+                x, y = left + word.left, top + (number + 0.5) * step
+                self._inks.append(
+                    lambda ax, x=x, y=y, text=word.text, colour=colour, is_bold=is_bold: ax.text(
+                        x,
+                        y,
+                        text,
+                        color=colour,
+                        weight="bold" if is_bold else "normal",
+                        fontsize=size,
+                        va="center_baseline",
+                        parse_math=False,
+                    )
+                )
+                if is_underlined:
+                    end = x + word.width
+                    self._line([x, end], [y + 0.46 * size] * 2, colour, 0.6)
+        return self._reach(top + len(lines) * step)
+
+    def show(self, picture: np.ndarray, left: float, top: float, size: float) -> float:
+        """Put a picture into a square of `size` points, its shape kept; returns the square's bottom."""
+        height, width = picture.shape[:2]
+        scale = size / max(height, width)
+        x, y = left + (size - width * scale) / 2, top + (size - height * scale) / 2
+        extent = (x, x + width * scale, y + height * scale, y)
+        cmap = "gray" if picture.ndim == 2 else None
+        self._inks.append(lambda ax: ax.imshow(picture, extent=extent, cmap=cmap, interpolation="nearest"))
+        return self._reach(top + size)
+
+    def plot(
+        self, draw: Callable[[Axes], None], left: float, top: float, width: float, height: float
+    ) -> float:
+        """Keep a place for axes, drawn by `draw` when the sheet is finished; returns its bottom."""
+        self._plots.append(((left, top, width, height), draw))
+        return self._reach(top + height)
+
+    def rule(self, top: float, left: float | None = None, right: float | None = None) -> None:
+        """Draw a thin line across."""
+        ends = [self.margin if left is None else left, self.width - self.margin if right is None else right]
+        self._line(ends, [top, top], "#b0b0b0", 0.5)
+        self._reach(top)
+
+    def shade(self, left: float, top: float, width: float, height: float) -> None:
+        """Lay a light ground under what is placed there."""
+        self._inks.append(
+            lambda ax: ax.add_patch(
+                Rectangle((left, top), width, height, color="#f0f0f0", linewidth=0, zorder=0)
+            )
+        )
+
+    def finish(self) -> Figure:
+        """Make the figure."""
+        height = self.bottom + self.margin
+        figure = plt.figure(figsize=(self.width / POINTS_PER_INCH, height / POINTS_PER_INCH))
+        ax = figure.add_axes((0, 0, 1, 1))
+        for ink in self._inks:
+            ink(ax)
+        ax.set_xlim(0, self.width)
+        ax.set_ylim(height, 0)
+        ax.set_aspect("auto")
+        ax.set_axis_off()
+        for (left, top, width, tall), draw in self._plots:
+            place = (left / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
+            draw(figure.add_axes(place))
+        return figure
+
+    def _line(self, x: list[float], y: list[float], colour: str, width: float) -> None:
+        self._inks.append(
+            lambda ax: ax.plot(x, y, color=colour, linewidth=width, solid_capstyle="butt", clip_on=False)
+        )
+
+    def _reach(self, place: float) -> float:
+        self.bottom = max(self.bottom, place)
+        return place

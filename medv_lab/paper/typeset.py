@@ -1,0 +1,131 @@
+"""A frame of numbers as Markdown and LaTeX: best values marked, intervals in brackets, missing values shown as such.
+
+Best is best within one source: published and measured numbers are never ranked together.
+"""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from medv_lab.paper.columns import Column
+
+MISSING_MARK = "–"
+NOTHING_MEASURED = "no measured rows in this results folder"
+_LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    MISSING_MARK: "--",
+    "×": r"$\times$",
+}
+
+
+def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
+    """A table in GitHub's Markdown; best values bold."""
+    cells = _cells(data, columns, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"))
+    headers = ["source", *(column.header for column in columns)]
+    rules = ["---", *("---:" if column.is_number else "---" for column in columns)]
+    lines = [f"| {' | '.join(line)} |" for line in (headers, rules, *cells)]
+    notes = [f"- {number}: {source}" for number, source in _notes(data).items()]
+    if not _has_own(data):
+        notes.append(f"- {NOTHING_MEASURED}")
+    return "\n".join([caption, "", *lines, "", "Sources:", "", *notes, ""])
+
+
+def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
+    """A table for LaTeX with the package booktabs; best values bold, a rule between sources' blocks."""
+    cells = _cells(data, columns, lambda text: rf"\textbf{{{text}}}", escape_latex)
+    headers = ["source", *(escape_latex(column.header) for column in columns)]
+    shape = "l" + "".join("r" if column.is_number else "l" for column in columns)
+    is_own = (~data.source.str.startswith("published")).tolist()
+    lines: list[str] = []
+    for place, line in enumerate(cells):
+        if is_own[place] and not any(is_own[:place]):
+            lines.append(r"\midrule")
+        lines.append(" & ".join(line) + r" \\")
+    notes = "; ".join(f"{number}: {escape_latex(source)}" for number, source in _notes(data).items())
+    if not _has_own(data):
+        notes += f"; {NOTHING_MEASURED}"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(caption)} Sources: {notes}.}}",
+            rf"\begin{{tabular}}{{{shape}}}",
+            r"\toprule",
+            " & ".join(headers) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escape_latex(text: str) -> str:
+    """A text with LaTeX's special characters escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _cells(
+    data: pd.DataFrame,
+    columns: Sequence[Column],
+    embolden: Callable[[str], str],
+    escape: Callable[[str], str],
+) -> list[list[str]]:
+    """The printed cells of each row, its source's number first."""
+    numbers = {source: number for number, source in _notes(data).items()}
+    best = {column.name: _best_rows(data, column) for column in columns}
+    rows = []
+    for row, source in data.source.items():
+        kind = source.split()[0]
+        line = [f"{kind} ({numbers[source]})"]
+        for column in columns:
+            text = escape(_print_value(data, row, column))
+            line.append(embolden(text) if row in best[column.name] else text)
+        rows.append(line)
+    return rows
+
+
+def _has_own(data: pd.DataFrame) -> bool:
+    return not data.source.str.startswith("published").all()
+
+
+def _notes(data: pd.DataFrame) -> dict[int, str]:
+    """The sources by number, in the order they first come."""
+    return dict(enumerate(dict.fromkeys(data.source), 1))
+
+
+def _best_rows(data: pd.DataFrame, column: Column) -> set[int]:
+    """Rows that hold the best value of their kind of source, ties included; none where one row alone has a value."""
+    found: set[int] = set()
+    if not column.better or column.name not in data:
+        return found
+    for _, values in data[column.name].dropna().groupby(data.source.str.split().str[0]):
+        if len(values) > 1:
+            top = values.max() if column.better == "high" else values.min()
+            found |= set(values.index[values == top])
+    return found
+
+
+def _print_value(data: pd.DataFrame, row: int, column: Column) -> str:
+    value = data.at[row, column.name] if column.name in data else None
+    if value is None or pd.isna(value):
+        return MISSING_MARK
+    if not column.is_number:
+        return str(value)
+    text = f"{value:.{column.digits}f}" if column.kind == "number" else f"{value:,}"
+    bounds = [f"{column.name}_low", f"{column.name}_high"]
+    if all(bound in data and pd.notna(data.at[row, bound]) for bound in bounds):
+        low, high = (data.at[row, bound] for bound in bounds)
+        return f"{text} [{low:.{column.digits}f}, {high:.{column.digits}f}]"
+    return text

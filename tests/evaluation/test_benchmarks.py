@@ -1,0 +1,120 @@
+"""Glue between data sets and evaluation: nothing is lost on the way, intervals are around the scripts' own numbers."""
+
+import pandas as pd
+import pytest
+
+from medv_lab.data.chatbot import read_chatbot
+from medv_lab.data.vqa import read_vqa, tell_dataset
+from medv_lab.evaluation.benchmarks import (
+    answer_candidates,
+    chat_cases,
+    chat_queries,
+    summarise_effort,
+    summarise_vqa,
+    vqa_items,
+    vqa_queries,
+)
+from medv_lab.evaluation.metrics import Script, VqaItem, evaluate_vqa
+from medv_lab.evaluation.runner import Answered
+from tests.data.released import (
+    make_chatbot,
+    make_pathvqa,
+    make_plain_pathvqa,
+    make_slake,
+    make_vqa_rad,
+    write_json,
+)
+
+ITEMS = [
+    VqaItem("OPEN", "left lung", "the left lung"),
+    VqaItem("OPEN", "a cyst", "a mass"),
+    VqaItem("OPEN", "two", "2 nodules"),
+    VqaItem("CLOSED", "yes", "Yes, there is."),
+    VqaItem("CLOSED", "no", "yes"),
+]
+
+
+def test_a_record_becomes_a_query_and_an_item(tmp_path):
+    records = [one for one in read_vqa("vqa-rad", make_vqa_rad(tmp_path)).records if one.split == "train"]
+    queries = vqa_queries(records)
+    assert [(one.id, one.text, one.image) for one in queries] == [
+        (r.id, r.question, r.image) for r in records
+    ]
+    assert {query.image for query in vqa_queries(records, with_pictures=False)} == {None}
+    items = vqa_items(records, ["x", "y", "z"])
+    assert [(one.answer_type, one.reference) for one in items] == [
+        ("CLOSED", "Yes"),
+        ("OPEN", "4"),
+        ("OPEN", "superficial"),
+    ]
+    with pytest.raises(ValueError, match="shorter"):
+        vqa_items(records, ["x"])
+
+
+def test_candidates_are_the_open_answers_of_training(tmp_path):
+    assert answer_candidates(read_vqa("vqa-rad", make_vqa_rad(tmp_path)).records) == ["4", "superficial"]
+
+
+@pytest.mark.parametrize("script", Script)
+def test_estimates_are_the_script_s_and_lie_in_their_intervals(script):
+    candidates = ["left lung", "cyst"]
+    table = summarise_vqa(ITEMS, candidates)
+    own = table[table.script == script.value].set_index("metric")
+    assert own.score.to_dict() == pytest.approx(evaluate_vqa(ITEMS, script, candidates), abs=1e-9)
+    assert ((own.low <= own.score) & (own.score <= own.high)).all()
+    assert own.questions["recall"] == 3
+    assert own.questions["yes/no accuracy"] == 2
+
+
+def test_without_candidates_nothing_is_said_of_them():
+    table = summarise_vqa(ITEMS)
+    assert list(table[table.metric == "open accuracy"].script) == ["batch"]
+    assert set(summarise_vqa(ITEMS[3:]).metric) == {"yes/no accuracy", "recall_closed"}
+
+
+def test_a_benchmark_row_becomes_a_query_and_a_case(tmp_path):
+    folder = make_chatbot(tmp_path)
+    questions = read_chatbot(folder, folder / "images").records
+    assert [query.text for query in chat_queries(questions)] == ["What is the organ?"] * 2
+    first, second = chat_cases(questions, ["an ear", "a nose"])
+    assert (first.reference, first.candidate, first.caption) == (
+        "The organ is the eye.",
+        "an ear",
+        "A cyst of the conjunctiva.",
+    )
+    assert first.context == "Cells were not found ( Fig. 3 ) ."
+    assert (first.groups, second.groups) == (
+        ("conversation", "histology"),
+        ("detailed_description", "histology"),
+    )
+
+
+def answered(words: int, seconds: float, passes: int | None) -> Answered:
+    return Answered("k", "s", "q", "?", "x", words, seconds, passes, 1)
+
+
+def test_effort_is_table_3_s():
+    found = summarise_effort([answered(10, 2.0, 4), answered(30, 4.0, 8)])
+    assert found == pytest.approx(
+        {
+            "seconds_per_question": 3,
+            "words_per_question": 20,
+            "seconds_per_word": 0.15,
+            "passes_per_question": 6,
+        }
+    )
+    unknown = summarise_effort([answered(0, 2.0, None), answered(0, 1.0, 3)])
+    assert pd.isna(unknown["seconds_per_word"])
+    assert pd.isna(unknown["passes_per_question"])
+
+
+def test_a_folder_says_which_data_set_it_holds(tmp_path):
+    made = {
+        "vqa-rad": [make_vqa_rad(tmp_path / "rad")],
+        "slake": [make_slake(tmp_path / "slake")],
+        "pathvqa": [make_pathvqa(tmp_path / "path"), make_plain_pathvqa(tmp_path / "plain")],
+    }
+    assert all(tell_dataset(folder) == name for name, folders in made.items() for folder in folders)
+    other = write_json(tmp_path / "other" / "benchmark_qa.json", []).parent
+    with pytest.raises(ValueError, match="vqa-rad, slake, pathvqa"):
+        tell_dataset(other)

@@ -1,0 +1,80 @@
+"""A name becomes a responder: by the checkpoint, by the registry, or behind an endpoint."""
+
+import pytest
+
+from medv_lab.config import GenerationSettings
+from medv_lab.evaluation import loading
+from medv_lab.evaluation.autoregressive import ImageTextResponder, NextTokenResponder, TextResponder
+from medv_lab.evaluation.loading import ModelChoice, load_responder, own_device
+from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Query
+from medv_lab.model.causal import MedVForNextToken
+from medv_lab.model.processing import MedVProcessor
+from tests.evaluation.tiny_baselines import LLAVA_PROMPT, tiny_llama, tiny_llava
+from tests.model.tiny import save_tiny, tiny_config, tiny_tokenizer
+
+SETTINGS = GenerationSettings(gen_length=8, block_length=8, steps=4)
+ASKED = [Query("q", "What is it?")]
+
+
+def test_a_checkpoint_says_itself_whether_it_is_the_twin(tmp_path):
+    save_tiny(tmp_path / "diffusion")
+    config = tiny_config(is_causal=True)
+    MedVForNextToken(config).save_pretrained(tmp_path / "twin")
+    MedVProcessor.from_config(tiny_tokenizer(), config).save_pretrained(tmp_path / "twin")
+    for name, kind in (("diffusion", DiffusionResponder), ("twin", NextTokenResponder)):
+        responder = load_responder(ModelChoice(str(tmp_path / name)), SETTINGS)
+        assert type(responder) is kind
+        (reply,) = responder.answer(ASKED)
+        assert reply.passes <= 8
+    assert load_responder(ModelChoice(str(tmp_path / "twin")), SETTINGS, "a name").name == "a name"
+
+
+def test_transformers_models_take_prompt_and_length(tmp_path):
+    for make, kind, prompt, expected in (
+        (tiny_llava, "image-text", LLAVA_PROMPT, ImageTextResponder),
+        (tiny_llama, "text", "Q: {question} A:", TextResponder),
+    ):
+        model, reader = make()
+        folder = tmp_path / kind
+        model.save_pretrained(folder)
+        reader.save_pretrained(folder)
+        responder = load_responder(ModelChoice(str(folder), kind, prompt), SETTINGS)
+        assert type(responder) is expected
+        assert responder.identity["settings"]["max_new_tokens"] == 8
+        assert responder.identity["settings"]["prompt"] == prompt
+
+
+def test_the_registry_names_model_kind_and_prompt(monkeypatch):
+    asked = []
+
+    def load(folder, device, dtype, download):
+        asked.append(folder)
+        return tiny_llava()
+
+    monkeypatch.setattr(loading, "load_image_text", load)
+    responder = load_responder(ModelChoice("LLaVA"), SETTINGS)
+    assert asked == ["llava-hf/llava-1.5-7b-hf"]
+    assert (responder.name, responder.identity["settings"]["prompt"][:5]) == ("LLaVA", "USER:")
+    for name in ("RetinalGPT", "Med-Flamingo", "LLaMA"):
+        with pytest.raises(ValueError, match=f"{name} cannot be loaded by its name"):
+            load_responder(ModelChoice(name), SETTINGS)
+
+
+def test_an_endpoint_is_asked_by_its_model_name():
+    responder = load_responder(ModelChoice("m", "endpoint", base_url="http://127.0.0.1:1/v1"), SETTINGS)
+    assert type(responder) is EndpointResponder
+    assert responder.identity["settings"]["max_tokens"] == 8
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="allowed are auto, medv"):
+        ModelChoice("x", "diffusion")
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
+    assert own_device("auto") == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: True)
+    assert (own_device("auto"), own_device("cpu")) == ("cuda:3", "cpu")
+    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: False)
+    assert own_device("auto") == "auto"
