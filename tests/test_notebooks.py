@@ -23,6 +23,7 @@ EXPECTED = (
     "09_explorer",
     "10_open_ended_conversation",
     "11_vqa_benchmarks",
+    "12_paper_figures",
 )
 MAX_KILOBYTES = 500
 MEDIAN_LINES, MAX_LINES = 6, 25
@@ -105,6 +106,11 @@ def problems(notebook) -> list[str]:
 
 def test_the_promised_notebooks_are_there():
     assert {path.stem for path in NOTEBOOKS} >= set(EXPECTED)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_readme_lists_every_notebook(path: Path):
+    assert f"](notebooks/{path.name})" in (FOLDER.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from medv_lab.paper.exhibits import MissingResults
-from medv_lab.paper.studies import STUDY_FIGURES, plot_forest
+from medv_lab.paper.studies import STUDY_FIGURES, plot_forest, unbeaten
 from tests.paper.results_folder import write, write_ablations, write_study
 
 BY_NAME = {exhibit.name: exhibit for exhibit in STUDY_FIGURES}
@@ -53,10 +53,16 @@ def test_ends_show_score_length_and_repetition_of_every_arm(tmp_path):
         assert ax.containers[0][0].get_xdata().tolist() == summary[name].tolist()
 
 
-def test_the_frontier_draws_its_arms(tmp_path):
-    write_study(tmp_path, "frontier", {"x": ("Z", (8, 4, 4)), "fast": ("fast", (8, 4, 2))})
-    figure = BY_NAME["frontier"].draw(BY_NAME["frontier"].collect(tmp_path), tmp_path)
-    assert {"x", "fast"} <= {text.get_text() for text in figure.axes[0].texts}
+def test_the_frontier_names_what_none_beats_and_lists_all(tmp_path):
+    arms = {name: ("Z", (8, 4, 4)) for name in ("a", "b", "c")}
+    write_study(tmp_path, "frontier", arms | {"fast": ("fast", (8, 4, 2))})
+    data = BY_NAME["frontier"].collect(tmp_path)
+    data.loc[data.arm == "b", "score"] = 0.4  # dearer than a, and worse
+    assert unbeaten(data) == ["a", "c", "fast"]
+    points, rows = BY_NAME["frontier"].draw(data, tmp_path).axes
+    assert {text.get_text() for text in points.texts} == {"a", "c", "fast"}
+    assert [label.get_text() for label in rows.get_yticklabels()] == ["a", "b", "c", "fast"]
+    assert rows.containers[0][0].get_xdata().tolist() == data.score.tolist()
 
 
 def test_exactness_draws_every_prompt(tmp_path):
