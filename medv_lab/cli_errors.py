@@ -1,7 +1,8 @@
 """What a user can put right, shown as one red line; what is a fault of ours keeps its traceback."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 from rich.console import Console
@@ -25,3 +26,13 @@ def clear_errors() -> Iterator[None]:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(" ".join(str(error).split()), style="red", markup=False)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of the processes of a launch only the first prints; errors come from all."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_errors import clear_errors, one_voice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def vqa(
     download: DownloadOption = False,
 ) -> None:
     """Answer a VQA data set, or score answers to it: LLaVA-Med's metrics in percent, with 95 % intervals."""
-    with clear_errors():
+    with clear_errors(), one_voice():
         from medv_lab.data.vqa import count_records, read_vqa, tell_dataset
         from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, vqa_items, vqa_queries
         from medv_lab.runtime import medv_home
@@ -145,7 +145,7 @@ def chat(
     download: DownloadOption = False,
 ) -> None:
     """Answer the open-ended benchmark, real or of phantoms, and have the answers judged."""
-    with clear_errors():
+    with clear_errors(), one_voice():
         from medv_lab.evaluation.judge import position_bias, summarise_verdicts
         from medv_lab.evaluation.reviews import EndpointJudge
         from medv_lab.runtime import medv_home

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from medv_lab.cli_errors import clear_errors
+from medv_lab.cli_errors import clear_errors, one_voice
 
 ModelFolder = Annotated[
     str | None, typer.Option(help="folder of its model; without one its rows are missing")
@@ -22,19 +22,21 @@ UNSHOWN = {"estimate", "low", "high", "reference_score", "candidate_score", "que
 def tables(
     output: Annotated[Path, typer.Option(help="results folder; a rerun asks only what is missing")],
     diffusion: Annotated[str, typer.Option(help="embedded, or a folder")] = "embedded",
+    ours: ModelFolder = None,
     twin: ModelFolder = None,
     v1: ModelFolder = None,
     v2: ModelFolder = None,
     question_only: ModelFolder = None,
     only: Annotated[list[int] | None, typer.Option(help="1, 2 or 3; may be repeated")] = None,
-    pictures: Annotated[int, typer.Option(help="of Tables 1 and 3, a multiple of 5")] = 40,
+    pictures: Annotated[int, typer.Option(help="of Tables 1 and 3, a multiple of 5")] = 30,
     rounds: Annotated[int, typer.Option(help="of balanced questions in each benchmark of Table 2")] = 4,
 ) -> None:
     """Measure the counterparts of Tables 1, 2 and 3 on phantoms, with intervals and paired differences."""
-    with clear_errors():
+    with clear_errors(), one_voice():
         from medv_lab.evaluation.tables import TABLES, TableRun, measure_tables
 
-        named = {"diffusion": diffusion, "twin": twin, "V1": v1, "V2": v2, "question-only": question_only}
+        named = {"diffusion": diffusion, "ours": ours, "twin": twin, "V1": v1, "V2": v2}
+        named["question-only"] = question_only
         given = {name: model for name, model in named.items() if model is not None}
         run = TableRun(pictures, rounds)
         for folder in measure_tables(given, output, run, only or TABLES, log=typer.echo):

@@ -12,7 +12,6 @@ from medv_lab.cli import app
 from tests.data.released import draw, write_json
 from tests.data.test_validation import asked
 from tests.model.tiny import save_tiny
-from tests.views.test_unmasking import make_trace
 
 RUNNER = CliRunner()
 
@@ -24,23 +23,58 @@ def fails_in_one_line(*arguments: str) -> str:
     return lines[-1] if len(lines) == 1 or "unning on" in lines[0] else pytest.fail(result.stderr)
 
 
-def test_figures_are_drawn_without_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("medv_lab.model.memory.embedded_folder", lambda: tmp_path / "none")
-    result = RUNNER.invoke(app, ["figures", "--output", str(tmp_path / "out")])
-    assert result.exit_code == 0, result.output
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"fig01_radar.{kind}" for kind in ("pdf", "png", "csv")
-    }
-    assert "unmasking_example: not drawn" in result.output
+def test_figures_are_drawn_once_with_their_gallery(tmp_path):
+    arguments = [
+        "figures",
+        "--only",
+        "table",
+        "--results",
+        str(tmp_path / "none"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    first, second = RUNNER.invoke(app, arguments), RUNNER.invoke(app, arguments)
+    assert first.exit_code == second.exit_code == 0, first.output
+    assert "7 drawn, 0 up to date" in first.output and "0 drawn, 7 up to date" in second.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(names) == 7 * 3 + 2 and {"index.html", "manifest.json"} <= names
 
 
-def test_the_unmasking_example_is_drawn_from_a_trace(tmp_path, monkeypatch):
-    monkeypatch.setattr(medv_lab.cli, "_example_trace", make_trace)
-    result = RUNNER.invoke(app, ["figures", "--only", "unmasking_example", "--output", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"unmasking_example.{kind}" for kind in ("pdf", "png", "csv")
+def test_a_figure_without_results_is_one_line(tmp_path):
+    arguments = ["figures", "--only", "fig05", "--results", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert "medv panels" in fails_in_one_line(*arguments)
+
+
+def test_a_system_without_a_name_is_one_line(tmp_path):
+    message = fails_in_one_line("panels", "--system", "embedded", "--output", str(tmp_path))
+    assert "give NAME=CHECKPOINT" in message
+
+
+def test_panels_are_answered_once(tmp_path):
+    save_tiny(tmp_path / "model")
+    line = {
+        "id": "a",
+        "group": "vqa",
+        "domain": "ct",
+        "question": "Why?",
+        "reference": "So.",
+        "picture": "x.png",
     }
+    draw(tmp_path / "x.png")
+    (tmp_path / "questions.jsonl").write_text(json.dumps(line) + "\n")
+    arguments = [
+        "panels",
+        "--system",
+        f"V1={tmp_path / 'model'}",
+        "--questions",
+        str(tmp_path / "questions.jsonl"),
+    ]
+    arguments += ["--output", str(tmp_path / "panels"), "--device", "cpu"]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    before = {path.name: path.read_bytes() for path in (tmp_path / "panels").glob("answers-*")}
+    assert len(before) == 1 and RUNNER.invoke(app, arguments).exit_code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "panels").glob("answers-*")} == before
 
 
 def test_an_unknown_figure_is_one_line(tmp_path):
@@ -187,3 +221,20 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
+
+
+def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monkeypatch):
+    def run(self, arm, seed, *, fresh):
+        scores = dict.fromkeys(("closed", "open", "facts", "duplicates"), 50.0 + seed)
+        about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
+        return about | {"digest": self.digest(arm, seed), "scores": scores}
+
+    monkeypatch.setattr("medv_lab.training.cells.Workshop.run", run)
+    places = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--only", "V1"]
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "V1, equal in compute, seed 1: closed 51.0" in result.output
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "1", "--rerun"], env={"COLUMNS": "160"})
+    assert result.output.count("against what was there") == 2
+    assert result.output.count("True") == 6
+    assert "there are main, V1" in fails_in_one_line("ablations", "--only", "v3", *places[:4])

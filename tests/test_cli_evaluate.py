@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -114,6 +115,13 @@ def test_the_real_answers_get_llava_med_s_scores(answers, tmp_path):
     for script in Script:
         expected = evaluate_vqa(vqa_items(asked, texts), script, answer_candidates(records))
         assert found[script.value].to_dict() == pytest.approx(expected, abs=5e-5)  # the file has four digits
+    quoted = [
+        found["single", "recall"],
+        found["single", "yes/no accuracy"],
+        found["batch", "yes/no accuracy"],
+    ]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(f"{score:.2f}" in readme for score in quoted)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,8 @@ def test_two_gloo_processes_answer_and_score_as_one(tiny, vqa_rad, tmp_path):
         child.join(300)
     assert [child.exitcode for child in children] == [0, 0]
     assert "3 answers of" in texts[0]
-    assert "answers of" not in texts[1]
+    assert "Table 8" in texts[0]
+    assert "Table 8" not in texts[1]  # one voice
     run(*command, tmp_path / "one")
     shares = [len((tmp_path / "two" / f"shard-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
     assert shares == [2, 1]

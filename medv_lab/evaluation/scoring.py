@@ -1,7 +1,7 @@
 """Scores of Tables 1, 2 and 3 in the small world, from answers alone: with intervals, and paired differences.
 
 Answers are lines of `answers.jsonl` (see `tables`). Whatever is compared was asked the same questions; intervals are
-over questions. Systems stay in the order of their lines, and the first is compared with every other.
+over questions. Systems stay in the order of their lines; those in `BASES` are compared with all that follow them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ from medv_lab.evaluation.conversation import (
     fact_judge,
     make_conversation,
 )
-from medv_lab.evaluation.intervals import bootstrap_interval, paired_difference
+from medv_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 from medv_lab.evaluation.judge import OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
 from medv_lab.evaluation.metrics import Script, VqaItem, closed_hit, token_recall
 from medv_lab.evaluation.partition import BENCHMARKS, benchmark_items, make_benchmarks
 
 GROUPS = ("all", *KINDS_OF_QUESTION)
+BASES = ("diffusion", "ours")
 INTERVAL = ("estimate", "low", "high")
 DIFFERENCES = {
     1: ("system", "minus", "judge", "group", "questions", *INTERVAL),
@@ -46,7 +47,7 @@ class TableRun:
         steps: Z of Table 3, the most first; Table 1 uses the first.
     """
 
-    pictures: int = 40
+    pictures: int = 30
     rounds: int = 4
     steps: tuple[int, ...] = (96, 48, 24, 12, 6)
 
@@ -86,23 +87,22 @@ def _parts(lines: Sequence[Line], ids: Sequence[str], *labels: str) -> dict[tupl
 
 def _conversation(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
     asked = make_conversation("test", run.pictures)
-    parts = _parts(lines, [one.id for one in asked], "system")
-    verdicts = {
-        (name, judge): found for (name,), own in parts.items() for judge, found in _judge(asked, own).items()
-    }
-    first = next(iter(verdicts))[0]
+    parts = {name: own for (name,), own in _parts(lines, [one.id for one in asked], "system").items()}
+    verdicts = {name: _judge(asked, own) for name, own in parts.items()}  # system: judge: verdicts
     scores, differences = [], []
-    for (name, judge), found in verdicts.items():
-        cases = conversation_cases(asked, [line["answer"] for line in parts[name,]])
-        table = (
-            summarise_verdicts(cases, found).drop(columns="order").rename(columns={"relative": "estimate"})
-        )
-        table = table.set_index("group").loc[[*GROUPS, *DOMAINS]].reset_index()
-        scores += [{"system": name, **row} for row in table.to_dict("records")]
-        for group in GROUPS if name != first else ():
-            pair = [_of_group(asked, one, group) for one in (verdicts[first, judge], found)]
-            labels = {"system": first, "minus": name, "judge": judge, "group": group}
-            differences.append(labels | _compare(*pair))
+    for name, own in parts.items():
+        cases = conversation_cases(asked, [line["answer"] for line in own])
+        for found in verdicts[name].values():
+            table = summarise_verdicts(cases, found).drop(columns="order")
+            table = table.rename(columns={"relative": "estimate"}).set_index("group")
+            table = table.loc[[*GROUPS, *DOMAINS]].reset_index()
+            scores += [{"system": name, **row} for row in table.to_dict("records")]
+    for base, other in _pairs(list(parts)):
+        for judge in verdicts[base]:
+            for group in GROUPS:
+                pair = [_of_group(asked, verdicts[name][judge], group) for name in (base, other)]
+                labels = {"system": base, "minus": other, "judge": judge, "group": group}
+                differences.append(labels | _compare(*pair))
     return scores, differences
 
 
@@ -114,17 +114,30 @@ def _vqa(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
     for (name,), own in _parts(lines, [one.id for one in asked], "system").items():
         items = benchmark_items(asked, [line["answer"] for line in own])
         points[name] = np.array([_score_item(item) for item in items])
-    first = next(iter(points))
-    scores, differences = [], []
-    for name, own in points.items():
-        for benchmark in BENCHMARKS:
-            for kind, is_kind in (("open", ~is_closed), ("closed", is_closed)):
-                part = is_kind & (places == benchmark)
-                labels = {"benchmark": benchmark, "kind": kind, "questions": int(part.sum())}
-                scores.append({"system": name, **labels, **asdict(bootstrap_interval(own[part]))})
-                if name != first:
-                    found = paired_difference(points[first][part], own[part])
-                    differences.append({"system": first, "minus": name, **labels, **asdict(found)})
+    parts = {
+        (benchmark, kind): is_kind & (places == benchmark)
+        for benchmark in BENCHMARKS
+        for kind, is_kind in (("open", ~is_closed), ("closed", is_closed))
+    }
+
+    def row(labels: Mapping[str, str], part: tuple[str, str], found: Interval) -> dict:
+        questions = int(parts[part].sum())
+        return {**labels, "benchmark": part[0], "kind": part[1], "questions": questions, **asdict(found)}
+
+    scores = [
+        row({"system": name}, part, bootstrap_interval(own[chosen]))
+        for name, own in points.items()
+        for part, chosen in parts.items()
+    ]
+    differences = [
+        row(
+            {"system": base, "minus": other},
+            part,
+            paired_difference(points[base][chosen], points[other][chosen]),
+        )
+        for base, other in _pairs(list(points))
+        for part, chosen in parts.items()
+    ]
     return scores, differences
 
 
@@ -166,6 +179,13 @@ def _efforts(lines: Sequence[Line], verdicts: Sequence[Verdict]) -> list[dict]:
 def _judge(asked: Sequence[PhantomQuestion], lines: Sequence[Line]) -> dict[str, tuple[Verdict, ...]]:
     cases = conversation_cases(asked, [line["answer"] for line in lines])
     return {judge.name: judge.judge(cases).verdicts for judge in (fact_judge(asked), OverlapJudge())}
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which systems are compared: each base with all that follow it."""
+    return [
+        (base, other) for place, base in enumerate(names) if base in BASES for other in names[place + 1 :]
+    ]
 
 
 def _of_group(asked: Sequence[PhantomQuestion], values: Sequence, group: str) -> list:

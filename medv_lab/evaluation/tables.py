@@ -1,10 +1,16 @@
 """Tables 1, 2 and 3 measured in the small world, with whatever systems are given; every run can be resumed.
 
+    diffusion        the model that is looked at
+    ours             the same recipe at the budget of the training ablations, to which the following three are trained
+    twin             the autoregressive twin: the same towers and data, by next tokens
+    V1, V2           initialised from a general-domain model, without and with alignment (Table 4)
+    question-only    trained without pictures, and asked without
+
 `measure_tables` writes a folder `table1` and so on for each table:
 
     answers.jsonl     one line an answer: system, id, answer; in Tables 1 and 3 words, seconds, passes; in 3 steps
     scores.csv        what `scoring.score_table` makes of them, with 95 % intervals over questions
-    differences.csv   the first system minus each other one, in Table 3 the most steps minus fewer
+    differences.csv   diffusion, and ours, minus each system that follows; in Table 3 the most steps minus fewer
     manifest.json     what was asked, which systems are missing, and each system's model, settings and versions
 
 The runner's own files, by which a run is resumed, are in `answers`. Open-ended answers come one at a time, so that
@@ -25,7 +31,7 @@ from medv_lab.evaluation.partition import benchmark_queries, make_benchmarks
 from medv_lab.evaluation.runner import MANIFEST, Answered, answer_together
 from medv_lab.evaluation.scoring import TableRun, score_table
 
-SYSTEMS = ("diffusion", "twin", "V1", "V2", "question-only")
+SYSTEMS = ("diffusion", "ours", "twin", "V1", "V2", "question-only")
 BLIND = ("question-only",)
 TABLES = (1, 2, 3)
 RUNNER_FOLDER = "answers"
@@ -122,10 +128,12 @@ def _ways(number: int, models: Mapping[str, str], run: TableRun) -> list[_Way]:
             _Way({"system": "diffusion", "steps": steps}, models["diffusion"], replace(preset, steps=steps))
             for steps in run.steps
         ]
+    if "ours" in models:
+        ways.append(_Way({"system": "ours", "steps": run.steps[0]}, models["ours"], preset))
     if "twin" in models:  # one token a pass: it has no number of steps
         ways.append(_Way({"system": "twin", "steps": None}, models["twin"], preset))
     if not ways:
-        raise ValueError("Table 3 is of the diffusion model and its twin; name one of them")
+        raise ValueError("Table 3 is of diffusion, ours and twin; name one of them")
     return ways
 
 

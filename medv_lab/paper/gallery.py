@@ -6,7 +6,7 @@ Pictures are embedded small and link to the files; nothing is loaded from elsewh
 import base64
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from medv_lab.evaluation.journal import replace_text
 from medv_lab.paper.exhibits import Exhibit, read_data
 
 GALLERY = "index.html"
-THUMBNAIL = 640  # pixels, the longer side of an embedded picture
-COLOURS = 64  # of its palette
+THUMBNAIL = (560, 840)  # most pixels of an embedded picture, across and down
+QUALITY = 50  # of its WebP
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -62,7 +62,7 @@ def _section(exhibit: Exhibit, folder: Path, results: Path) -> str:
         name = f"{exhibit.name}.png"
         body = (
             f'<a href="{name}"><img alt="{escape(exhibit.title)}" '
-            f'src="data:image/png;base64,{_thumbnail(folder / name)}"></a>'
+            f'src="data:image/webp;base64,{_thumbnail(folder / name)}"></a>'
         )
     else:
         body = data.drop(columns="source").to_html(index=False, border=0, na_rep="–", escape=True)
@@ -85,39 +85,39 @@ def _provenance(data: pd.DataFrame, results: Path) -> str:
 
 
 def _describe_run(path: Path) -> str:
-    """The runs that the manifest beside a results file records, or that its trace carries."""
-    found = find_manifest(path)
-    if found is None:
+    """The runs that the manifests of a results file record; a trace carries its own."""
+    manifests = [json.loads(found.read_text(encoding="utf-8")) for found in find_manifests(path)]
+    runs = [run for manifest in manifests for run in _runs(manifest, path)]
+    if not runs:
         return "its manifest is in the file"
-    manifest = json.loads(found.read_text(encoding="utf-8"))
-    runs = _runs(manifest, path)
     texts = dict.fromkeys(
-        f"{(run.get('model') or {}).get('name')}, model {str((run.get('model') or {}).get('sha256'))[:12]}, "
+        f"{(run.get('model') or {}).get('name', 'no model')} {str((run.get('model') or {}).get('sha256', ''))[:12]} at "
         f"commit {str(run.get('commit'))[:12]}"
         for run in runs
     )
-    return f"{found.name}: {'; '.join(texts)}"
+    return "manifest: " + "; ".join(texts)
 
 
-def find_manifest(path: Path) -> Path | None:
-    """The manifest in a results file's folder or the nearest folder above it that has one; None for a trace."""
-    if path.suffix == ".npz":
-        return None
-    return next((up / "manifest.json" for up in path.parents if (up / "manifest.json").is_file()), None)
+def find_manifests(path: Path) -> list[Path]:
+    """The manifests of a results file: beside it, or of the cells it sums up; none for a trace, which has its own."""
+    beside = path.with_name("manifest.json")
+    return [beside] if beside.is_file() else sorted((path.parent / "cells").glob("*.json"))
 
 
-def _runs(manifest: dict[str, Any], path: Path) -> Iterable[dict[str, Any]]:
-    """A manifest of one run, or those runs of a manifest by digest that a file belongs to."""
+def _runs(manifest: Any, path: Path) -> list[dict[str, Any]]:
+    """The records of runs anywhere in a manifest; of several by digest, those that a file is named for."""
+    if not isinstance(manifest, dict):
+        return []
     if "versions" in manifest:
         return [manifest]
     own = [run for digest, run in manifest.items() if digest in path.name]
-    return own or [run for run in manifest.values() if isinstance(run, dict)]
+    return [record for part in own or manifest.values() for record in _runs(part, path)]
 
 
 def _thumbnail(path: Path) -> str:
     with Image.open(path) as picture:
         small = picture.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL * 2), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.quantize(COLOURS).save(buffer, "PNG", optimize=True)
+    small.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=QUALITY, method=6)
     return base64.b64encode(buffer.getvalue()).decode()

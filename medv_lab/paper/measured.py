@@ -152,19 +152,7 @@ def _text(value: Any) -> str | None:
 def _read(results: Path, name: str) -> pd.DataFrame:
     """A file of scores; without rows, but with its columns, where it is not there."""
     path = results / name
-    columns = [
-        "system",
-        "judge",
-        "group",
-        "benchmark",
-        "kind",
-        "steps",
-        "quantity",
-        "estimate",
-        "low",
-        "high",
-    ]
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(_COLUMNS))
 
 
 def _cells(scores: pd.DataFrame, names: Mapping[str, str]) -> dict[str, Any]:

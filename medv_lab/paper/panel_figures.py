@@ -35,7 +35,7 @@ REPEATING = "description-01"  # of Figures 5, 11 and 12
 METRIC = "adjacent_duplicates"
 _ADJACENT = "adjacent duplicates"
 _LABELS = {"Z": "sampling steps Z", "L": "generation length L = Z", "B": "block length B"}
-LEFT, BETWEEN, ABOVE, BELOW, PLOT_HEIGHT = 38, 10, 16, 28, 92  # points around and of a plot
+LEFT, BETWEEN, ABOVE, BELOW, PLOT_HEIGHT = 42, 10, 16, 28, 92  # points around and of a plot
 _MARKED = (
     "Blue and bold: a claim that the picture bears out; vermillion and underlined: one that it does not. "
     "The claims are found and checked by program."

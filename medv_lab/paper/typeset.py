@@ -10,6 +10,7 @@ import pandas as pd
 from medv_lab.paper.columns import Column
 
 MISSING_MARK = "–"
+NOTHING_MEASURED = "no measured rows in this results folder"
 _LATEX = {
     "&": r"\&",
     "%": r"\%",
@@ -33,6 +34,8 @@ def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> 
     rules = ["---", *("---:" if column.is_number else "---" for column in columns)]
     lines = [f"| {' | '.join(line)} |" for line in (headers, rules, *cells)]
     notes = [f"- {number}: {source}" for number, source in _notes(data).items()]
+    if not _has_own(data):
+        notes.append(f"- {NOTHING_MEASURED}")
     return "\n".join([caption, "", *lines, "", "Sources:", "", *notes, ""])
 
 
@@ -41,13 +44,15 @@ def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str
     cells = _cells(data, columns, lambda text: rf"\textbf{{{text}}}", escape_latex)
     headers = ["source", *(escape_latex(column.header) for column in columns)]
     shape = "l" + "".join("r" if column.is_number else "l" for column in columns)
-    is_measured = data.source.str.startswith("measured").tolist()
+    is_own = (~data.source.str.startswith("published")).tolist()
     lines: list[str] = []
     for place, line in enumerate(cells):
-        if place and is_measured[place] and not any(is_measured[:place]):
+        if is_own[place] and not any(is_own[:place]):
             lines.append(r"\midrule")
         lines.append(" & ".join(line) + r" \\")
     notes = "; ".join(f"{number}: {escape_latex(source)}" for number, source in _notes(data).items())
+    if not _has_own(data):
+        notes += f"; {NOTHING_MEASURED}"
     return "\n".join(
         [
             r"\begin{table}",
@@ -89,6 +94,10 @@ def _cells(
             line.append(embolden(text) if row in best[column.name] else text)
         rows.append(line)
     return rows
+
+
+def _has_own(data: pd.DataFrame) -> bool:
+    return not data.source.str.startswith("published").all()
 
 
 def _notes(data: pd.DataFrame) -> dict[int, str]:

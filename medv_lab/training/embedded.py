@@ -69,7 +69,8 @@ LANGUAGE = {
     # With the usual 0.02 attention starts out flat at this width, and the pictures are made use of much later.
     "initializer_range": 0.1,
 }
-HARD_FAMILIES = ("side", "zone", "extent", "normality")  # few answers, so few of the balanced questions
+FEW_ANSWERS = ("side", "zone", "extent", "normality")  # so few of the balanced questions are theirs
+LATE = ("presence", "modality")  # yes/no questions about these are learned last
 
 
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
@@ -147,11 +148,20 @@ def frozen_features(model: MedVForMaskedDiffusion, images: torch.Tensor, batch: 
 
 
 def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Balanced questions, those of the hard families three times as often as the benchmark asks them."""
-    hard = [probe for probe in PROBES if probe.family in HARD_FAMILIES]
+    """Balanced questions, those of families with few answers three times as often as the benchmark asks them."""
+    more = [probe for probe in PROBES if probe.family in FEW_ANSWERS]
     return [
         *balanced_questions(scenes, budget.question_rounds, seed),
-        *balanced_questions(scenes, 2 * budget.question_rounds, seed, hard),
+        *balanced_questions(scenes, 2 * budget.question_rounds, seed, more),
+    ]
+
+
+def fine_tuning_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
+    """Balanced questions, yes/no ones on presence and modality twice as often as the benchmark asks them."""
+    more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
+    return [
+        *balanced_questions(scenes, budget.question_rounds, seed),
+        *balanced_questions(scenes, budget.question_rounds, seed, more),
     ]
 
 
@@ -182,7 +192,7 @@ def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Exam
         return instruction_examples(scenes, budget)
     few = scenes[: len(scenes) // 4]  # trained on questions alone, a model forgot how to describe
     return [
-        *question_examples(training_questions(scenes, budget, budget.seed + 1)),
+        *question_examples(fine_tuning_questions(scenes, budget, budget.seed + 1)),
         *caption_examples(few, budget.seed + 1),
         *description_examples(few, budget.seed + 1),
     ]

@@ -212,7 +212,7 @@ EMBEDDED = {
         "questions first", 4000, 1.2e-3, "projector", "language_tower", group_by_length=False
     ),
     "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_tower"),
-    "vqa": _embedded("fine-tuning", 1000, 4e-4, "projector", "language_tower"),
+    "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_tower"),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its language tower, and with
 single questions before all others: in a mixture yes/no answers stayed at chance."""

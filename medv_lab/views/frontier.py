@@ -1,5 +1,6 @@
 """Score against cost: which settings of the sampler to pick."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import pandas as pd
@@ -11,6 +12,7 @@ from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, new_axes
 HEIGHT = 4.2  # inches
 NAME_WIDTH = 80  # points
 _POINTS_PER_INCH = 72
+GREY = "#404040"
 # Group of arms: colour and marker.
 _GROUPS = {
     "Z": (PALETTE["black"], "o"),
@@ -19,7 +21,7 @@ _GROUPS = {
     "guard": (PALETTE["green"], "D"),
     "revision": (PALETTE["purple"], "v"),
     "cache": (PALETTE["sky"], "P"),
-    "length": (PALETTE["yellow"], "X"),
+    "length": (GREY, "X"),
     "fast": (ACCENT, "*"),
 }
 _LABELS = {
@@ -37,6 +39,7 @@ def plot_frontier(
     x: Literal["passes", "seconds"] = "passes",
     y: Literal["score", "recall", "adjacent_duplicates"] = "score",
     ax: Axes | None = None,
+    names: Collection[str] | None = None,
 ) -> Axes:
     """What is reached (with its interval) against what it costs, one point an arm; the exact sampler's joined.
 
@@ -45,6 +48,7 @@ def plot_frontier(
         x: what an answer costs; on a logarithmic axis.
         y: what is reached.
         ax: where to draw; a new figure of page width by default.
+        names: arms whose names are written beside their points; None for all.
 
     Returns:
         The Axes; for each group of arms, in the order of the summary, one line of points, and their names as texts.
@@ -77,7 +81,7 @@ def plot_frontier(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel=_LABELS[x], ylabel=_LABELS[y])
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _name_points(ax, summary, x, y)
+    _name_points(ax, summary if names is None else summary[summary["arm"].isin(names)], x, y)
     return ax
 
 
@@ -98,6 +102,6 @@ def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
             (6, low - at),
             textcoords="offset points",
             fontsize=SMALLEST_FONT,
-            color=_GROUPS[row["group"]][0],
+            color=GREY,  # light colours of points cannot be read as letters
             va="center",
         )

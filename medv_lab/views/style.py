@@ -64,6 +64,9 @@ def themed(medium: str = "page") -> Iterator[None]:
     """
     size = FONT_SIZES[medium]
     fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": size, "axes.titlesize": size + 1}
+    fixed |= {
+        "text.hinting": "none"
+    }  # letters as wide on the screen as in print, and as `wrapping` measures them
     sizes = {
         "axes.labelsize": size,
         "xtick.labelsize": size,

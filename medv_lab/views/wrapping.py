@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from matplotlib.font_manager import FontProperties
@@ -29,19 +30,25 @@ def wrap(
         size: of the letters, points.
         bold: marks whose words are set in bold type; every mark by default.
     """
+    fragments = [
+        (piece, mark, measure(piece, size, bool(mark) if bold is None else mark in bold))
+        for text, mark in parts
+        for piece in re.findall(r"\n|[^\S\n]+|\S+", text)
+    ]
     lines: list[list[Word]] = [[]]
-    left = 0.0
-    for text, mark in parts:
-        is_bold = bool(mark) if bold is None else mark in bold
-        for word in re.findall(r"\n|[^\S\n]+|\S+", text):
-            length = measure(word, size, is_bold)
-            if word == "\n" or (word.strip() and left and left + length > width):
-                lines.append([])
-                left = 0.0
-            if word.strip():
-                lines[-1].append(Word(left, length, word, mark))
-            if word.strip() or left:
-                left += length
+    left, is_glued = 0.0, False
+    for place, (piece, mark, length) in enumerate(fragments):
+        is_word = bool(piece.strip())
+        # What no space parts stays together, though its marks differ.
+        whole = sum(own for _, _, own in takewhile(lambda one: one[0].strip(), fragments[place:]))
+        if piece == "\n" or (is_word and not is_glued and left and left + whole > width):
+            lines.append([])
+            left = 0.0
+        if is_word:
+            lines[-1].append(Word(left, length, piece, mark))
+        if is_word or left:
+            left += length
+        is_glued = is_word
     return lines
 
 

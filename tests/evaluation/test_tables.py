@@ -35,6 +35,9 @@ class Oracle:
 @pytest.fixture
 def oracles(monkeypatch):
     made = []
+    monkeypatch.setattr(
+        "os.fsync", lambda file: None
+    )  # hundreds of answers; what a crash leaves is tested elsewhere
 
     def load(choice, settings, name):
         made.append(Oracle(choice.model, settings, name))
@@ -55,10 +58,10 @@ def measure(folder, *systems, number=(1, 2, 3), run=RUN):
 def test_all_tables_are_written_and_say_what_is_missing(oracles, tmp_path):
     written, said = measure(tmp_path, "question-only", "diffusion")
     assert [folder.name for folder in written] == ["table1", "table2", "table3"]
-    assert "rows missing, since no model was named for them: twin, V1, V2" in said
+    assert "rows missing, since no model was named for them: ours, twin, V1, V2" in said
     for folder in written:
         lines, manifest = read_table(folder)
-        assert manifest["missing"] == ["twin", "V1", "V2"]
+        assert manifest["missing"] == ["ours", "twin", "V1", "V2"]
         assert read_run(manifest) == RUN
         assert {line["system"] for line in lines} == {system["system"] for system in manifest["systems"]}
         assert all("versions" in system for system in manifest["systems"])
@@ -94,6 +97,15 @@ def test_a_rerun_asks_only_what_is_missing_and_the_blind_see_nothing(oracles, tm
     assert {query.image for query in blind.asked} == {None}
 
 
+def test_equal_budgets_are_compared_with_each_other(oracles, tmp_path):
+    measure(tmp_path, "twin", "ours", "diffusion", "V1", number=(1, 2))
+    for number in (1, 2):
+        gaps = pd.read_csv(tmp_path / f"table{number}" / "differences.csv")
+        pairs = list(dict.fromkeys(zip(gaps.system, gaps.minus, strict=True)))
+        others = ["ours", "twin", "V1"]
+        assert pairs == [("diffusion", name) for name in others] + [("ours", name) for name in others[1:]]
+
+
 def test_the_twin_has_no_steps(oracles, tmp_path):
     measure(tmp_path, "twin", number=(3,))
     scores = pd.read_csv(tmp_path / "table3" / "scores.csv")
@@ -106,7 +118,7 @@ def test_what_cannot_be_measured_is_refused(oracles, tmp_path):
         ((), (1,), "systems are none"),
         (("LLaVA",), (1,), "systems are LLaVA"),
         (("twin",), (4,), "allowed are 1, 2 and 3"),
-        (("V1",), (3,), "diffusion model and its twin"),
+        (("V1",), (3,), "diffusion, ours and twin"),
     ):
         with pytest.raises(ValueError, match=message):
             measure(tmp_path, *systems, number=number)
@@ -150,7 +162,7 @@ def test_the_command_prints_every_table(oracles, tmp_path):
     ]
     result = CliRunner(env={"COLUMNS": "250"}).invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert "rows missing, since no model was named for them: V1, V2, question-only" in result.output
+    assert "rows missing, since no model was named for them: ours, V1, V2, question-only" in result.output
     for word in ("phantom facts", "word overlap", "compositional", "seconds_per_word", "twin"):
         assert word in result.output
     manifest = json.loads((tmp_path / "table1" / "manifest.json").read_text())

@@ -1,0 +1,117 @@
+"""Published tables with measured rows: nothing published changes, and what is measured says from where."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from medv_lab.paper import measured
+from medv_lab.paper.comparison import COMPARISONS, collect_table, draw_table
+from medv_lab.paper.published import load_table
+from medv_lab.paper.typeset import MISSING_MARK
+from tests.paper.results_folder import (
+    write,
+    write_ablations,
+    write_study,
+    write_table1,
+    write_table2,
+    write_table3,
+)
+
+BY_NUMBER = {comparison.number: comparison for comparison in COMPARISONS}
+
+
+def own_rows(number, results) -> pd.DataFrame:
+    data = collect_table(BY_NUMBER[number], results)
+    return data[~data.source.str.startswith("published")].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("number", BY_NUMBER)
+def test_the_published_rows_are_the_paper_s_whether_or_not_something_is_measured(number, tmp_path):
+    table = load_table(number)
+    for fill in (False, True):
+        if fill:
+            write_table1(tmp_path), write_table2(tmp_path), write_table3(tmp_path), write_ablations(tmp_path)
+            write_study(tmp_path, "steps", {"a": ("Z", (8, 4, 4))})
+            write(tmp_path / "table8" / "counts.csv", [dict(load_table(8).iloc[1])])
+        data = collect_table(BY_NUMBER[number], tmp_path)
+        shown = data[data.source.str.startswith("published")].reset_index(drop=True)
+        pd.testing.assert_frame_equal(shown[list(table)], table, check_dtype=False)
+        assert len(data) > len(table) or not fill or number == 6
+
+
+def test_missing_measurements_leave_the_published_table_and_say_so(tmp_path):
+    data = collect_table(BY_NUMBER[4], tmp_path)
+    markdown, latex = draw_table(BY_NUMBER[4], data, tmp_path)
+    assert len(data) == len(load_table(4))
+    assert "no measured rows" in markdown and "no measured rows" in latex
+    assert MISSING_MARK in markdown
+
+
+def test_table_1_takes_the_judge_that_knows_the_facts(tmp_path):
+    scores = write_table1(tmp_path)
+    rows = own_rows(1, tmp_path).set_index("model")
+    facts = scores[scores.judge == "phantom facts"].set_index(["system", "group"])
+    for system in ("diffusion", "twin"):
+        for group, column in measured.GROUPS.items():
+            for ending, field in (("", "estimate"), ("_low", "low"), ("_high", "high")):
+                assert rows.loc[system, column + ending] == facts.loc[(system, group), field]
+
+
+def test_table_2_has_columns_of_its_own_for_phantoms(tmp_path):
+    write_table2(tmp_path)
+    (row,) = own_rows(2, tmp_path).to_dict("records")
+    assert (row["radiology_open"], row["tissue_closed"], row["compositional_closed_high"]) == (20, 21, 24)
+    assert pd.isna(row["vqa_rad_open"])
+
+
+def test_table_3_names_steps_and_keeps_what_has_none(tmp_path):
+    write_table3(tmp_path)
+    rows = own_rows(3, tmp_path).set_index("model")
+    assert rows.sampling_steps.tolist() == [96, 6, pd.NA]
+    assert rows.loc["diffusion-6", "words_per_question"] == 7 and rows.loc["twin", "overall"] == 4
+
+
+def test_table_4_tells_arms_equal_in_steps_from_those_equal_in_compute(tmp_path):
+    write_ablations(tmp_path)
+    assert own_rows(4, tmp_path).model.tolist() == [
+        "V1 (equal steps)",
+        "V1 (equal compute)",
+        "V2 (equal steps)",
+    ]
+    assert own_rows(4, tmp_path).facts.tolist() == [5, 5, 5]
+
+
+def test_table_5_reads_lengths_from_the_manifest(tmp_path):
+    arms = {"x": ("Z", (128, 32, 16)), "y": ("B", (128, 16, 32)), "z": ("L", (32, 32, 32))}
+    write_study(tmp_path, "steps", arms)
+    rows = own_rows(5, tmp_path)
+    assert rows[["group", "varied", "L", "B", "Z", "steps_per_block"]].to_numpy().tolist() == [
+        ["A", "L", 32, 32, 32, 32],
+        ["B", "Z", 128, 32, 16, 4],
+        ["C", "B", 128, 16, 32, 4],
+    ]
+    assert rows.fact_score.tolist() == [0.52, 0.5, 0.51]
+
+
+def test_table_6_shows_what_made_the_checkpoint(tmp_path):
+    manifest = json.loads((measured.files("medv_lab") / measured.RECIPES).read_text())
+    rows = own_rows(6, tmp_path).set_index("setting")
+    assert rows.loc["global_batch_size", "md_sft"] == str(manifest["settings"]["instruct"]["batch_size"])
+    assert rows.loc["global_batch_size", "sd_sft_phantoms"] == str(manifest["settings"]["vqa"]["batch_size"])
+
+
+def test_table_8_sets_each_count_behind_the_published_row(tmp_path):
+    counted = load_table(8).iloc[[4, 1]]
+    write(tmp_path / "table8" / "counts.csv", counted.to_dict("records"))
+    data = collect_table(BY_NUMBER[8], tmp_path)
+    places = data.index[data.source.str.startswith("measured")].tolist()
+    assert places == [2, 6]
+    for place in places:
+        assert data.loc[place].drop("source").tolist() == data.loc[place - 1].drop("source").tolist()
+
+
+def test_whole_numbers_stay_whole_in_the_csv(tmp_path):
+    write_table3(tmp_path)
+    text = collect_table(BY_NUMBER[3], tmp_path).to_csv(index=False)
+    assert "LLaDA-MedV-256,38.382,166.585,0.23,256,52.605" in text

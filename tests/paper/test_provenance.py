@@ -1,0 +1,177 @@
+"""Every number of every figure and table comes from a published table or from results that a manifest stands for.
+
+The committed csv files are walked cell by cell: a number must stand in the file that its row names as source. What is
+read from files now must be what was committed.
+"""
+
+import io
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.evaluation.panels import read_panels
+from medv_lab.paper.exhibits import MissingResults, read_data
+from medv_lab.paper.figures import EXHIBITS
+from medv_lab.paper.gallery import find_manifests
+
+ROOT = Path(__file__).parents[2]
+FIGURES, RESULTS = ROOT / "figures", ROOT / "results"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+MANIFEST_FIELDS = {"versions", "commit", "settings", "model"}
+
+
+def is_available(exhibit) -> bool:
+    try:
+        exhibit.collect(RESULTS)
+    except MissingResults:
+        return False
+    return True
+
+
+DRAWN = [exhibit for exhibit in EXHIBITS if is_available(exhibit)]
+
+
+def numbers(data: pd.DataFrame, row: int) -> dict[str, float]:
+    cells = data.loc[row].drop("source")
+    return {
+        name: float(value)
+        for name, value in cells.items()
+        if pd.api.types.is_number(value) and not pd.isna(value) and not isinstance(value, bool)
+    }
+
+
+def number_set(text: str) -> frozenset[float]:
+    return frozenset(float(match) for match in NUMBER.findall(text))
+
+
+@cache
+def numbers_in(path: Path) -> frozenset[float]:
+    """All numbers that a results file holds; of answers, the lengths and settings that their manifest gives too."""
+    if path.suffix == ".npz":
+        table = SampleTrace.load(path).to_frame()
+        cells = table.select_dtypes("number").to_numpy(float).ravel()
+        return frozenset(cells[np.isfinite(cells)].tolist())
+    found = number_set(path.read_text())
+    for manifest in find_manifests(path):
+        found |= number_set(manifest.read_text())
+    return found
+
+
+def check_published(data: pd.DataFrame, row: int, name: str) -> None:
+    table = pd.read_csv(io.StringIO((files("medv_lab.paper") / "tables" / name).read_text()))
+    texts = {value for value in data.loc[row] if isinstance(value, str)}
+    own = [
+        frozenset(pd.to_numeric(line, errors="coerce").dropna())
+        for _, line in table.iterrows()
+        if {value for value in line if isinstance(value, str)} & texts
+    ]
+    found = set(numbers(data, row).values())
+    assert (found and any(found <= line for line in own)) or not found, (row, found)
+
+
+def check_measured(data: pd.DataFrame, row: int, name: str) -> None:
+    path = RESULTS / name
+    assert path.is_file(), name
+    assert find_manifests(path) or path.suffix == ".npz", f"{name} has no manifest"
+    tolerance = 1e-6 if path.suffix == ".npz" else 1e-9  # a trace holds single precision
+    missing = {
+        column: value
+        for column, value in numbers(data, row).items()
+        if not any(np.isclose(value, known, rtol=tolerance, atol=0) for known in numbers_in(path))
+    }
+    assert not missing, (row, name, missing)
+
+
+@pytest.mark.parametrize("exhibit", DRAWN, ids=lambda exhibit: exhibit.name)
+def test_every_number_stands_in_the_file_that_its_row_names(exhibit):
+    data = read_data(FIGURES / f"{exhibit.name}.csv")
+    assert len(data) and data.source.notna().all()
+    for row, source in data.source.items():
+        kind, name = source.split(maxsplit=1)
+        if kind == "published":
+            check_published(data, row, name)
+        elif kind == "measured":
+            check_measured(data, row, name)
+        else:
+            assert (kind, name) == ("ours", "embedded/manifest.json")
+
+
+@pytest.mark.parametrize("exhibit", DRAWN, ids=lambda exhibit: exhibit.name)
+def test_what_was_committed_is_what_is_read_now(exhibit, tmp_path):
+    committed = FIGURES / f"{exhibit.name}.csv"
+    fresh = exhibit.collect(RESULTS).to_csv(index=False, lineterminator="\n")
+    assert committed.read_text().split("\n", 1)[1] == fresh, f"{exhibit.name} is old: run 'medv figures'"
+
+
+@pytest.mark.parametrize("exhibit", DRAWN, ids=lambda exhibit: exhibit.name)
+def test_all_files_are_there(exhibit):
+    assert all(path.is_file() for path in exhibit.output_files(FIGURES))
+
+
+def test_every_figure_and_table_of_the_paper_is_drawn():
+    names = {exhibit.name for exhibit in DRAWN}
+    assert {name[:5] for name in names if name.startswith("fig")} == {f"fig{n:02d}" for n in range(1, 13)}
+    assert {name[:6] for name in names if name.startswith("table")} == {
+        f"table{n}" for n in (1, 2, 3, 4, 5, 6, 8)
+    }
+
+
+def test_manifests_record_what_made_the_results():
+    sources = {
+        source.split(maxsplit=1)[1]
+        for exhibit in DRAWN
+        for source in exhibit.collect(RESULTS).source
+        if source.startswith("measured")
+    }
+    for name in sources:
+        if name.endswith(".npz"):
+            records = [SampleTrace.load(RESULTS / name).manifest]
+        else:
+            records = [
+                record
+                for manifest in find_manifests(RESULTS / name)
+                for record in records_in(json.loads(manifest.read_text()))
+            ]
+        assert records, name
+        assert all(record.keys() >= MANIFEST_FIELDS for record in records), name
+
+
+def records_in(value) -> list[dict]:
+    """The run records anywhere in a manifest."""
+    if isinstance(value, dict):
+        if "versions" in value:
+            return [value]
+        return [record for part in value.values() for record in records_in(part)]
+    return []
+
+
+def test_marks_and_words_of_panels_are_those_of_the_answers():
+    answers = {(one.file.name, one.example.question, one.answer) for one in read_panels(RESULTS / "panels")}
+    for exhibit in DRAWN:
+        data = read_data(FIGURES / f"{exhibit.name}.csv")
+        if "marks" not in data:
+            continue
+        for row in data[data.answer.notna()].itertuples():
+            file = row.source.rpartition("/")[2]
+            assert (file, row.question, row.answer) in answers
+            assert row.words == len(row.answer.split())
+            assert all(0 <= start < end <= len(row.answer) for start, end, _ in json.loads(row.marks))
+
+
+def test_a_number_from_nowhere_is_seen():
+    data = read_data(FIGURES / "fig11_repetition_steps.csv")
+    row = data.index[data.part == "Z"][0]
+    data.loc[row, "estimate"] += 0.123456
+    with pytest.raises(AssertionError):
+        check_measured(data, row, data.source[row].split(maxsplit=1)[1])
+    table = read_data(FIGURES / "table1_open_ended.csv")
+    table.loc[0, "cxr"] = 99.9
+    with pytest.raises(AssertionError):
+        check_published(table, 0, "table1_open_ended.csv")

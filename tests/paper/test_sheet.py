@@ -1,0 +1,66 @@
+"""A sheet writes every word once, marks what is marked, and keeps to its width."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import same_color
+
+from medv_lab.paper.sheet import MARKS, POINTS_PER_INCH, Sheet
+from medv_lab.views.style import themed
+
+TEXT = "Opacity in the left lower lobe, consistent with pneumonia. " * 4
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_words_stay_in_their_place_and_the_sheet_grows_with_them():
+    sheet = Sheet(3)
+    bottom = sheet.write(TEXT, 20, 10, 100)
+    with themed():
+        figure = sheet.finish()
+        figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == TEXT.split()
+    boxes = [text.get_window_extent().transformed(ax.transData.inverted()) for text in ax.texts]
+    assert all(box.x0 >= 19.5 and box.x1 <= 120.5 for box in boxes)
+    assert all(min(box.y0, box.y1) >= 9.5 and max(box.y0, box.y1) <= bottom + 0.5 for box in boxes)
+    assert figure.get_figheight() == pytest.approx((bottom + sheet.margin) / POINTS_PER_INCH)
+
+
+def test_marks_differ_without_their_colour():
+    shapes = {(is_bold, is_underlined) for _, is_bold, is_underlined in (MARKS["right"], MARKS["wrong"])}
+    assert len(shapes) == 2 and (False, False) not in shapes
+    sheet = Sheet(3)
+    sheet.write([("one ", ""), ("two ", "right"), ("three", "wrong")], 0, 0, 200)
+    (ax,) = sheet.finish().axes
+    one, two, three = ax.texts
+    assert same_color(two.get_color(), MARKS["right"][0]) and two.get_weight() == "bold"
+    assert same_color(three.get_color(), MARKS["wrong"][0]) and three.get_weight() == "normal"
+    assert same_color(one.get_color(), "black") and len(ax.lines) == 1  # the line under the third
+
+
+def test_pictures_keep_their_shape_in_the_square_they_are_given():
+    sheet = Sheet(3)
+    sheet.show(np.zeros((10, 20, 3), np.uint8), 5, 7, 40)
+    (image,) = sheet.finish().axes[0].images
+    left, right, bottom, top = image.get_extent()
+    assert (left, right) == (5, 45) and (top, bottom) == (17, 37)
+
+
+def test_plots_get_the_place_they_ask_for():
+    sheet = Sheet(2)
+    sheet.plot(lambda ax: ax.plot([1, 2]), 14.4, 10, 72, 50)
+    figure = sheet.finish()
+    _, ax = figure.axes
+    box = ax.get_position()
+    assert (box.x0, box.width) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert box.height * figure.get_figheight() * POINTS_PER_INCH == pytest.approx(50)
+
+
+def test_letters_too_small_for_print_are_refused():
+    with pytest.raises(ValueError, match="smallest that print allows is 6"):
+        Sheet(3).write("x", 0, 0, 100, size=5)

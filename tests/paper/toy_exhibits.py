@@ -1,0 +1,33 @@
+"""A figure and a table of one small file."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
+
+
+def collect(results):
+    path = results / "own" / "x.csv"
+    if not path.is_file():
+        raise MissingResults("own/x.csv is not there; make it with 'medv x'")
+    return pd.read_csv(path).assign(source=measured_source(path, results))
+
+
+def draw(data, results):
+    figure, ax = plt.subplots(figsize=(1, 1))
+    ax.plot(data["x"])
+    return figure
+
+
+FIGURE = Exhibit("figure", "A figure", "x", collect, draw, ("own/*",))
+TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: ("md", "tex"), ("own/*",), "table")
+BOTH = (FIGURE, TABLE)
+
+
+def make_results(folder: Path) -> Path:
+    """Write the file into a results folder."""
+    (folder / "own").mkdir(parents=True)
+    (folder / "own" / "x.csv").write_text("x,text\n1,a\n2,b\n")
+    return folder

@@ -1,0 +1,73 @@
+"""The notebooks' full preset, exercised without the weights: a small checkpoint in the published layout, at random.
+
+Two notebooks by default, all of them with `pytest -m slow tests/test_full_notebooks.py`.
+"""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from medv_lab.model import MedVConfig
+from tests.model.tiny import save_tiny
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+QUICK = ("02_load_a_model", "12_paper_figures")
+SIDE, PATCH = 28, 14
+PATIENCE = 900  # seconds a cell
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A folder as published checkpoints are, in everything but size: tiles, newlines, both towers, safetensors."""
+    folder = tmp_path_factory.mktemp("published") / "LLaDA-MedV"
+    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    save_tiny(
+        folder,
+        image_aspect_ratio="anyres_max_4",
+        mm_patch_merge_type="spatial_unpad",
+        image_grid_pinpoints="(1x1),...,(6x6)",
+        tokenizer_model_max_length=8192,
+        max_position_embeddings=16384,
+        vision_config={**vision, "image_size": SIDE, "patch_size": PATCH},
+    )
+    return folder
+
+
+def run(path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Execute a notebook with the full preset; its code cells."""
+    monkeypatch.setenv("MEDV_PRESET", "full")
+    monkeypatch.setenv("MEDV_MODEL", str(model))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3", resources=resources).execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def assert_is_full(cells: list) -> None:
+    printed = "".join(output.get("text", "") for output in cells[0].outputs)
+    assert "preset full" in printed
+
+
+def test_the_folder_is_in_the_published_layout(checkpoint):
+    config = MedVConfig.from_pretrained(checkpoint)
+    published = MedVConfig()
+    for name in ("model_type", "image_aspect_ratio", "mm_patch_merge_type", "mm_projector_type"):
+        assert getattr(config, name) == getattr(published, name)
+    assert len(config.image_grid_pinpoints) == len(published.image_grid_pinpoints) == 36
+    assert any(checkpoint.glob("*.safetensors")) and (checkpoint / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_notebooks_run_with_the_full_preset(name, checkpoint, monkeypatch):
+    assert_is_full(run(FOLDER / f"{name}.ipynb", checkpoint, monkeypatch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_runs_with_the_full_preset(path, checkpoint, monkeypatch):
+    assert_is_full(run(path, checkpoint, monkeypatch))
