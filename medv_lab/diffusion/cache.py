@@ -84,7 +84,7 @@ class Reuse:
         if len(rows) < len(self._rows):
             self.store.keep_rows(self._for_all_copies(np.flatnonzero(active[self._rows])))
             self._rows = rows
-        places = _listed((needed | self._region())[rows])
+        places = listed((needed | self._region())[rows])
         self.store.places = torch.from_numpy(places).to(self.device).repeat(self._copies, 1)
         return places
 
@@ -105,7 +105,7 @@ class Reuse:
         return region
 
 
-def _listed(chosen: np.ndarray) -> np.ndarray:
+def listed(chosen: np.ndarray) -> np.ndarray:
     """The chosen places of each row in order, bool (R, T) to int64 (R, Q); the last is repeated in shorter rows."""
     counts = chosen.sum(1)
     order = np.argsort(~chosen, axis=1, kind="stable")

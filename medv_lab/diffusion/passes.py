@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from medv_lab.diffusion.cache import KeyValueCache, Reuse
+from medv_lab.diffusion.cache import KeyValueCache, Reuse, listed
 from medv_lab.diffusion.remasking import Predictions, predict, suppress
 
 
@@ -26,8 +26,9 @@ class Denoiser(Protocol):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(R, T, H) to hidden states (R, T, H).
+        """(R, T, H) to hidden states (R, T, H), or (R, W, H) of the wanted places (R, W).
 
         The mask says which keys are seen, (R, T), or (R, 1, T, T) with the queries; positions are (R, T), 0..T-1 by
         default. With a cache only Q places are given and come back, and the mask is (R, 1, Q, T).
@@ -79,16 +80,13 @@ class Passes:
 
     def predict(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Predictions:
         """One forward pass of the active rows (R,); predictions at candidates (rows, places), each (N,)."""
-        if self.reuse is not None:
-            hidden, at = self._hidden_with_cache(active, rows, places)
-            return self._predict(hidden, active, rows, places, at)
-        return self._predict(self._hidden(active), active, rows, places, places)
+        return self._rate(self._candidate_logits(active, rows, places), rows, places)
 
     def predict_with_ends(
         self, active: np.ndarray, rows: np.ndarray, places: np.ndarray, end_ids: Sequence[int]
     ) -> tuple[Predictions, np.ndarray]:
         """The same, and the probability (N,) of any of `end_ids` at each candidate, suppressed or not."""
-        logits = self._logits(self._hidden(active), active, rows, places)
+        logits = self._candidate_logits(active, rows, places)
         ends = logits.double().softmax(-1)[:, list(end_ids)].sum(-1).cpu().numpy()
         return self._rate(logits, rows, places), ends
 
@@ -116,7 +114,7 @@ class Passes:
             held_rows, held_places, held_tokens: what to verify, (M,), within the block.
         """
         hidden = self._hidden(active, block)
-        predictions = self._predict(hidden, active, rows, places, places)
+        predictions = self._rate(self._logits(hidden, active, rows, places), rows, places)
         shadows = self.embeds.shape[1] + held_places - block[0]
         probs = (
             suppress(self._logits(hidden, active, held_rows, shadows), self.suppressed).double().softmax(-1)
@@ -137,9 +135,21 @@ class Passes:
         """Put the mask's embedding back at the places (N,)."""
         self.embeds[self._index(rows), self._index(places)] = self.mask_embed
 
-    def _predict(self, hidden, active, rows: np.ndarray, places: np.ndarray, at: np.ndarray) -> Predictions:
-        """Predictions (N,) at candidates (rows, places), which stand at `at` (N,) of the hidden states."""
-        return self._rate(self._logits(hidden, active, rows, at), rows, places)
+    def _candidate_logits(self, active: np.ndarray, rows: np.ndarray, places: np.ndarray) -> torch.Tensor:
+        """Logits (N, V) at candidates; only their hidden states are asked for."""
+        needed = np.zeros(self.embeds.shape[:2], bool)
+        needed[rows, places] = True
+        computed = None if self.reuse is None else self.reuse.plan(active, needed)
+        chosen = needed[active] if computed is None else np.take_along_axis(needed[active], computed, 1)
+        wanted = listed(chosen)  # indices into the places that are computed
+        if computed is None:
+            hidden = self._hidden(active, wanted=wanted)
+        else:
+            hidden = self._hidden_with_cache(active, computed, wanted)
+        found = wanted if computed is None else np.take_along_axis(computed, wanted, 1)
+        where = np.zeros(needed[active].shape, np.int64)
+        np.put_along_axis(where, found, np.arange(found.shape[1])[None], 1)
+        return self._logits(hidden, active, rows, where[(active.cumsum() - 1)[rows], places])
 
     def _rate(self, logits: torch.Tensor, rows: np.ndarray, places: np.ndarray) -> Predictions:
         is_random = self.settings.remasking == "random"
@@ -161,40 +171,38 @@ class Passes:
             logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
         return logits
 
-    def _hidden(self, active: np.ndarray, shadowed: np.ndarray | None = None) -> tuple[torch.Tensor, ...]:
+    def _hidden(
+        self, active: np.ndarray, shadowed: np.ndarray | None = None, wanted: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
+        copies = 1 if self.settings.cfg_scale == 0 else 2
+        asked = None if wanted is None else self._index(wanted).repeat(copies, 1)
         inputs = (self.embeds, self.attention, self.position_ids)
         if not active.all():
             chosen = self._index(np.flatnonzero(active))
             inputs = tuple(None if part is None else part[chosen] for part in inputs)
         if shadowed is not None:
             inputs = self._add_shadows(*inputs, self._index(shadowed))
-        if self.settings.cfg_scale == 0:
-            return (self.denoiser.body(*inputs),)
-        return self.denoiser.body(*self._add_blanked(*inputs)).chunk(2)
+        if copies == 1:
+            return (self.denoiser.body(*inputs, wanted=asked),)
+        return self.denoiser.body(*self._add_blanked(*inputs), wanted=asked).chunk(2)
 
     def _hidden_with_cache(
-        self, active: np.ndarray, rows: np.ndarray, places: np.ndarray
-    ) -> tuple[tuple[torch.Tensor, ...], np.ndarray]:
-        """The same for the places that the cache does not hold, and where (N,) the candidates are among them."""
-        needed = np.zeros(self.embeds.shape[:2], bool)
-        needed[rows, places] = True
-        computed = self.reuse.plan(active, needed)
-        where = np.zeros((len(computed), needed.shape[1]), np.int64)
-        np.put_along_axis(where, computed, np.arange(computed.shape[1])[None], 1)
+        self, active: np.ndarray, computed: np.ndarray, wanted: np.ndarray
+    ) -> tuple[torch.Tensor, ...]:
+        """The same where only some places (R', C) are computed, and some (R', W) of these asked for."""
         chosen, at = self._index(np.flatnonzero(active)), self._index(computed)
-        embeds, total = self.embeds[chosen], needed.shape[1]
-        seen = embeds.new_ones(embeds.shape[:2], dtype=torch.bool)
-        position_ids = at
+        embeds, asked = self.embeds[chosen], self._index(wanted)
+        seen, position_ids = embeds.new_ones(embeds.shape[:2], dtype=torch.bool), at
         if self.attention is not None:
             seen, position_ids = self.attention[chosen], self.position_ids[chosen].gather(1, at)
-        inputs = (embeds, seen[:, None, None].expand(-1, 1, at.shape[1], total), position_ids)
+        visible = seen[:, None, None].expand(-1, 1, at.shape[1], embeds.shape[1])
+        inputs = (embeds, visible, position_ids)
         if self.settings.cfg_scale > 0:
-            inputs, at = self._add_blanked(*inputs), at.repeat(2, 1)
+            inputs, at, asked = self._add_blanked(*inputs), at.repeat(2, 1), asked.repeat(2, 1)
         embeds = inputs[0].take_along_dim(at[..., None], 1)
-        hidden = self.denoiser.body(embeds, *inputs[1:], self.reuse.store)
-        parts = hidden.chunk(2) if self.settings.cfg_scale > 0 else (hidden,)
-        return parts, where[(active.cumsum() - 1)[rows], places]
+        hidden = self.denoiser.body(embeds, *inputs[1:], self.reuse.store, asked)
+        return hidden.chunk(2) if self.settings.cfg_scale > 0 else (hidden,)
 
     def _add_blanked(self, embeds, *others) -> tuple[torch.Tensor | None, ...]:
         """Every row once more, with its prompt blanked by masks."""

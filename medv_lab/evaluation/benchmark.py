@@ -253,15 +253,15 @@ class _TimedDenoiser:
         self.clock, self.seconds = _clock(model.device), {"body": 0.0, "head": 0.0}
         self.embed_tokens, self._model = model.embed_tokens, model
 
-    def body(self, *inputs: Any) -> torch.Tensor:
-        return self._timed("body", inputs)
+    def body(self, *inputs: Any, **wanted: Any) -> torch.Tensor:
+        return self._timed("body", inputs, **wanted)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._timed("head", (hidden,))
 
-    def _timed(self, part: str, inputs: tuple) -> torch.Tensor:
+    def _timed(self, part: str, inputs: tuple, **named: Any) -> torch.Tensor:
         started = self.clock()
-        result = getattr(self._model, part)(*inputs)
+        result = getattr(self._model, part)(*inputs, **named)
         self.seconds[part] += self.clock() - started
         return result
 

@@ -20,6 +20,7 @@ from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_en
 from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.generation import DenoisingGeneration
+from medv_lab.model.selection import hidden_at
 from medv_lab.model.splice import Spliced, apply_plan, conversation_mask, plan_splice
 
 Images = torch.Tensor | Sequence[torch.Tensor]
@@ -124,6 +125,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the language tower, every position attending to every other (in a causal model, to earlier ones).
 
@@ -132,15 +134,18 @@ class MedVLanguageModel(MedVPreTrainedModel):
             attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries.
             position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
             cache: holds the keys and values of places that are not given; the mask is then (B, 1, given, all).
+            wanted: which of the given places are asked for, int64 (B, Q); None for all.
 
         Returns:
-            (B, T, H), after the final norm.
+            (B, T, H), or (B, Q, H), after the final norm.
 
         Raises:
             ValueError: for a (B, 1, T, T) mask under flash attention, which cannot use one.
         """
         if attention_mask is not None and attention_mask.ndim == 4:
             attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
+        if wanted is not None:
+            return hidden_at(self.model, inputs_embeds, attention_mask, position_ids, cache, wanted)
         return self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

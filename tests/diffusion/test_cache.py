@@ -24,9 +24,9 @@ class Recorder:
         self.model, self.computed, self.logits = model, [], []
         self.embed_tokens = model.embed_tokens
 
-    def body(self, embeds, *rest):
+    def body(self, embeds, *rest, **wanted):
         self.computed.append(embeds.shape[1])
-        return self.model.body(embeds, *rest)
+        return self.model.body(embeds, *rest, **wanted)
 
     def head(self, hidden):
         logits = self.model.head(hidden)

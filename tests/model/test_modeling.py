@@ -242,3 +242,27 @@ def test_the_head_gives_the_same_whatever_the_number_of_rows_and_with_another_la
         torch.testing.assert_close(logits, whole[:rows])
     model.lm_head = torch.nn.Sequential(model.lm_head, torch.nn.Tanh())
     torch.testing.assert_close(model.head(hidden[:5]), whole[:5].tanh())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize("seen", ["all", "padded", "chosen"])
+def test_wanted_places_have_the_hidden_states_of_the_whole_pass(backend, seen):
+    model = tiny_model(initializer_range=0.4)
+    model.set_attn_implementation(backend)
+    random = torch.Generator().manual_seed(0)
+    embeds = torch.randn(3, 9, 16, generator=random)
+    wanted = torch.tensor([[8, 2, 3], [7, 7, 4], [5, 6, 8]])
+    mask = positions = None
+    if seen == "padded":
+        mask = torch.tensor([[0, 0] + [1] * 7, [1] * 9, [0] + [1] * 8])
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+    if seen == "chosen":
+        mask = torch.rand(3, 1, 9, 9, generator=random) < 0.7
+        mask |= torch.eye(9, dtype=torch.bool)
+    whole = model.body(embeds, mask, positions)
+    ours = model.body(embeds, mask, positions, wanted=wanted)
+    torch.testing.assert_close(ours, whole.take_along_dim(wanted[..., None], 1), rtol=1e-5, atol=1e-5)
+    model.model.layers[-1].self_attn.is_causal = True
+    with pytest.raises(ValueError, match="causal"):
+        model.body(embeds, wanted=wanted)

@@ -1,0 +1,103 @@
+"""The language tower for chosen places only: in its last layer, what no one asks for is not computed.
+
+All layers but the last need every place, since each sees all others. Of the last, the chosen places need the keys and
+values of every place, and their own query, output projection and MLP. The numbers are those of the whole forward pass,
+up to rounding. R rows, T places, Q chosen places, H hidden size.
+"""
+
+import torch
+from transformers import LlamaModel
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    eager_attention_forward,
+    rotate_half,
+)
+
+from medv_lab.diffusion.cache import KeyValueCache
+
+
+def hidden_at(
+    tower: LlamaModel,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    cache: KeyValueCache | None,
+    wanted: torch.Tensor,
+) -> torch.Tensor:
+    """Hidden states after the final norm at the wanted places.
+
+    Args:
+        tower: whose attention is not causal.
+        inputs_embeds, attention_mask, position_ids, cache: as `LlamaModel.forward` takes them.
+        wanted: indices into the places of `inputs_embeds`, int64 (R, Q).
+
+    Returns:
+        (R, Q, H).
+
+    Raises:
+        ValueError: for a causal tower, whose queries and keys would no longer be aligned.
+    """
+    if tower.layers[-1].self_attn.is_causal:
+        raise ValueError("the tower is causal; ask it for all places, wanted=None")
+    if position_ids is None:
+        position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+    mask = create_causal_mask(
+        config=tower.config,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        position_ids=position_ids,
+    )
+    rotation = tower.rotary_emb(inputs_embeds, position_ids=position_ids)
+    hidden = inputs_embeds
+    *layers, last = tower.layers
+    for layer in layers:
+        hidden = layer(
+            hidden,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=False,
+            position_embeddings=rotation,
+        )
+    return tower.norm(_layer_at(last, hidden, mask, rotation, cache, wanted))
+
+
+def _layer_at(
+    layer: LlamaDecoderLayer,
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    rotation: tuple[torch.Tensor, torch.Tensor],
+    cache: KeyValueCache | None,
+    wanted: torch.Tensor,
+) -> torch.Tensor:
+    """A decoder layer's output at the wanted places, (R, Q, H)."""
+    attention, at = layer.self_attn, wanted[..., None]
+    normed = layer.input_layernorm(hidden)
+    cos, sin = (part.expand(len(hidden), -1, -1) for part in rotation)  # (R, T, D)
+    queries = _heads(attention.q_proj(normed.take_along_dim(at, 1)), attention.head_dim)
+    queries = _rotate(queries, cos.take_along_dim(at, 1), sin.take_along_dim(at, 1))
+    keys = _rotate(_heads(attention.k_proj(normed), attention.head_dim), cos, sin)
+    values = _heads(attention.v_proj(normed), attention.head_dim)
+    if cache is not None:
+        keys, values = cache.update(keys, values, attention.layer_idx)
+    if mask is not None and mask.ndim == 4:
+        mask = mask.expand(len(hidden), -1, -1, -1).take_along_dim(wanted[:, None, :, None], 2)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention.config._attn_implementation, eager_attention_forward
+    )
+    seen, _ = attend(attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling)
+    chosen = hidden.take_along_dim(at, 1) + attention.o_proj(seen.flatten(2))
+    return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
+
+
+def _heads(projected: torch.Tensor, width: int) -> torch.Tensor:
+    """(R, T, heads D) to (R, heads, T, D)."""
+    return projected.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions: states (R, heads, T, D), cos and sin (R, T, D)."""
+    return states * cos[:, None] + rotate_half(states) * sin[:, None]
