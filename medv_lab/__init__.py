@@ -13,6 +13,7 @@ _PUBLIC = {
     "SampleTrace": "medv_lab.diffusion.trace",
     "ask": "medv_lab.model.answering",
     "ask_many": "medv_lab.model.answering",
+    "explore": "medv_lab.views.explorer",
     "load": "medv_lab.model.checkpoints",
 }
 
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "ask",
     "ask_many",
+    "explore",
     "load",
 ]
 

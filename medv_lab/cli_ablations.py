@@ -31,6 +31,7 @@ def ablations(
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="rounds of test questions; one asks about 130")] = 4,
+    captions: Annotated[int, typer.Option(help="test pictures that are captioned")] = 100,
     cache: Annotated[
         Path | None, typer.Option(help="folder of shared weights and features; by default in MEDV_HOME")
     ] = None,
@@ -47,7 +48,7 @@ def ablations(
         torch.set_num_threads(1)
         arms = choose_arms(make_arms(change or ()), only or ())
         cache = medv_home() / "ablations" if cache is None else cache
-        workshop = Workshop(cache, exam=Exam(rounds=rounds), log=typer.echo)
+        workshop = Workshop(cache, exam=Exam(rounds, captions), log=typer.echo)
         before = tabulate(read_cells(output)) if rerun and (output / "cells").is_dir() else None
         cells = run_ablations(arms, range(seeds), workshop, output, rerun=rerun)
         for cell in cells if before is not None else ():

@@ -18,7 +18,7 @@ PACKAGE = Path(medv_lab.__file__).parent
 # imports only from its own line and the lines above.
 ORDER = (
     ("medv_lab", "medv_lab.config", "medv_lab.runtime"),
-    ("medv_lab.diffusion.trace", "medv_lab.evaluation.metrics"),
+    ("medv_lab.diffusion.attention", "medv_lab.diffusion.trace", "medv_lab.evaluation.metrics"),
     ("medv_lab.diffusion",),
     (
         "medv_lab.data",
@@ -56,6 +56,7 @@ DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")
 TORCH_FREE = (
     *DRAWING_ROOMS,
     "medv_lab.config",
+    "medv_lab.diffusion.attention",
     "medv_lab.diffusion.trace",
     "medv_lab.evaluation.claims",
     "medv_lab.evaluation.metrics",

@@ -221,3 +221,20 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
+
+
+def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monkeypatch):
+    def run(self, arm, seed, *, fresh):
+        scores = dict.fromkeys(("closed", "open", "facts", "duplicates"), 50.0 + seed)
+        about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
+        return about | {"digest": self.digest(arm, seed), "scores": scores}
+
+    monkeypatch.setattr("medv_lab.training.cells.Workshop.run", run)
+    places = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--only", "V1"]
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "V1, equal in compute, seed 1: closed 51.0" in result.output
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "1", "--rerun"], env={"COLUMNS": "160"})
+    assert result.output.count("against what was there") == 2
+    assert result.output.count("True") == 6
+    assert "there are main, V1" in fails_in_one_line("ablations", "--only", "v3", *places[:4])

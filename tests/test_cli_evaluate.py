@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -114,6 +115,13 @@ def test_the_real_answers_get_llava_med_s_scores(answers, tmp_path):
     for script in Script:
         expected = evaluate_vqa(vqa_items(asked, texts), script, answer_candidates(records))
         assert found[script.value].to_dict() == pytest.approx(expected, abs=5e-5)  # the file has four digits
+    quoted = [
+        found["single", "recall"],
+        found["single", "yes/no accuracy"],
+        found["batch", "yes/no accuracy"],
+    ]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(f"{score:.2f}" in readme for score in quoted)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,12 @@ EXPECTED = (
     "01_masked_diffusion",
     "02_load_a_model",
     "03_sampling_and_traces",
+    "04_training_stages",
+    "05_training_ablations",
     "06_steps_and_repetition",
     "07_faster_sampling",
+    "08_seeing_the_unmasking",
+    "09_explorer",
     "10_open_ended_conversation",
     "11_vqa_benchmarks",
     "12_paper_figures",
@@ -71,6 +75,10 @@ def cell_problems(notebook) -> list[str]:
         found.append("a cell defines a class")
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("execution counts are not 1..n: run the notebook from top to bottom")
+    if "widgets" in notebook.metadata:
+        found.append(
+            "it stores the state of widgets: run it with --ExecutePreprocessor.store_widget_state=False"
+        )
     if any(output.output_type == "error" for cell in cells for output in cell.outputs):
         found.append("a cell ended in an error")
     checked = [cell for cell in cells if CHECKED.search(cell.source)]
@@ -139,6 +147,10 @@ def change_class(notebook):
 
 def change_checked_output(notebook):
     next(cell for cell in code_cells(notebook) if CHECKED.search(cell.source)).outputs = []
+
+
+def change_widgets(notebook):
+    notebook.metadata.widgets = {}
 
 
 def change_conclusion(notebook):

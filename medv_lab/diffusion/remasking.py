@@ -82,9 +82,12 @@ def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     is_on_cpu = logits.device.type == "cpu"  # where some rows at a time stay in its cache
     rows = max(1, _CACHED_NUMBERS // logits.shape[-1]) if is_on_cpu else max(1, len(logits))
     tokens, confidence = [], []
+    buffer = torch.empty_like(
+        logits[:rows]
+    )  # one for all pieces: fresh memory costs more than the arithmetic
     for part in logits.split(rows):
         largest, best = part.max(-1, keepdim=True)
-        others = (part - largest).scatter_(-1, best, -torch.inf)
+        others = torch.sub(part, largest, out=buffer[: len(part)]).scatter_(-1, best, -torch.inf)
         own = (largest - largest).double().exp()  # 1, or not a number where the logit is not finite
         tokens.append(best[:, 0])
         confidence.append((own / (1 + others.exp_().sum(-1, keepdim=True).double()))[:, 0])

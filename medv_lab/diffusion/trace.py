@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medv_lab.diffusion.attention import PatchAttention
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,6 +36,7 @@ _ARRAYS_OF = {
     FORMAT: _SECOND_ARRAYS,
     FORMAT_OF_GROWN: _ARRAYS,
 }
+_ATTENTION, _ATTENTION_ARRAY = "attention", "attention_values"  # only where it was recorded
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 _DAMAGE = (
@@ -74,6 +77,7 @@ class SampleTrace:
             of the passes; none by default. No pass commits and revokes the same position.
         born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
             the answer did not grow. All positions count on the final canvas.
+        attention: where each commit looked on the pictures; None unless it was asked for.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -96,6 +100,7 @@ class SampleTrace:
     revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     born: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    attention: PatchAttention | None = None
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "mask_token_id"):
@@ -104,6 +109,10 @@ class SampleTrace:
         if not isinstance(self.manifest, Mapping):
             raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
         self._check_arrays()
+        if self.attention is not None and len(self.attention.values) != len(self.step):
+            raise TraceError(
+                f"a trace has attention of {len(self.attention.values)} commits and {len(self.step)} commits"
+            )
 
     def _check_arrays(self) -> None:
         for name in _ARRAYS:
@@ -236,13 +245,12 @@ class SampleTrace:
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
         }
+        arrays = {name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]}
+        if self.attention is not None:
+            meta[_ATTENTION], arrays[_ATTENTION_ARRAY] = self.attention.to_meta(), self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                meta=np.array(json.dumps(meta)),
-                **{name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]},
-            )
+            np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
         return path
 
     @classmethod
@@ -261,6 +269,10 @@ class SampleTrace:
                 meta = json.loads(str(_read_array(file, "meta")))
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
                 arrays = {name: _read_array(file, name) for name in _ARRAYS_OF.get(written, _FIRST_ARRAYS)}
+                if written in _ARRAYS_OF and _ATTENTION in meta:
+                    arrays["attention"] = PatchAttention.from_meta(
+                        meta.pop(_ATTENTION), _read_array(file, _ATTENTION_ARRAY)
+                    )
         except _DAMAGE as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
@@ -299,13 +311,14 @@ def make_trace(
     mask_token_id: int,
     pieces: Mapping[int, bytes],
     manifest: Mapping[str, Any],
+    attention: PatchAttention | None = None,
 ) -> SampleTrace:
     """Gather one row's commits and revocations from the records of a run.
 
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
         row: which row.
-        gen_length, block_length, mask_token_id, pieces, manifest: see `SampleTrace`.
+        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`.
     """
     own = [record for record in records if record.active[row]]
     mine = [record.rows == row for record in own]
@@ -344,6 +357,7 @@ def make_trace(
         mask_token_id=mask_token_id,
         pieces=pieces,
         manifest=manifest,
+        attention=attention,
     )
 
 

@@ -6,6 +6,7 @@ settings (`stop`, `suffix`) are given as ids. B prompts, S ids, P prompt positio
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.growth import sample_growing
 from medv_lab.diffusion.sampler import StepRecord, sample
+from medv_lab.model.attention import AttentionProbe
 from medv_lab.model.splice import Spliced
 
 
@@ -29,6 +31,7 @@ class DenoisingGeneration:
         stop_ids: Sequence[Sequence[int]] = (),
         suffix_ids: Sequence[int] = (),
         cancel: Callable[[], bool] | None = None,
+        probe: AttentionProbe | None = None,
         **images: Any,
     ) -> Iterator[StepRecord]:
         """Answer prompts step by step.
@@ -40,14 +43,21 @@ class DenoisingGeneration:
             stop_ids: id sequences before which an answer ends.
             suffix_ids: ids behind the answer positions.
             cancel: asked before every pass; true ends the run.
+            probe: watches the attention of the passes; only without a cache.
             images: `pixel_values` or `vision_features`, and `image_sizes`, as `splice` takes them.
 
         Yields:
             A `StepRecord` for every forward pass.
 
         Raises:
+            ValueError: for a probe with a cache, which keeps passes from computing all attention.
             ValueError: for several prompts at a time with a strategy that grows.
         """
+        if probe is not None and settings.cache != "none":
+            raise ValueError(
+                f"attention is recorded only where every pass computes all of it, but cache is {settings.cache!r}; "
+                "give cache 'none'"
+            )
         device = self.device
         input_ids = input_ids.to(device)
         if attention_mask is not None:
@@ -57,12 +67,13 @@ class DenoisingGeneration:
         )
         known = self.places(spliced) | {"suppressed": self.suppressed_ids(settings)}
         known |= {"stop_ids": stop_ids, "suffix_ids": suffix_ids, "cancel": cancel}
-        if settings.remasking in GROWING:
-            del known["reusable"]  # nothing is cached
-            ends = (self.config.eos_token_id, self.config.eot_token_id)
-            yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
-        else:
-            yield from sample(self, spliced.inputs_embeds, settings, **known)
+        with nullcontext() if probe is None else probe.watching(self, spliced):
+            if settings.remasking in GROWING:
+                del known["reusable"]  # nothing is cached
+                ends = (self.config.eos_token_id, self.config.eot_token_id)
+                yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
+            else:
+                yield from sample(self, spliced.inputs_embeds, settings, **known)
 
     def places(self, spliced: Spliced) -> dict[str, Any]:
         """What the sampler must know of the places of prompts that were spliced with their ids as labels."""

@@ -14,8 +14,10 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from medv_lab.data.images import open_image
+from medv_lab.diffusion.attention import PatchGrid
 from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.patches import patch_grids
 from medv_lab.model.prompts import (
     IMAGE_TOKEN,
     encode_dialogue,
@@ -170,6 +172,32 @@ class MedVProcessor(ProcessorMixin):
             pinpoints=self.image_grid_pinpoints,
         )
         return len(merged)
+
+    def patch_grids(self, sizes: Sequence[tuple[int, int]], tiles: Sequence[int]) -> list[PatchGrid]:
+        """How the places of one prompt's pictures lie on them.
+
+        Args:
+            sizes: (width, height) of each picture.
+            tiles: how many each was cut into.
+        """
+        is_padded = len(sizes) > 1 or self.image_aspect_ratio == "pad"
+        grids: list[PatchGrid] = []
+        start = 0
+        for image, (size, count) in enumerate(zip(sizes, tiles, strict=True)):
+            grids += patch_grids(
+                size,
+                count,
+                image=image,
+                start=start,
+                is_padded=is_padded,
+                merge_type=self.mm_patch_merge_type,
+                aspect_ratio=self.image_aspect_ratio,
+                side=self.image_size,
+                patch_size=self.patch_size,
+                pinpoints=self.image_grid_pinpoints,
+            )
+            start += self.count_positions(size, count)
+        return grids
 
     def count_dialogue(self, turns: Turns, sizes: Sequence[tuple[int, int]]) -> int:
         """How many positions a training dialogue takes with its chat frame and its images in, uncut.

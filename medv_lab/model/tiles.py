@@ -99,13 +99,17 @@ def anyres(image: Image.Image, pinpoints: Sequence[tuple[int, int]], side: int) 
     return np.concatenate([square(image, side)[None], tiles])
 
 
-def _fit_on_black(image: Image.Image, canvas_size: tuple[int, int]) -> Image.Image:
-    width, height = image.size
+def fit_size(size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) with the aspect of an image of `size` that fits a canvas."""
+    width, height = size
     scale_x, scale_y = canvas_size[0] / width, canvas_size[1] / height
     if scale_x < scale_y:
-        fitted = (canvas_size[0], min(math.ceil(height * scale_x), canvas_size[1]))
-    else:
-        fitted = (min(math.ceil(width * scale_y), canvas_size[0]), canvas_size[1])
+        return canvas_size[0], min(math.ceil(height * scale_x), canvas_size[1])
+    return min(math.ceil(width * scale_y), canvas_size[0]), canvas_size[1]
+
+
+def _fit_on_black(image: Image.Image, canvas_size: tuple[int, int]) -> Image.Image:
+    fitted = fit_size(image.size, canvas_size)
     canvas = Image.new("RGB", canvas_size, (0, 0, 0))
     offset = ((canvas_size[0] - fitted[0]) // 2, (canvas_size[1] - fitted[1]) // 2)
     canvas.paste(image.resize(fitted, Image.Resampling.BICUBIC), offset)

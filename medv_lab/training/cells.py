@@ -80,8 +80,13 @@ class Workshop:
         """Digest of the shipped vision tower."""
         return describe_model(self.shipped[0].model.vision_tower, "")["sha256"]
 
-    def digest(self, arm: Arm, seed: int, stages: int | None = None) -> str:
-        """Digest of all that decides the weights of an arm (after its first `stages` stages, or all)."""
+    def digest(self, arm: Arm, seed: int) -> str:
+        """Digest of all that decides a cell: its weights, and what it is asked."""
+        asked = [self.weights_digest(arm, seed, len(arm.stages)), asdict(self.exam)]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def weights_digest(self, arm: Arm, seed: int, stages: int) -> str:
+        """Digest of all that decides the weights of an arm after its first `stages` stages."""
         tokens = self.shipped[1].tokenizer.backend_tokenizer.to_str()
         asked = [self.tower, tokens, asdict(self.amounts), seed, arm.is_causal]
         asked.append([asdict(stage) for stage in arm.stages[:stages]])
@@ -96,7 +101,10 @@ class Workshop:
             fresh: train every stage that this workshop has not trained itself, whatever the cache holds.
         """
         model = self._start(arm, seed)
-        files = [self.cache / f"{self.digest(arm, seed, n + 1)}.safetensors" for n in range(len(arm.stages))]
+        files = [
+            self.cache / f"{self.weights_digest(arm, seed, n + 1)}.safetensors"
+            for n in range(len(arm.stages))
+        ]
         usable = self._made if fresh else [file for file in files if file.is_file()]
         known = [number for number, file in enumerate(files) if file in usable]
         if known:

@@ -1,10 +1,14 @@
 """A self-contained page that plays an answer's unmasking: one HTML file, nothing loaded, no kernel needed.
 
-The page (`page.html`) holds style and behaviour; this module fills in the numbers of a trace. Their text enters as
-JSON in which no markup can begin, and the page shows it as text only.
+The player (`player.html`, `player.css`, `player.js`) is what the page and the explorer show; this module puts it into a
+page with the numbers of a trace. Their text enters as JSON in which no markup can begin, and the player shows it as
+text only.
 """
 
+import base64
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -15,11 +19,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
+from medv_lab.data.images import Picture, open_image
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.evaluation.repetition import answer_positions, looped_spans
 from medv_lab.views.style import SCALE
 
 RAMP_STOPS = 33
+PICTURE_SIDE = 384  # pixels, at most
 FRAME_HEIGHT = 620  # pixels of the frame in a notebook
 # Characters that could end the script element, or that old JavaScript takes for line ends, as JSON escapes.
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
@@ -53,19 +59,44 @@ class UnmaskingPage:
         return f"UnmaskingPage({len(self.html.encode()) / 1000:.0f} kB; display it, or .save('answer.html'))"
 
 
-def unmasking_html(trace: SampleTrace) -> UnmaskingPage:
+def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> UnmaskingPage:
     """An answer's unmasking to scrub and play through, with confidence, entropy and alternatives of every token.
 
     Commits in the prompt are left out. A position that was committed more than once shows what stood there at each
     pass.
+
+    Args:
+        trace: what the sampler did.
+        image: the picture that was asked about, to be shown too; where the trace has recorded attention, each token
+            shows where it looked on it.
     """
-    data = json.dumps(page_data(trace), separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
-    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    return UnmaskingPage(template.replace("{{data}}", data))
+    data = page_data(trace)
+    if image is not None:
+        data |= {"picture": picture_source(image), "looks": looks_data(trace)}
+    parts = {
+        "style": player_part("player.css"),
+        "markup": player_part("player.html"),
+        "script": player_part("player.js"),
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).translate(_ESCAPES),
+    }
+    page = player_part("page.html")
+    for name, text in parts.items():
+        page = page.replace(f"{{{{{name}}}}}", text)
+    return UnmaskingPage(page)
 
 
-def page_data(trace: SampleTrace) -> dict[str, Any]:
-    """What the page knows of a trace: commits of the answer in their order, and what repeats after each pass."""
+def player_part(name: str) -> str:
+    """The text of a file of the player."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str, Any]:
+    """What the player knows of a trace: commits of the answer in their order, and what repeats after each pass.
+
+    Args:
+        trace: what the sampler did.
+        repeats: what an earlier call found for the first passes of the same run.
+    """
     commits, tokens, steps = _events(trace)
     alternatives = [
         [[int(token), _rounded(share)] for token, share in zip(ids, shares, strict=True)]
@@ -86,9 +117,54 @@ def page_data(trace: SampleTrace) -> dict[str, Any]:
         "entropy": [_rounded(value) for value in trace.entropy[commits]],
         "alternatives": alternatives,
         "stops": trace.stops.tolist(),
-        "repeats": [_repeated_positions(trace, step) for step in range(trace.forward_evaluations)],
+        "born": trace.born.tolist(),
+        "repeats": [
+            *repeats,
+            *(_repeated_positions(trace, step) for step in range(len(repeats), trace.forward_evaluations)),
+        ],
         "ramp": _ramp(),
     }
+
+
+def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
+    """What the player knows of where each commit looked on the picture; None where that was not recorded.
+
+    Shares are those of the first grid, which covers the whole picture, mean over all recorded maps.
+    """
+    if trace.attention is None:
+        return None
+    commits, _, _ = _events(trace)
+    grid = trace.attention.grids[0]
+    means = trace.attention.values[commits].astype(np.float64).mean(1)  # (commits, places)
+    shares = means[:, grid.places().ravel()]
+    most = shares.max(axis=1, initial=0)
+    levels = np.divide(255 * shares, most[:, None], out=np.zeros_like(shares), where=most[:, None] > 0)
+    return {
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "box": [_rounded(edge) for edge in grid.box],
+        "shares": base64.b64encode(levels.round().astype(np.uint8).tobytes()).decode("ascii"),
+        "most": [round(float(share), 6) for share in most],
+        "pictures": [round(float(share), 6) for share in means.sum(1)],
+    }
+
+
+def picture_source(image: Picture, side: int = PICTURE_SIDE, kind: str = "PNG") -> str:
+    """A picture as the address of itself.
+
+    Args:
+        image: the picture.
+        side: its width and height at most, pixels.
+        kind: "PNG", or "JPEG", which is smaller and not exact.
+
+    Raises:
+        ImageError: for a picture that cannot be opened.
+    """
+    picture = open_image(image)
+    picture.thumbnail((side, side))
+    file = io.BytesIO()
+    picture.save(file, format=kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,9 +10,12 @@ import pytest
 from medv_lab.evaluation.endpoint import Endpoint, EndpointError, Prices
 from medv_lab.evaluation.journal import JournalError, read_lines
 from medv_lab.evaluation.judge import Case, position_bias, summarise_verdicts
+from medv_lab.evaluation.responders import Query
 from medv_lab.evaluation.reviews import FILE, EndpointJudge, SpendingCapError, make_messages
+from medv_lab.evaluation.runner import answer_questions, read_answers
 from tests.evaluation.chat_server import GARBAGE, Books, serve
 from tests.evaluation.children import child_context
+from tests.evaluation.test_runner import Echo
 
 CASES = [Case(f"q{n}", f"What is {n}?", f"reference {n}", f"candidate {n}", "a caption") for n in range(6)]
 
@@ -151,13 +154,25 @@ def judge_all(endpoint, folder, cases, started) -> None:
     judge.judge(cases)
 
 
-def run_and_kill(context, endpoint, folder, cases, moment: float | None) -> int:
-    """Judge in another process; kill it so many seconds after its start, or let it end. Its exit code."""
+def evaluate_all(endpoint, folder, cases, started) -> None:
+    queries = [Query(case.id, case.question) for case in cases]
+    judge = EndpointJudge(endpoint, folder, read_tries=20)
+    started.set()
+    answers = answer_questions(queries, Echo(), folder, batch_size=2, progress=False)
+    judge.judge([replace(case, candidate=one.answer) for case, one in zip(cases, answers, strict=True)])
+
+
+def run_and_kill(
+    context, endpoint, folder, cases, moment: float | None, target=judge_all, has_begun=lambda: True
+) -> int:
+    """Work in another process; kill it so many seconds after it has begun, or let it end. Its exit code."""
     started = context.Event()
-    child = context.Process(target=judge_all, args=(endpoint, folder, cases, started))
+    child = context.Process(target=target, args=(endpoint, folder, cases, started))
     child.start()
     assert started.wait(300)
     if moment is not None:
+        while child.is_alive() and not has_begun():
+            time.sleep(0.002)
         time.sleep(moment)
         child.kill()
     child.join(300)
@@ -197,6 +212,38 @@ def test_nothing_is_lost_or_paid_twice_whenever_it_is_killed(tmp_path, kills, qu
         assert spent.unparsable == books.garbled
     else:
         assert spent.calls <= paid <= spent.calls + spent.lost
+
+
+@pytest.mark.slow
+def test_a_judged_evaluation_survives_twenty_kills_from_its_first_answer_to_its_last_score(tmp_path):
+    cases = [Case(f"q{number}", f"What is {number}?", "a cyst", "") for number in range(150)]
+    rng, context = random.Random(7), child_context()
+    with serve(Books(fails=0.2, garbles=0.15, delay=0.03, rng=rng)) as books:
+        work = (context, books.endpoint(concurrency=3, tries=30), tmp_path, cases)
+        for number in range(20):
+            before = len(books.requests) if number % 2 else -1  # every other one is killed while it judges
+
+            def has_begun(before=before) -> bool:
+                return len(books.requests) > before
+
+            moment = rng.uniform(0, 0.3)
+            assert run_and_kill(*work, moment, evaluate_all, has_begun) in (-9, 0)
+        assert run_and_kill(*work, None, evaluate_all) == 0
+        calls = len(books.requests)
+        assert run_and_kill(*work, None, evaluate_all) == 0
+        assert len(books.requests) == calls
+    (answers,) = read_answers(tmp_path).values()
+    assert [one.id for one in answers] == [case.id for case in cases]
+    assert len(read_lines(tmp_path / "shard-0.jsonl")) == len(cases)
+    judge = EndpointJudge(work[1], tmp_path, read_tries=20)
+    judged = [replace(case, candidate=one.answer) for case, one in zip(cases, answers, strict=True)]
+    verdicts, spent = judge.rescore(judged).verdicts, judge.spending()
+    assert [one.id for one in verdicts] == [case.id for case in cases]
+    assert sum(books.made.values()) == spent.calls == len(cases) + spent.unparsable
+    for file in tmp_path.glob("*.jsonl"):
+        content = file.read_bytes()
+        assert content.endswith(b"\n")
+        assert all(isinstance(json.loads(line), dict) for line in content.splitlines())
 
 
 def test_a_second_process_is_kept_out(tmp_path):

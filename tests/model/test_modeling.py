@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel
 
 from medv_lab.diffusion.forward import draw_noise
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
+from tests.model.tiny import tiny_model
 
 IMAGE = -200
 SPECIAL = {
@@ -228,3 +229,16 @@ def test_noise_of_another_shape_is_refused():
     ids = torch.arange(10, 16)[None]
     with pytest.raises(ValueError, match="spliced labels"):
         make_model()(ids, labels=ids, noise=draw_noise(ids[:, :4]))
+
+
+@torch.no_grad()
+def test_the_head_gives_the_same_whatever_the_number_of_rows_and_with_another_layer_in_its_place():
+    model = tiny_model()
+    hidden = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
+    whole = model.head(hidden)
+    for rows in range(1, 21):
+        logits = model.head(hidden[:rows])
+        assert logits.is_contiguous()
+        torch.testing.assert_close(logits, whole[:rows])
+    model.lm_head = torch.nn.Sequential(model.lm_head, torch.nn.Tanh())
+    torch.testing.assert_close(model.head(hidden[:5]), whole[:5].tanh())

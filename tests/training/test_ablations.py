@@ -80,8 +80,8 @@ def test_tables_hold_means_intervals_and_paired_differences(tmp_path):
     assert (difference["mean"], difference.low, difference.high) == (-10, -10, -10)  # paired: seeds cancel
     back = compare_arms(cells, base="V1").set_index(["arm", "equal", "score"]).loc["ours", "steps", "open"]
     assert back["mean"] == 10
-    for name in ("table.csv", "differences.csv"):
-        assert (tmp_path / name).read_text().count("V1,compute")
+    assert "V1,compute,open,3," in (tmp_path / "table.csv").read_text()
+    assert "V1,ours,compute,open,3,-10.000" in (tmp_path / "differences.csv").read_text()
 
 
 def test_a_single_cell_has_no_interval(tmp_path):

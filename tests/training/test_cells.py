@@ -56,7 +56,7 @@ def test_stages_are_shared_resumed_and_made_anew_to_the_same_weights(workshop, c
     workshop.train(ARMS["V2"], 0)
     assert len(count_stages) == 6  # text and general-domain stages are V1's
     again = make_workshop(cache)
-    (cache / f"{again.digest(ARMS['V1'], 0)}.safetensors").unlink()  # killed in its last stage
+    (cache / f"{again.weights_digest(ARMS['V1'], 0, 4)}.safetensors").unlink()  # killed in its last stage
     assert are_equal(again.train(ARMS["V1"], 0), v1)
     assert len(count_stages) == 7
     assert are_equal(make_workshop(cache).train(ARMS["V1"], 0, fresh=True), v1)
@@ -95,6 +95,19 @@ def test_a_cell_has_its_scores_and_its_manifest(workshop, monkeypatch):
     assert cell["manifest"]["settings"]["arm"]["stages"][2]["recipe"]["steps"] == 2
     twin = workshop.run(ARMS["twin"], 0)
     assert twin["scores"].keys() == {name for name in cell["scores"] if "hasty" not in name}
+
+
+def test_the_digest_of_a_cell_follows_all_that_decides_it(cache, workshop):
+    arm, other = ARMS["ours"], ARMS["twin"]
+    asked_more = Workshop(cache, amounts=AMOUNTS, exam=Exam(rounds=2))
+    digests = [
+        workshop.digest(arm, 0),
+        workshop.digest(arm, 1),
+        workshop.digest(other, 0),
+        asked_more.digest(arm, 0),
+    ]
+    assert len(set(digests)) == 4
+    assert workshop.digest(arm, 0) == make_workshop(cache).digest(arm, 0)
 
 
 def test_a_saved_twin_is_loaded_as_one(workshop, tmp_path):

@@ -1,13 +1,17 @@
 """The page holds the trace, loads nothing, and keeps every token text."""
 
+import base64
+import io
 import json
 from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medv_lab.views.page import page_data, unmasking_html
+from tests.diffusion.test_attention import make_attention
 from tests.views.test_unmasking import MASK, make_trace
 
 HOSTILE = [
@@ -141,3 +145,29 @@ def test_a_run_without_passes_is_a_page():
     tables = ("alternative_ids", "alternative_probs")
     empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
     assert json.loads(Reader(unmasking_html(empty).html).data)["stops"] == []
+
+
+def test_a_picture_comes_with_where_each_token_looked(tmp_path):
+    attention = make_attention()
+    trace = make_trace(attention=attention)
+    data = json.loads(Reader(unmasking_html(trace, np.zeros((40, 900, 3), np.uint8)).html).data)
+    header, _, picture = data["picture"].partition(",")
+    assert header == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (384, 17)
+    looks, grid = data["looks"], attention.grids[0]
+    shares = attention.values.astype(float).mean(1)[:, grid.places().ravel()]
+    sent = np.frombuffer(base64.b64decode(looks["shares"]), np.uint8).reshape(len(shares), -1)
+    np.testing.assert_allclose(sent / 255 * np.array(looks["most"])[:, None], shares, atol=shares.max() / 400)
+    np.testing.assert_allclose(looks["pictures"], attention.values.astype(float).mean(1).sum(1), atol=1e-6)
+    assert (looks["rows"], looks["columns"], looks["box"]) == (grid.rows, grid.columns, list(grid.box))
+    assert "picture" not in page_data(trace)
+    assert (
+        json.loads(Reader(unmasking_html(make_trace(), np.zeros((4, 4), np.uint8)).html).data)["looks"]
+        is None
+    )
+
+
+def test_repeats_that_are_known_are_not_looked_for_again():
+    trace = make_trace(token_id=np.array([5, 5, 5, 5]))
+    assert page_data(trace, page_data(trace)["repeats"][:2]) == page_data(trace)
+    assert page_data(trace, [[9], [9]])["repeats"][:2] == [[9], [9]]

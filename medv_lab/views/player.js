@@ -1,0 +1,293 @@
+/* Plays a trace in `root`, an element that holds the markup of player.html; without one, waits for `load`. */
+"use strict";
+const make = (tag, text, name) => {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (name) node.className = name;
+  return node;
+};
+
+function mount(root, first) {
+  const get = (id) => root.querySelector(`#${id}`);
+  const tokens = [];
+  let data = null, passes = 0, commitsAt = [], highest = {}, looks = null, layout = null, described = null;
+  let now = -1, colour = "step", chosen = 0, timer = 0;
+
+  const pieceOf = (token) => data.pieces[token] || "";
+  /* How a token reads in the canvas and in the table; a space that begins it shows as a gap or as a sign. */
+  const labelOf = (token) => pieceOf(token).replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/^ (?=.)/, "") || `⟨${token}⟩`;
+  const nameOf = (token) => (/^ ./.test(pieceOf(token)) ? "␣" : "") + labelOf(token);
+
+  /* The last commit of a position up to a pass, -1 while it is masked. */
+  function commitOf(position, pass) {
+    const commits = commitsAt[position];
+    for (let n = commits.length - 1; n >= 0; n--) {
+      if (data.step[commits[n]] <= pass) return data.token[commits[n]] === data.mask ? -1 : commits[n];
+    }
+    return -1;
+  }
+
+  /* Take the numbers of a trace. While a run goes on, whoever looks at its last pass goes on looking at the last. */
+  function load(next) {
+    const isNew = !data || data.run !== next.run;
+    const isLast = isNew || now >= data.stops.length - 1;
+    data = next;
+    passes = data.stops.length;
+    commitsAt = Array.from({ length: data.length }, () => []);
+    data.position.forEach((position, commit) => commitsAt[position].push(commit));
+    highest = {
+      step: Math.max(1, passes - 1),
+      confidence: 1,
+      entropy: data.entropy.reduce((most, value) => Math.max(most, value), 0) || 1,
+    };
+    if (isNew) pause();
+    layOut();
+    get("facts").textContent = data.facts;
+    get("text").textContent = data.text;
+    get("pass").max = passes - 1;
+    if (isNew) get("speed").value = data.length > 120 ? "30" : "8";
+    get("ramp").style.background = `linear-gradient(to right, ${data.ramp.map((stop) => stop[0]).join(", ")})`;
+    get("look").hidden = !data.picture;
+    if (data.picture && get("image").getAttribute("src") !== data.picture) get("image").src = data.picture;
+    looks = data.looks ? decode(data.looks) : null;
+    if (isLast) now = passes - 1;
+    paint();
+  }
+
+  /* Places for all tokens, as wide as what stands there in the end, so that nothing moves while it plays. */
+  function layOut() {
+    const lasts = Array.from({ length: data.length }, (_, position) => commitOf(position, passes));
+    const ends = lasts.map((last) => last >= 0 && pieceOf(data.token[last]).includes("\n"));
+    const wanted = `${data.length} ${data.block} ${ends.map(Number).join("")}`;
+    if (wanted !== layout) placeNodes(ends);
+    layout = wanted;
+    tokens.forEach((token, position) => {
+      const last = lasts[position];
+      token.dataset.gap = last >= 0 && pieceOf(data.token[last]).startsWith(" ") ? "1" : "";
+      token.dataset.last = last < 0 ? "   " : labelOf(data.token[last]);
+    });
+  }
+
+  function placeNodes(endsLine) {
+    chosen = Math.min(chosen, data.length - 1);
+    tokens.length = 0;
+    const nodes = [];
+    for (let position = 0; position < data.length; position++) {
+      if (position % data.block === 0 && data.length > data.block) {
+        const border = make("span", `${position / data.block}`, "border");
+        border.title = `block ${position / data.block}`;
+        border.setAttribute("aria-hidden", "true");
+        nodes.push(border);
+      }
+      const token = make("span", "", "token");
+      token.dataset.position = position;
+      token.tabIndex = position === chosen ? 0 : -1;
+      token.setAttribute("role", "button");
+      tokens.push(token);
+      nodes.push(token);
+      if (endsLine[position]) nodes.push(make("br"));
+    }
+    get("canvas").replaceChildren(...nodes);
+  }
+
+  function rampOf(commit) {
+    const share = data[colour][commit] / highest[colour];
+    return data.ramp[Math.min(data.ramp.length - 1, Math.max(0, Math.round(share * (data.ramp.length - 1))))];
+  }
+
+  function draw() {
+    const stop = now < 0 ? data.length : data.stops[now];
+    const repeated = new Set(now < 0 ? [] : data.repeats[now]);
+    tokens.forEach((node, position) => {
+      const commit = commitOf(position, now);
+      const classes = ["token"];
+      let text = "", background = "", ink = "";
+      if (commit < 0) classes.push("masked");
+      else {
+        text = labelOf(data.token[commit]);
+        [background, ink] = rampOf(commit);
+        if (!pieceOf(data.token[commit])) classes.push("special");
+        if (data.step[commit] === now) classes.push("new");
+        if (repeated.has(position)) classes.push("repeated");
+      }
+      if (position >= stop) classes.push("behind");
+      if (data.born.length && data.born[position] > now) classes.push("unborn");
+      if (position === chosen) classes.push("chosen");
+      const name = classes.join(" ");
+      if (node.className !== name) node.className = name;
+      if (node.textContent !== text) node.textContent = text;
+      if (node.dataset.ink !== background) {
+        node.dataset.ink = background;
+        node.style.background = background;
+        node.style.color = ink;
+      }
+      const spoken = commit < 0 ? `position ${position}, masked` : `position ${position}: ${text}`;
+      if (node.getAttribute("aria-label") !== spoken) node.setAttribute("aria-label", spoken);
+    });
+    get("pass").value = now;
+    const where = now < 0 ? `before the first of ${passes}` : `after pass ${now} (0–${passes - 1})`;
+    get("where").textContent = where;
+    get("pass").setAttribute("aria-valuetext", where);
+    describe();
+  }
+
+  function addFact(list, name, value, kind) {
+    list.append(make("dt", name), make("dd", value, kind));
+  }
+
+  function describe() {
+    const commit = commitOf(chosen, now);
+    const earlier = (commitsAt[chosen] || []).filter((other) => other !== commit && data.step[other] <= now);
+    const wanted = `${chosen} ${commit} ${earlier.join()} ${data.run} ${passes}`;
+    if (wanted === described) return; // scrubbing mostly changes nothing here
+    described = wanted;
+    const box = get("details");
+    const list = make("dl");
+    box.replaceChildren(make("h2", `Position ${chosen}, block ${Math.floor(chosen / data.block)}`), list);
+    look(commit);
+    if (commit < 0) addFact(list, "token", "masked");
+    else {
+      const token = data.token[commit];
+      addFact(list, "token", nameOf(token), "piece");
+      addFact(list, "id", String(token));
+      addFact(list, "committed in pass", String(data.step[commit]));
+      addFact(list, "confidence", data.confidence[commit].toFixed(3));
+      addFact(list, "entropy", `${data.entropy[commit].toFixed(3)} nats`);
+    }
+    for (const other of earlier) {
+      addFact(list, `in pass ${data.step[other]}`, nameOf(data.token[other]), "piece");
+    }
+    if (commit < 0 || !data.alternatives[commit].length) return;
+    const table = make("table");
+    table.append(make("caption", "most probable tokens at that pass"));
+    for (const [token, probability] of data.alternatives[commit]) {
+      const row = make("tr", undefined, token === data.token[commit] ? "taken" : "");
+      const head = make("th", nameOf(token), "piece");
+      head.scope = "row";
+      const share = make("td", undefined, "share");
+      const length = make("i");
+      length.style.width = `${100 * probability}%`;
+      share.append(length, make("span", probability.toFixed(3)));
+      row.append(head, share);
+      table.append(row);
+    }
+    box.append(table);
+  }
+
+  /* Shares come as one byte a patch, 255 for the patch that got most of a commit's attention. */
+  function decode({ rows, columns, box, shares, most, pictures }) {
+    const bytes = Uint8Array.from(atob(shares), (character) => character.charCodeAt(0));
+    return { rows, columns, box, bytes, most, pictures };
+  }
+
+  /* Lay over the picture where a token looked when it was committed; nothing for a masked position. */
+  function look(commit) {
+    if (!data.picture) return;
+    const heat = get("heat");
+    heat.hidden = commit < 0 || !looks;
+    if (heat.hidden) {
+      get("looked").textContent = looks ? "masked: nothing was read for it yet" : "attention was not recorded";
+      return;
+    }
+    const { rows, columns, box, bytes, most, pictures } = looks;
+    const [left, top, right, bottom] = box.map((value) => `${100 * value}%`);
+    Object.assign(heat, { width: columns, height: rows });
+    Object.assign(heat.style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
+    const pixels = new ImageData(columns, rows);
+    for (let patch = 0; patch < rows * columns; patch++) {
+      pixels.data.set([255, 96, 0, 0.75 * bytes[commit * rows * columns + patch]], 4 * patch);
+    }
+    heat.getContext("2d").putImageData(pixels, 0, 0);
+    const share = (value) => `${(100 * value).toFixed(value < 0.001 ? 3 : 1)} %`;
+    get("looked").textContent =
+      `${share(pictures[commit])} of its attention went to the picture, at most ${share(most[commit])} to one patch`;
+  }
+
+  function show(pass) {
+    now = Math.min(passes - 1, Math.max(-1, pass));
+    draw();
+  }
+
+  function choose(position) {
+    if (position < 0 || position >= tokens.length) return;
+    tokens[chosen].tabIndex = -1;
+    tokens[chosen].classList.remove("chosen");
+    chosen = position;
+    tokens[chosen].tabIndex = 0;
+    tokens[chosen].classList.add("chosen");
+    describe();
+  }
+
+  function pause() {
+    cancelAnimationFrame(timer);
+    timer = 0;
+    get("play").textContent = "Play";
+    get("details").setAttribute("aria-live", "polite");
+  }
+
+  function play() {
+    if (timer) return pause();
+    if (now >= passes - 1) show(-1);
+    get("play").textContent = "Pause";
+    get("details").setAttribute("aria-live", "off");
+    const from = now;
+    let start = null;
+    const tick = (time) => {
+      start = start === null ? time : start;
+      const pass = Math.min(passes - 1, from + Math.floor(((time - start) / 1000) * Number(get("speed").value)));
+      if (pass !== now) show(pass);
+      if (now >= passes - 1) return pause();
+      timer = requestAnimationFrame(tick);
+    };
+    timer = requestAnimationFrame(tick);
+  }
+
+  function paint() {
+    const names = { step: ["pass 0", `${highest.step}`], confidence: ["0", "1"], entropy: ["0", `${highest.entropy.toFixed(2)} nats`] };
+    [get("low").textContent, get("high").textContent] = names[colour];
+    draw();
+  }
+
+  function setTheme(theme) {
+    root.dataset.theme = theme;
+    get("theme").setAttribute("aria-pressed", String(theme === "dark"));
+  }
+
+  const jump = (pass) => { pause(); show(pass); };
+  get("first").addEventListener("click", () => jump(-1));
+  get("back").addEventListener("click", () => jump(now - 1));
+  get("play").addEventListener("click", play);
+  get("forward").addEventListener("click", () => jump(now + 1));
+  get("last").addEventListener("click", () => jump(passes - 1));
+  get("pass").addEventListener("input", (event) => jump(Number(event.target.value)));
+  get("colour").addEventListener("change", (event) => { colour = event.target.value; paint(); });
+  get("speed").addEventListener("change", () => { if (timer) { pause(); play(); } });
+  get("repeats").addEventListener("change", (event) => get("canvas").classList.toggle("repeats", event.target.checked));
+  get("theme").addEventListener("click", () => setTheme(get("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark"));
+  get("canvas").addEventListener("pointerover", (event) => {
+    if (event.target.dataset.position !== undefined) choose(Number(event.target.dataset.position));
+  });
+  get("canvas").addEventListener("focusin", (event) => {
+    if (event.target.dataset.position !== undefined) choose(Number(event.target.dataset.position));
+  });
+  get("canvas").addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: tokens.length - 1 }[event.key];
+    if (to === undefined || !tokens[to] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    tokens[to].focus();
+  });
+  function onKey(event) {
+    const own = event.composedPath()[0].closest("input, select, button, summary");
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (own && (event.key === " " || own.matches("select, input[type=range]"))) return;
+    const move = { ArrowLeft: () => jump(now - 1), ArrowRight: () => jump(now + 1), Home: () => jump(-1), End: () => jump(passes - 1), " ": play }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    move();
+  }
+
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  if (first) load(first);
+  return { load, onKey };
+}

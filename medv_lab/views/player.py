@@ -1,0 +1,58 @@
+"""The player as a widget: the page of a trace, live, in a notebook."""
+
+import json
+from typing import Any
+
+import anywidget
+import traitlets
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.views.page import page_data, player_part
+
+_RENDER = """
+function render({ model, el }) {
+  const host = document.createElement("div");
+  host.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves keys alone that are pressed in here
+  const shadow = host.attachShadow({ mode: "open" });
+  shadow.innerHTML = `<style>${STYLE}</style><div class="player inset">${MARKUP}</div>`;
+  el.append(host);
+  const root = shadow.querySelector(".player");
+  const data = model.get("data");
+  const player = mount(root, "length" in data ? data : null);
+  root.addEventListener("keydown", player.onKey);
+  const update = () => player.load(model.get("data"));
+  model.on("change:data", update);
+  return () => model.off("change:data", update);
+}
+export default { render };
+"""
+
+
+def _module() -> str:
+    """The player's script with style and markup in it, as a module that anywidget loads."""
+    parts = {"STYLE": player_part("player.css"), "MARKUP": player_part("player.html")}
+    constants = "".join(f"const {name} = {json.dumps(text)};\n" for name, text in parts.items())
+    return player_part("player.js") + constants + _RENDER
+
+
+class Player(anywidget.AnyWidget):
+    """Plays a trace; give it a longer trace of the same run, and it goes on from there.
+
+    Attributes:
+        data: what the page's player knows, as `page_data` makes it, with the name of the run.
+    """
+
+    _esm = _module()
+    data = traitlets.Dict().tag(sync=True)
+
+    def show(self, trace: SampleTrace, run: str, **more: Any) -> None:
+        """Show a trace.
+
+        Args:
+            trace: what the sampler did, or has done so far.
+            run: any text that tells one run from another.
+            more: the picture and what `looks_data` says of it.
+        """
+        is_longer = (self.data.get("run"), self.data.get("length")) == (run, trace.gen_length)
+        repeats = self.data["repeats"] if is_longer else ()  # where an answer grows, positions move
+        self.data = {**page_data(trace, repeats), "run": run, **more}
