@@ -49,10 +49,12 @@ def test_the_embedded_model_of_the_results_is_the_shipped_one(name):
     assert manifest["model"]["sha256"] == hash_model(embedded_folder())
 
 
-def test_the_embedded_model_answers_open_questions_from_the_picture():
+def test_the_embedded_model_reads_its_answers_off_the_picture():
+    scores = totals("embedded")
+    assert scores["closed"] >= 80 and scores["open"] >= 80
     difference = compare(read_results(FOLDER / "embedded")[0], read_results(FOLDER / "question-only")[0])
+    assert difference["closed"].low >= 15
     assert difference["open"].low >= 30
-    assert difference["closed"].low > 0  # and no more is claimed of closed questions
 
 
 def test_without_the_right_picture_it_knows_what_a_model_without_pictures_knows():
