@@ -20,6 +20,7 @@ def ablations(
     only: Annotated[
         list[str] | None, typer.Option(help="an arm by name, or main for those of Table 4; may be repeated")
     ] = None,
+    equal: Annotated[str | None, typer.Option(help="only arms equal in steps, or in compute")] = None,
     seeds: Annotated[int, typer.Option(help="how many seeds, from 0 on")] = 5,
     rerun: Annotated[
         bool, typer.Option(help="train and score anew, and compare with what was there")
@@ -46,7 +47,7 @@ def ablations(
         from medv_lab.training.cells import Exam, Workshop
 
         torch.set_num_threads(1)
-        arms = choose_arms(make_arms(change or ()), only or ())
+        arms = choose_arms(make_arms(change or ()), only or (), equal)
         cache = medv_home() / "ablations" if cache is None else cache
         workshop = Workshop(cache, exam=Exam(rounds, captions), log=typer.echo)
         before = tabulate(read_cells(output)) if rerun and (output / "cells").is_dir() else None

@@ -5,6 +5,7 @@ A panels folder holds, for each system's name, what the last call asked and noth
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medv_lab.evaluation.autoregressive import NextTokenResponder
 from medv_lab.evaluation.journal import read_lines, replace_text
 from medv_lab.evaluation.panels import (
     REPETITION,
+    TRACE,
     Example,
     Plan,
     phantom_examples,
@@ -22,14 +24,14 @@ from medv_lab.evaluation.panels import (
     tabulate_repetition,
     write_examples,
 )
-from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder, describe_model
+from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder
 from medv_lab.evaluation.runner import MANIFEST, answer_questions, digest_of
 from medv_lab.model.answering import ask
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.runtime import make_manifest
 
-TRACE = "unmasking_example.npz"
 Asked = tuple[Responder, list[Example]]
 
 
@@ -106,10 +108,10 @@ def trace_example(
 ) -> Path:
     """Keep the trace of one description, unless it is there from the same model and settings."""
     path = folder / TRACE
-    model_record = describe_model(model, "diffusion")
+    wanted = make_manifest(asdict(plan.long), seed=plan.long.seed, model=model)
     if path.is_file():
         known = SampleTrace.load(path).manifest
-        if known.get("model") == model_record:
+        if all(known.get(name) == wanted[name] for name in ("model", "settings")):
             return path
     answer = ask(model, processor, open_image(folder / example.picture), example.question, plan.long, False)
     return answer.trace.save(path)

@@ -1,9 +1,10 @@
 """What the qualitative panels show: questions, pictures, and under which settings systems answer them.
 
-A panels folder is a results folder of `runner` with three files more:
+A panels folder is a results folder of `runner` with more:
     questions.jsonl   one line an `Example`
     pictures/         what the examples show
     repetition.csv    repetition of every system's descriptions at every setting, with 95 % intervals
+and, where a diffusion model was asked, the trace of one description.
 This module reads and writes files, and needs no torch.
 """
 
@@ -26,7 +27,7 @@ from medv_lab.evaluation.intervals import bootstrap_interval
 from medv_lab.evaluation.journal import read_lines, replace_text
 from medv_lab.evaluation.repetition import measure_repetition
 
-QUESTIONS, REPETITION = "questions.jsonl", "repetition.csv"
+QUESTIONS, REPETITION, TRACE = "questions.jsonl", "repetition.csv", "unmasking_example.npz"
 GROUPS = ("description", "query", "vqa")
 SPLIT = "test"
 SCENES, DESCRIPTIONS = 100, 10  # pictures to choose from; the first so many are described, two of each domain

@@ -106,6 +106,8 @@ def find_manifests(path: Path) -> list[Path]:
 
 def _runs(manifest: Any, path: Path) -> list[dict[str, Any]]:
     """The records of runs anywhere in a manifest; of several by digest, those that a file is named for."""
+    if isinstance(manifest, list):
+        return [record for part in manifest for record in _runs(part, path)]
     if not isinstance(manifest, dict):
         return []
     if "versions" in manifest:

@@ -25,10 +25,11 @@ from medv_lab.views.style import WIDTHS
 FOLDER = "panels"
 INPUTS = (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.csv", f"{FOLDER}/manifest.json", f"{FOLDER}/pictures/*")
 COMMAND = "medv panels"
-SYSTEMS = ("diffusion", "twin", "V1", "V2")  # in the order of columns and rows
+SYSTEMS = ("diffusion", "twin", "V1", "V2", "ours")  # in the order of columns and rows
 SYSTEM_TITLES = {
     "diffusion": "masked diffusion",
     "twin": "left-to-right twin",
+    "ours": "ours, of the ablations",
 }
 PICTURE = 56  # points
 GAP = 5

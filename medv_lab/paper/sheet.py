@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT
 from medv_lab.views.wrapping import wrap
@@ -101,14 +100,6 @@ class Sheet:
         ends = [self.margin if left is None else left, self.width - self.margin if right is None else right]
         self._line(ends, [top, top], "#b0b0b0", 0.5)
         self._reach(top)
-
-    def shade(self, left: float, top: float, width: float, height: float) -> None:
-        """Lay a light ground under what is placed there."""
-        self._inks.append(
-            lambda ax: ax.add_patch(
-                Rectangle((left, top), width, height, color="#f0f0f0", linewidth=0, zorder=0)
-            )
-        )
 
     def finish(self) -> Figure:
         """Make the figure."""

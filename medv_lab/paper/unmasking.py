@@ -6,24 +6,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.evaluation.panels import TRACE
 from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
 from medv_lab.paper.panels import COMMAND, FOLDER
 from medv_lab.views.unmasking import plot_unmasking
 
-TRACE = f"{FOLDER}/unmasking_example.npz"
+TRACE_FILE = f"{FOLDER}/{TRACE}"
 
 
 def collect_unmasking(results: Path) -> pd.DataFrame:
     """One row a commit of the trace."""
-    path = results / TRACE
+    path = results / TRACE_FILE
     if not path.is_file():
-        raise MissingResults(f"{TRACE} is not there; make it with '{COMMAND}'")
+        raise MissingResults(f"{TRACE_FILE} is not there; make it with '{COMMAND}'")
     return SampleTrace.load(path).to_frame().assign(source=measured_source(path, results))
 
 
 def draw_unmasking(data: pd.DataFrame, results: Path) -> Figure:
     """The answer as a grid of tokens, coloured by the pass that committed each."""
-    return plot_unmasking(SampleTrace.load(results / TRACE)).figure
+    return plot_unmasking(SampleTrace.load(results / TRACE_FILE)).figure
 
 
 UNMASKING_EXAMPLE = Exhibit(
@@ -33,5 +34,5 @@ UNMASKING_EXAMPLE = Exhibit(
     "of the answer is faded.",
     collect_unmasking,
     draw_unmasking,
-    (TRACE,),
+    (TRACE_FILE,),
 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from medv_lab.data.scenes import DOMAINS
 from medv_lab.training.stages import EMBEDDED, LoRA, Recipe, vary
 
+EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
 INSTRUCTIONS = "instructions"
@@ -57,11 +58,11 @@ class Arm:
 
 BASE = {
     "text": ("text", 200),
-    "alignment": ("alignment", 60),
-    "instruct": ("instruct", 600),
-    "vqa": ("vqa", 150),
-    "general-alignment": ("alignment", 60),
-    "general-instruct": ("instruct", 300),
+    "alignment": ("alignment", 40),
+    "instruct": ("instruct", 500),
+    "vqa": ("vqa", 120),
+    "general-alignment": ("alignment", 40),
+    "general-instruct": ("instruct", 200),
 }
 """Stage to the embedded recipe that it is a small copy of, and its steps."""
 
@@ -129,11 +130,16 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
     )
 
 
-def choose_arms(arms: Sequence[Arm], names: Sequence[str] = ()) -> list[Arm]:
-    """Arms by name, equal in steps and in compute; all of them without names. "main" are those of Table 4.
+def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | None = None) -> list[Arm]:
+    """Arms by name; all of them without names. "main" are those of Table 4.
+
+    Args:
+        arms: the grid.
+        names: which ones.
+        equal: only those that are equal in "steps", or in "compute"; both by default.
 
     Raises:
-        ValueError: for a name that no arm has.
+        ValueError: for a name that no arm has, or another way of being equal.
     """
     wanted = {name for given in names for name in (MAIN if given == "main" else (given,))}
     known = {arm.name for arm in arms}
@@ -141,7 +147,9 @@ def choose_arms(arms: Sequence[Arm], names: Sequence[str] = ()) -> list[Arm]:
         raise ValueError(
             f"there is no arm {min(wanted - known)!r}; there are main, {', '.join(sorted(known))}"
         )
-    return [arm for arm in arms if not names or arm.name in wanted]
+    if equal not in (None, *EQUAL):
+        raise ValueError(f"equal is {equal!r}; allowed are {', '.join(EQUAL)}")
+    return [arm for arm in arms if (not names or arm.name in wanted) and equal in (None, arm.equal)]
 
 
 def equalise(arm: Arm, steps: int) -> Arm:

@@ -45,14 +45,23 @@ MODEL_LINES = {
     "LLaDA-MedV": ("o", "-"),
 }
 
-# The systems of the small world: ours as ours, the autoregressive twin as its counterpart LLaVA-Med.
+# The systems of the small world: the embedded model as ours, the autoregressive twin as its counterpart LLaVA-Med.
 SYSTEM_COLOURS = {
     "diffusion": ACCENT,
     "twin": PALETTE["blue"],
     "V1": PALETTE["green"],
     "V2": PALETTE["purple"],
+    "ours": PALETTE["orange"],
+    "question-only": PALETTE["black"],
 }
-SYSTEM_LINES = {"diffusion": ("o", "-"), "twin": ("s", "--"), "V1": ("^", "-."), "V2": ("D", ":")}
+SYSTEM_LINES = {
+    "diffusion": ("o", "-"),
+    "twin": ("s", "--"),
+    "V1": ("^", "-."),
+    "V2": ("D", ":"),
+    "ours": ("P", "--"),
+    "question-only": ("v", ":"),
+}
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A panels folder: every system at every setting of the plan, nothing asked twice, nothing old kept."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,13 @@ from PIL import Image
 
 from medv_lab.data.phantoms import render
 from medv_lab.data.scenes import DOMAINS, make_scene
+from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.evaluation.panel_runs import answer_panels, find_examples, plan_system, trace_example
 from medv_lab.evaluation.panels import (
     DESCRIPTIONS,
     PLANS,
     REPETITION,
+    TRACE,
     Example,
     Plan,
     read_examples,
@@ -23,8 +24,9 @@ from medv_lab.evaluation.panels import (
     write_examples,
 )
 from medv_lab.model.causal import MedVForNextToken
+from medv_lab.model.checkpoints import load
 from tests.evaluation.scripted import Scripted
-from tests.model.tiny import tiny_config, tiny_model, tiny_processor
+from tests.model.tiny import save_tiny, tiny_config, tiny_model, tiny_processor
 
 PLAN = PLANS["embedded"]
 LOOP = "the lung the lung is is clear"
@@ -140,12 +142,20 @@ def test_models_are_asked_by_their_kind(tmp_path):
     assert [one.identity["settings"]["max_new_tokens"] for one, _ in twin] == [PLAN.long.L, PLAN.short.L]
 
 
-def test_the_trace_is_kept_until_the_model_changes(tmp_path):
+def test_the_trace_is_kept_until_model_or_settings_change(tmp_path):
     examples = find_examples(tmp_path)
-    plan = replace(PLAN, long=replace(PLAN.long, gen_length=8, block_length=8, steps=2))
-    made = [
-        trace_example(tiny_model(seed), tiny_processor(), examples[0], plan, tmp_path).read_bytes()
-        for seed in (0, 0, 1)
+    short = replace(PLAN, long=replace(PLAN.long, gen_length=8, block_length=8, steps=2))
+    shorter = replace(PLAN, long=replace(short.long, steps=1))
+    models = [
+        save_tiny(tmp_path / name, seed) and load(tmp_path / name) for name, seed in (("one", 0), ("two", 1))
     ]
-    assert made[0] == made[1] != made[2]
-    assert json.loads((tmp_path / "questions.jsonl").read_text().splitlines()[0])["id"] == examples[0].id
+
+    def trace(model, plan):
+        return trace_example(*model, examples[0], plan, tmp_path).read_bytes()
+
+    first = trace(models[0], short)
+    assert trace(models[0], short) == first
+    assert trace(models[1], short) != first
+    assert SampleTrace.load(tmp_path / TRACE).manifest["model"]["name"] == "two"
+    trace(models[1], shorter)
+    assert SampleTrace.load(tmp_path / TRACE).forward_evaluations == 1

@@ -148,8 +148,8 @@ def records_in(value) -> list[dict]:
     if isinstance(value, dict):
         if "versions" in value:
             return [value]
-        return [record for part in value.values() for record in records_in(part)]
-    return []
+        value = list(value.values())
+    return [record for part in value for record in records_in(part)] if isinstance(value, list) else []
 
 
 def test_marks_and_words_of_panels_are_those_of_the_answers():

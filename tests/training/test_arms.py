@@ -76,8 +76,11 @@ def test_arms_are_chosen_by_name():
     assert choose_arms(ARMS) == list(ARMS)
     assert {arm.name for arm in choose_arms(ARMS, ["V1"])} == {"V1"}
     assert {arm.name for arm in choose_arms(ARMS, ["main", "lora"])} == {*MAIN, "lora"}
+    assert {(arm.name, arm.equal) for arm in choose_arms(ARMS, ["V1"], "compute")} == {("V1", "compute")}
     with pytest.raises(ValueError, match="no arm 'v1'; there are main, V1"):
         choose_arms(ARMS, ["v1"])
+    with pytest.raises(ValueError, match="steps, compute"):
+        choose_arms(ARMS, equal="time")
 
 
 def test_an_arm_that_is_longer_cannot_be_shortened():
