@@ -110,11 +110,11 @@ def test_interrupt_leaves_the_partial_trace(processor):
     model = tiny_model()
     body, calls = model.body, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         calls.append(1)
         if len(calls) > 5:
             raise KeyboardInterrupt
-        return body(*arguments)
+        return body(*arguments, **named)
 
     model.body = interrupted
     answer = ask(model, processor, None, "What?", SETTINGS)
