@@ -12,10 +12,8 @@ from medv_lab.evaluation.phantoms import compare, make_items, read_results, summ
 from medv_lab.evaluation.studies import summarise_study
 from medv_lab.model.memory import embedded_folder
 from medv_lab.runtime import hash_model
-from medv_lab.training.ablations import compare_arms, read_cells, tabulate
 
 FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
-ABLATIONS = FOLDER.parent / "ablations"
 RUNS = {
     "embedded": ("test", "right"),
     "embedded-shuffled": ("test", "shuffled"),
@@ -49,10 +47,12 @@ def test_the_embedded_model_of_the_results_is_the_shipped_one(name):
     assert manifest["model"]["sha256"] == hash_model(embedded_folder())
 
 
-def test_the_embedded_model_answers_open_questions_from_the_picture():
+def test_the_embedded_model_reads_its_answers_off_the_picture():
+    scores = totals("embedded")
+    assert scores["closed"] >= 80 and scores["open"] >= 80
     difference = compare(read_results(FOLDER / "embedded")[0], read_results(FOLDER / "question-only")[0])
+    assert difference["closed"].low >= 15
     assert difference["open"].low >= 30
-    assert difference["closed"].low > 0  # and no more is claimed of closed questions
 
 
 def test_without_the_right_picture_it_knows_what_a_model_without_pictures_knows():
@@ -81,13 +81,3 @@ def test_summaries_of_studies_follow_from_their_scores(name):
     numbers = stored.select_dtypes("number").columns
     # both files are rounded to four digits
     pd.testing.assert_frame_equal(stored[numbers], again[numbers], rtol=2e-3, atol=2e-3, check_dtype=False)
-
-
-def test_the_tables_of_the_ablations_follow_from_their_cells():
-    cells = read_cells(ABLATIONS)
-    for name, table in (("table", tabulate(cells)), ("differences", compare_arms(cells))):
-        stored = (ABLATIONS / f"{name}.csv").read_text()
-        assert stored == table.to_csv(index=False, float_format="%.3f", lineterminator="\n")
-    assert all(cell["manifest"]["seed"] == cell["seed"] for cell in cells)
-    towers = {cell["manifest"]["settings"]["vision_tower"] for cell in cells}
-    assert len(towers) == 1  # one vision tower lies under all of them

@@ -66,8 +66,10 @@ class AttentionProbe:
         ]
         try:
             model.set_attn_implementation("eager")
+            model.is_watched = True
             yield
         finally:
+            model.is_watched = False
             model.set_attn_implementation(own)
             for hook in hooks:
                 hook.remove()

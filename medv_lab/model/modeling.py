@@ -100,6 +100,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
     """The towers with their output layer and the image path; what it is trained for is a subclass's part."""
 
     accepts_loss_kwargs = False
+    is_watched = False  # while an attention probe looks on, every layer is computed at every place
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
@@ -144,15 +145,16 @@ class MedVLanguageModel(MedVPreTrainedModel):
         """
         if attention_mask is not None and attention_mask.ndim == 4:
             attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
-        if wanted is not None:
+        if wanted is not None and not self.is_watched:
             return hidden_at(self.model, inputs_embeds, attention_mask, position_ids, cache, wanted)
-        return self.model(
+        hidden = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=False,
         ).last_hidden_state
+        return hidden if wanted is None else hidden.take_along_dim(wanted[..., None], 1)
 
     def _prepare_mask(self, visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         backend = self.config._attn_implementation

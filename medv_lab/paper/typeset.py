@@ -106,12 +106,12 @@ def _notes(data: pd.DataFrame) -> dict[int, str]:
 
 
 def _best_rows(data: pd.DataFrame, column: Column) -> set[int]:
-    """Rows that hold the best value of their kind of source, ties included; none where one row alone has a value."""
+    """Rows that hold the best value of their kind of source, ties included; none where all values are the same."""
     found: set[int] = set()
     if not column.better or column.name not in data:
         return found
     for _, values in data[column.name].dropna().groupby(data.source.str.split().str[0]):
-        if len(values) > 1:
+        if values.nunique() > 1:
             top = values.max() if column.better == "high" else values.min()
             found |= set(values.index[values == top])
     return found

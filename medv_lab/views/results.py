@@ -17,21 +17,19 @@ class Results(widgets.VBox):
 
     Attributes:
         runs: all that were added, the latest last; at most `KEPT_RUNS`.
-        players: the player of each side.
     """
 
     def __init__(self, sides: tuple[str, ...]):
         """Begin with nothing to show."""
         self.runs: deque[Run] = deque(maxlen=KEPT_RUNS)
         self._shown: dict[str, Run] = {}
-        self.players = {side: Player() for side in sides}
+        self._players: dict[str, Player] = {}
         self._titles = {side: widgets.HTML() for side in sides}
         self._boxes = {
             side: widgets.VBox(
-                [self._titles[side], player],
-                layout=widgets.Layout(flex="1 1 380px", min_width="0", display="none"),
+                [title], layout=widgets.Layout(flex="1 1 380px", min_width="0", display="none")
             )
-            for side, player in self.players.items()
+            for side, title in self._titles.items()
         }
         answers = widgets.HBox(
             list(self._boxes.values()), layout=widgets.Layout(flex_flow="row wrap", width="100%")
@@ -54,6 +52,16 @@ class Results(widgets.VBox):
         super().__init__([answers, self.difference, tabs])
         self._tell()
 
+    def player(self, side: str) -> Player:
+        """The player of a side, made when it is first needed.
+
+        Not with all other widgets at once: anywidget gives up on one that a busy page takes 2 seconds to set up.
+        """
+        if side not in self._players:
+            self._players[side] = Player()
+            self._boxes[side].children = (self._titles[side], self._players[side])
+        return self._players[side]
+
     def begin(self, sides: tuple[str, ...]) -> None:
         """Make room for a new run at these sides; what is shown at others goes."""
         self._shown = {}
@@ -71,7 +79,7 @@ class Results(widgets.VBox):
             trace: what it did so far.
             source: the picture, as a data address.
         """
-        self.players[side].show(trace, key, picture=source, looks=looks_data(trace))
+        self.player(side).show(trace, key, picture=source, looks=looks_data(trace))
         self._boxes[side].layout.display = ""
 
     def add(self, run: Run) -> None:
@@ -91,7 +99,7 @@ class Results(widgets.VBox):
     def _show(self, run: Run, side: str) -> None:
         self._shown[side] = run
         trace = run.answer.trace
-        self.players[side].show(trace, run.key, picture=run.source, looks=looks_data(trace))
+        self.player(side).show(trace, run.key, picture=run.source, looks=looks_data(trace))
         self._titles[side].value = f"<b>{side}</b> · run {run.key}, {run.summary()}"
         self._boxes[side].layout.display = ""
 

@@ -21,10 +21,11 @@ SCREENSHOTS = ROOT / "build" / "browser"  # artefacts, to be looked at; git igno
 CHROMIUM = os.environ.get("MEDV_CHROMIUM", "chromium")
 TOKEN = "medv-lab-browser-test"
 PATIENCE = float(os.environ.get("MEDV_BROWSER_PATIENCE", "180"))  # seconds for whatever a page must do
-QUIET = (  # nothing is asked of the network
+OPTIONS = (  # nothing is asked of the network, and a test can await commands
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager=readonly",
+    "--LabApp.expose_app_in_browser=True",
 )
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 expect.set_options(timeout=1000 * PATIENCE)
@@ -113,7 +114,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", *QUIET]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", *OPTIONS]
     command += [
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={TOKEN}",

@@ -17,9 +17,13 @@ PICTURE = ROOT / "figures" / "explorer.png"  # the README's
 MOST_BYTES = 300_000
 WINDOW = {"width": 1400, "height": 2400}  # all of the explorer at once, for the screenshots
 FIRST_ANSWER = 5.0  # seconds from pressing Run
-RUNNING = (
-    "[...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => prompt.textContent.includes('*'))"
-)
+RUN_ALL = """async () => {
+  const app = window.jupyterapp, panel = app.shell.currentWidget;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  return app.commands.execute("notebook:run-all-cells");
+}"""
 NUMBER_OF_EXPLORERS = (
     "import threading, medv_lab.views.explorer as e; "
     "own = [t for t in threading.enumerate() if t.name.startswith('medv-lab')]; "
@@ -86,10 +90,7 @@ def run_all(tab: Tab, lab: Lab) -> Work:
     page = tab.page
     page.goto(lab.url("notebooks/09_explorer.ipynb"))
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
-    page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-    page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-    page.wait_for_function(RUNNING)
-    page.wait_for_function(f"!({RUNNING})")
+    assert page.evaluate(RUN_ALL)  # the menu's "Run All Cells", once the kernel is there
     page.wait_for_selector(".medv-explorer .medv-gallery img")
     work = Work(tab)
     work.await_text("done:")

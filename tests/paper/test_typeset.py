@@ -13,13 +13,13 @@ COLUMNS = (
 )
 DATA = pd.DataFrame(
     {
-        "model": ["a_b", "c|d", "e", "f"],
-        "score": [10.0, 30.0, 90.0, 80.0],
-        "time": [1.0, None, 5.0, 5.0],
-        "size": pd.array([1200, None, 3, 4], dtype="Int64"),
-        "score_low": [None, None, 85.0, 70.0],
-        "score_high": [None, None, 95.0, 90.0],
-        "source": ["published x.csv", "published x.csv", "measured y.csv", "measured y.csv"],
+        "model": ["a_b", "c|d", "e", "f", "g"],
+        "score": [10.0, 30.0, 90.0, 80.0, None],
+        "time": [1.0, None, 5.0, 5.0, 7.0],
+        "size": pd.array([1200, None, 3, 4, 5], dtype="Int64"),
+        "score_low": [None, None, 85.0, 70.0, None],
+        "score_high": [None, None, 95.0, 90.0, None],
+        "source": ["published x.csv"] * 2 + ["measured y.csv"] * 3,
     }
 )
 
@@ -31,20 +31,21 @@ def rows(text: str) -> list[list[str]]:
 
 def test_best_values_are_marked_within_each_source_and_ties_share_the_mark():
     table = rows(to_markdown(DATA, COLUMNS, "A caption."))
-    assert [row[2] for row in table] == ["10.0", "**30.0**", "**90.0 [85.0, 95.0]**", "80.0 [70.0, 90.0]"]
-    assert [row[3] for row in table] == ["1.00", MISSING_MARK, "**5.00**", "**5.00**"]
-    assert [row[4] for row in table] == ["1,200", MISSING_MARK, "3", "4"]
+    assert [row[2] for row in table] == [
+        "10.0",
+        "**30.0**",
+        "**90.0 [85.0, 95.0]**",
+        "80.0 [70.0, 90.0]",
+        MISSING_MARK,
+    ]
+    assert [row[3] for row in table] == ["1.00", MISSING_MARK, "**5.00**", "**5.00**", "7.00"]
+    assert [row[4] for row in table] == ["1,200", MISSING_MARK, "3", "4", "5"]
 
 
 def test_every_row_names_its_source():
     text = to_markdown(DATA, COLUMNS, "A caption.")
     assert text.startswith("A caption.")
-    assert [row[0] for row in rows(text)] == [
-        "published (1)",
-        "published (1)",
-        "measured (2)",
-        "measured (2)",
-    ]
+    assert [row[0] for row in rows(text)] == ["published (1)"] * 2 + ["measured (2)"] * 3
     assert "- 1: published x.csv" in text and "- 2: measured y.csv" in text
 
 

@@ -82,7 +82,7 @@ def test_a_run_is_what_asking_gives(opened, tiny):
     )
     alone = ask(*tiny, run.choice.picture, run.question, run.settings, record_attention=True)
     assert run.answer.trace.token_id.tolist() == alone.trace.token_id.tolist()
-    data = opened.results.players["A"].data
+    data = opened.results.player("A").data
     assert data["token"] == alone.trace.token_id.tolist()
     assert data["picture"].startswith("data:image/png") and data["looks"]["rows"] == 4
     assert opened.progress.value == opened.progress.max == 8
@@ -93,7 +93,7 @@ def test_a_run_is_what_asking_gives(opened, tiny):
 def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
     monkeypatch.setattr(module, "REFRESH", 0.0)
     seen = []
-    player = opened.results.players["A"]
+    player = opened.results.player("A")
     player.observe(lambda change: seen.append((len(change["new"]["token"]), change["new"]["run"])), "data")
     finish(opened)
     assert seen[:8] == [(count, "1A") for count in range(1, 9)]
@@ -101,7 +101,7 @@ def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
 
 def test_cancelling_keeps_what_there_is_and_the_next_run_is_whole(opened, monkeypatch):
     monkeypatch.setattr(module, "REFRESH", 0.0)
-    player = opened.results.players["A"]
+    player = opened.results.player("A")
     player.observe(lambda change: len(change["new"]["token"]) == 3 and opened.cancel(), "data")
     finish(opened)
     player.unobserve_all()
@@ -120,7 +120,7 @@ def test_two_settings_are_compared(opened):
     one, other = list(opened.results.runs)[-2:]
     assert (one.key, other.key) == ("2A", "2B")
     assert (one.settings.B, other.settings.B) == (4, 8)
-    assert opened.results.players["B"].data["run"] == "2B"
+    assert opened.results.player("B").data["run"] == "2B"
     assert "From A to B" in opened.results.difference.value
     assert opened.results.metrics.value.count("</th><td") > 5
     opened.mode.value = module.ONE
@@ -134,8 +134,8 @@ def test_an_earlier_run_can_be_opened_again(opened):
     set_lengths(opened, "A", 16, 4, 8)
     finish(opened)
     opened.results.reopen.value = first
-    assert opened.results.players["A"].data["run"] == first.key
-    assert opened.results.players["A"].data["length"] == 8
+    assert opened.results.player("A").data["run"] == first.key
+    assert opened.results.player("A").data["length"] == 8
     opened.results.prepare_downloads()
     assert "medv-lab-run-1A.npz" in opened.results.downloads.value
 
