@@ -1,15 +1,15 @@
 """How long a step takes: the published loop, the exact sampler, its floor, and the fast settings, side by side.
 
-The published loop, the exact sampler and the floor take turns step by step, so that whatever slows a machine down
-slows all three; ratios are made within a repeat and reported as their median and range. The floor of a step is what
-no exact sampler can do without: one pass of the body over all places, and the output layer on the masked places of
-the active block. The split of a step is measured in a run of its own, since it needs a clock inside the step.
+All take turns step by step, so that whatever slows a machine down slows all alike; ratios are made within a repeat and
+reported as their median and range. The floor of a step is what no exact sampler that computes every place can do
+without: one pass of the body over all places, and the output layer on the masked places of the active block. The split
+of a step is measured in a run of its own, since it needs a clock inside the step.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.data.phantoms import render
 from medv_lab.data.scenes import make_scene
-from medv_lab.diffusion.sampler import sample
+from medv_lab.diffusion.sampler import StepRecord, sample
 from medv_lab.evaluation.reference_loop import sample_as_published
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
@@ -144,12 +144,10 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; give 1 or more")
     fast = fast_settings(settings)
-    _measure_steps(subject, replace(settings, steps=settings.num_blocks), limit=1)
+    _measure_steps(subject, settings, fast, limit=settings.steps // fast.steps)
     runs = []
     for _ in range(repeats):
-        run = _measure_steps(subject, settings)
-        run["fast"] = _measure_whole(subject, fast)
-        run["fast_batch"] = _measure_whole(subject, fast, BATCH)
+        run = _measure_steps(subject, settings, fast)
         run["parts"] = _measure_parts(subject, settings)
         runs.append(run)
     seconds = {
@@ -187,31 +185,43 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
 
 
 def _measure_steps(
-    subject: Subject, settings: GenerationSettings, limit: int | None = None
+    subject: Subject, settings: GenerationSettings, fast: GenerationSettings, limit: int | None = None
 ) -> dict[str, Any]:
-    """Seconds of each step of the published loop, the exact sampler and the floor, which take turns."""
-    clock = _clock(subject.model.device)
-    known = subject.known
-    published = sample_as_published(subject.model, subject.prefix_embeds, settings, **known)
-    exact = sample(subject.model, subject.prefix_embeds, settings, **known)
-    whole = subject.prefix_embeds.shape[1] + settings.gen_length
-    embeds = subject.prefix_embeds.new_zeros(1, whole, subject.prefix_embeds.shape[2]).normal_()
-    seconds: dict[str, list[float]] = {"reference": [], "exact": [], "floor": []}
-    record = ids = None
-    for _ in range(limit or settings.steps):
-        started = clock()
-        next_ids = next(published, None)
-        turned = clock()
-        next_record = next(exact, None)
-        ended = clock()
-        if next_ids is None or next_record is None:  # a full block ends early, in both
-            break
-        ids, record = next_ids, next_record
-        seconds["reference"].append(turned - started)
-        seconds["exact"].append(ended - turned)
-        seconds["floor"].append(_floor(subject.model, embeds, len(record.candidate_rows), clock))
-    same = bool(np.array_equal(ids.cpu().numpy(), record.canvas[0]))
+    """Seconds of each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
+    clock, known, prefix = _clock(subject.model.device), subject.known, subject.prefix_embeds
+    whole = prefix.shape[1] + settings.gen_length
+    embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
+    runs = {
+        "reference": sample_as_published(subject.model, prefix, settings, **known),
+        "exact": sample(subject.model, prefix, settings, **known),
+        "fast": _fast_run(subject, fast, 1),
+        "fast_batch": _fast_run(subject, fast, BATCH),
+    }
+    steps = {way: (fast if way.startswith("fast") else settings).steps for way in runs}
+    seconds: dict[str, list[float]] = {way: [] for way in (*runs, "floor")}
+    last: dict[str, Any] = {}
+    for turn in range(limit or settings.steps):
+        for way, run in runs.items():
+            if (turn + 1) * steps[way] // settings.steps == turn * steps[way] // settings.steps:
+                continue
+            started = clock()
+            result = next(run, None)
+            spent = clock() - started
+            if result is None:  # a full block ends early
+                continue
+            seconds[way].append(spent)
+            last[way] = result
+            if way == "exact":
+                seconds["floor"].append(_floor(subject.model, embeds, len(result.candidate_rows), clock))
+    same = bool(np.array_equal(last["reference"].cpu().numpy(), last["exact"].canvas[0]))
     return {**seconds, "same_tokens": same}
+
+
+def _fast_run(subject: Subject, settings: GenerationSettings, batch: int) -> Iterator[StepRecord]:
+    """A run of the fast settings: one prompt, or a batch of the same."""
+    prefix = subject.prefix_embeds.repeat(batch, 1, 1)
+    reusable = torch.zeros(prefix.shape[:2], dtype=torch.bool)
+    return sample(subject.model, prefix, settings, reusable=reusable, **subject.known)
 
 
 @torch.no_grad()
@@ -221,18 +231,6 @@ def _floor(
     started = clock()
     model.head(model.body(embeds)[0, -masked:])
     return clock() - started
-
-
-def _measure_whole(subject: Subject, settings: GenerationSettings, batch: int = 1) -> list[float]:
-    """Seconds of each step of a run by itself, of one prompt or of a batch of the same."""
-    clock = _clock(subject.model.device)
-    prefix = subject.prefix_embeds.repeat(batch, 1, 1)
-    reusable = torch.zeros(prefix.shape[:2], dtype=torch.bool)
-    seconds, before = [], clock()
-    for _ in sample(subject.model, prefix, settings, reusable=reusable, **subject.known):
-        seconds.append(clock() - before)
-        before = clock()
-    return seconds
 
 
 def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, float]:

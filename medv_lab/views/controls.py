@@ -148,7 +148,7 @@ class SettingsPanel(widgets.VBox):
     def _take_preset(self, change: dict) -> None:
         if change["new"] is not None:
             self.take(change["new"])
-            self.preset.value = None
+            self.preset.index = 0
 
     def _offer(self, change: dict | None = None) -> None:
         """Offer what goes with the strategy and with the recording of attention, and nothing else."""

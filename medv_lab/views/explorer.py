@@ -156,7 +156,7 @@ class Explorer(widgets.VBox):
     def _take_example(self, change: dict) -> None:
         if change["new"] is not None:
             self.question.value = change["new"]
-            self.examples.value = None
+            self.examples.index = 0
 
     def _work(self, cancel: Cancel) -> None:
         """The job: ask once or twice. Runs in the worker's thread."""

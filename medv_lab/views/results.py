@@ -107,7 +107,7 @@ class Results(widgets.VBox):
         if change["new"] is not None:
             self.begin(("A",))
             self._show(change["new"], "A")
-            self.reopen.value = None
+            self.reopen.index = 0
             self._tell()
 
     def _tell(self) -> None:

@@ -142,7 +142,6 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
         work.ask()
         seconds.append(round(time.monotonic() - start, 2))
     measured["seconds from pressing Run to the whole answer, L = 64, Z = 64"] = seconds
-    assert min(seconds) < FIRST_ANSWER
 
     # scrub back to the first pass
     player = work.explorer.locator(".player").first
@@ -200,6 +199,7 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     work.await_text("the question is empty")
     work.screenshot("11-error")
     assert tab.errors == []
+    assert min(seconds) < FIRST_ANSWER, f"the answer took {seconds} seconds from pressing Run"
 
 
 def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open_tab):
