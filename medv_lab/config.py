@@ -316,8 +316,9 @@ PRESETS = {
     "demo": GenerationSettings(gen_length=128, block_length=128, steps=128),
     "embedded-vqa": GenerationSettings(gen_length=16, block_length=16, steps=16),
     "embedded-description": GenerationSettings(gen_length=96, block_length=32, steps=96),
-    # a quarter of the passes or fewer, none of them over the whole sequence but each block's first
+    # a quarter of the passes or fewer, none of them over the whole sequence but each block's first; on the embedded
+    # model the quickest that keeps 98 % of the exact fact score (results/studies/frontier)
     "fast": GenerationSettings(
-        gen_length=128, block_length=32, steps=32, remasking="threshold", threshold=0.9, cache="dual"
+        gen_length=128, block_length=32, steps=32, cache="dual", repetition_guard="penalty"
     ),
 }

@@ -82,7 +82,7 @@ def test_presets_are_taken_whole(name):
     panel = SettingsPanel(GenerationSettings(8, 8, 8, remasking="wino", seed=3))
     panel.preset.value = PRESETS[name]
     assert meaning(panel.settings()) == meaning(PRESETS[name])
-    assert panel.preset.value is None
+    assert panel.preset.index == 0  # shown as the menu that it is
     assert panel.record_attention.value == (PRESETS[name].cache == "none")
 
 

@@ -189,7 +189,7 @@ def test_pictures_of_all_kinds_are_taken(opened):
 
 def test_examples_fill_the_question(opened):
     opened.examples.value = module.EXAMPLES[2]
-    assert (opened.question.value, opened.examples.value) == (module.EXAMPLES[2], None)
+    assert (opened.question.value, opened.examples.index) == (module.EXAMPLES[2], 0)
 
 
 def test_running_twice_at_once_is_running_once(opened):
