@@ -14,7 +14,7 @@ class SettingsPanel(widgets.VBox):
     def __init__(self, start: GenerationSettings = START):
         """Begin with these settings."""
         self.preset = widgets.Dropdown(
-            options=[("choose …", None), *PRESETS.items()], description="preset", **_wide()
+            options=[("choose …", ""), *PRESETS.items()], description="preset", **_wide()
         )
         self.gen_length = widgets.Dropdown(
             options=sorted({*choices.lengths(), start.L}), value=start.L, description="L, length", **_wide()
@@ -146,9 +146,9 @@ class SettingsPanel(widgets.VBox):
         self._set_lengths(settings.L, settings.B, settings.Z)
 
     def _take_preset(self, change: dict) -> None:
-        if change["new"] is not None:
+        if change["new"]:
             self.take(change["new"])
-            self.preset.index = 0
+            self.preset.value = ""
 
     def _offer(self, change: dict | None = None) -> None:
         """Offer what goes with the strategy and with the recording of attention, and nothing else."""

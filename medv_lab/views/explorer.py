@@ -76,7 +76,7 @@ class Explorer(widgets.VBox):
             value=EXAMPLES[0], description="question", layout=widgets.Layout(flex="3 1 300px")
         )
         self.examples = widgets.Dropdown(
-            options=[("examples …", None), *((text, text) for text in EXAMPLES)],
+            options=[("examples …", ""), *((text, text) for text in EXAMPLES)],
             layout=widgets.Layout(flex="1 1 180px"),
         )
         self.examples.observe(self._take_example, "value")
@@ -154,9 +154,9 @@ class Explorer(widgets.VBox):
         ]
 
     def _take_example(self, change: dict) -> None:
-        if change["new"] is not None:
+        if change["new"]:
             self.question.value = change["new"]
-            self.examples.index = 0
+            self.examples.value = ""
 
     def _work(self, cancel: Cancel) -> None:
         """The job: ask once or twice. Runs in the worker's thread."""
@@ -181,8 +181,10 @@ class Explorer(widgets.VBox):
                 record_attention=record_attention,
                 watch=self._watch(side, settings.Z, before, source),
             )
+            self.progress.value = before + (
+                settings.Z if answer.is_complete else answer.trace.forward_evaluations
+            )
             before += settings.Z
-            self.progress.value = before
             asked = (self._count, side, choice, question, settings, record_attention)
             self.results.add(Run(*asked, answer, self._model_code, source))
         seconds = sum(run.answer.seconds for run in list(self.results.runs)[-len(plans) :])

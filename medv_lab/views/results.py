@@ -36,7 +36,7 @@ class Results(widgets.VBox):
         )
         self.difference = widgets.HTML()
         self.metrics, self.history = widgets.HTML(), widgets.HTML()
-        self.reopen = widgets.Dropdown(options=[("open a run …", None)])
+        self.reopen = widgets.Dropdown(options=[("open a run …", "")])
         self.reopen.observe(self._take_run, "value")
         self.export = widgets.Button(description="Prepare downloads", layout=widgets.Layout(width="170px"))
         self.export.on_click(lambda _: self.prepare_downloads())
@@ -87,7 +87,7 @@ class Results(widgets.VBox):
         self.runs.append(run)
         self._show(run, run.side)
         self.reopen.options = [
-            ("open a run …", None),
+            ("open a run …", ""),
             *((f"{one.key}: {one.answer.text[:50]}", one) for one in reversed(self.runs)),
         ]
         self._tell()
@@ -104,10 +104,10 @@ class Results(widgets.VBox):
         self._boxes[side].layout.display = ""
 
     def _take_run(self, change: dict) -> None:
-        if change["new"] is not None:
+        if change["new"]:
             self.begin(("A",))
             self._show(change["new"], "A")
-            self.reopen.index = 0
+            self.reopen.value = ""
             self._tell()
 
     def _tell(self) -> None:
