@@ -46,6 +46,17 @@ class Lab:
     def url(self, notebook: str) -> str:
         return f"{self.address}/lab/tree/{notebook}?token={TOKEN}"
 
+    def end_kernels(self) -> None:
+        """Shut down every kernel, so that a notebook opens with a new one."""
+        with self._call("GET", "sessions") as answer:
+            sessions = json.load(answer)
+        for session in sessions:
+            self._call("DELETE", f"sessions/{session['id']}").close()
+
+    def _call(self, method: str, path: str):
+        address = f"{self.address}/api/{path}?token={TOKEN}"
+        return urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=PATIENCE)
+
 
 @dataclass
 class Tab:

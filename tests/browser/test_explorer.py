@@ -18,6 +18,7 @@ PICTURE = ROOT / "figures" / "explorer.png"  # the README's
 MOST_BYTES = 300_000
 WINDOW = {"width": 1400, "height": 2400}  # all of the explorer at once, for the screenshots
 FIRST_ANSWER = 5.0  # seconds from pressing Run
+STILL = 1.0  # seconds without a change after which controls have settled
 RUN_ALL = """async () => {
   const app = window.jupyterapp, panel = app.shell.currentWidget;
   await panel.context.ready;
@@ -57,6 +58,18 @@ class Work:
         for _ in range(abs(away)):
             self.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
         expect(self.control(label)).to_have_value(wanted)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what can be chosen stands still: the kernel answers a choice with what goes with it."""
+        seen, since = None, time.monotonic()
+        while time.monotonic() - since < STILL:
+            shown = self.explorer.locator(".widget-readout, select").evaluate_all(
+                "(controls) => controls.map((one) => one.innerText + one.value)"
+            )
+            if shown != seen:
+                seen, since = shown, time.monotonic()
+            self.page.wait_for_timeout(100)
 
     def steps(self) -> int:
         return int(self.explorer.locator(".widget-readout").first.inner_text())
@@ -93,6 +106,7 @@ def measured() -> Iterator[dict[str, float]]:
 
 def run_all(tab: Tab, lab: Lab) -> Work:
     page = tab.page
+    lab.end_kernels()  # widgets of an earlier page would be loaded, and closed under way
     page.goto(lab.url("notebooks/09_explorer.ipynb"))
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
     assert page.evaluate(RUN_ALL)  # the menu's "Run All Cells", once the kernel is there
@@ -118,9 +132,11 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     before = work.steps()
     page.keyboard.press("ArrowLeft")
     expect(work.explorer.locator(".widget-readout").first).not_to_have_text(str(before))
+    work.settle()
     assert work.steps() % 2 == 0
     page.keyboard.press("End")
     expect(work.explorer.locator(".widget-readout").first).to_have_text("64")
+    work.settle()
     assert page.locator(".jp-Cell").count() == cells
     work.screenshot("02-settings-by-keyboard")
 
@@ -172,7 +188,9 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     work.ask()
 
     # upload a DICOM file
-    work.explorer.locator("input[type=file]").set_input_files(sample_images()["spine ct"])
+    with page.expect_file_chooser() as chooser:
+        work.button("upload a file").click()
+    chooser.value.set_files(sample_images()["spine ct"])
     work.await_text("Uploaded")
     work.ask()
     work.await_text("CT_small.dcm:")
