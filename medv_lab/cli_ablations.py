@@ -33,6 +33,12 @@ def ablations(
     ] = None,
     rounds: Annotated[int, typer.Option(help="rounds of test questions; one asks about 130")] = 4,
     captions: Annotated[int, typer.Option(help="test pictures that are captioned")] = 100,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="train by torch.compile: faster after some minutes; needs a C++ compiler"
+        ),
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="folder of shared weights and features; by default in MEDV_HOME")
     ] = None,
@@ -45,11 +51,14 @@ def ablations(
         from medv_lab.training.ablations import check_against, read_cells, run_ablations, tabulate
         from medv_lab.training.arms import choose_arms, make_arms
         from medv_lab.training.cells import Exam, Workshop
+        from medv_lab.training.trainer import Engine
 
         torch.set_num_threads(1)
         arms = choose_arms(make_arms(change or ()), only or (), equal)
         cache = medv_home() / "ablations" if cache is None else cache
-        workshop = Workshop(cache, exam=Exam(rounds, captions), log=typer.echo)
+        workshop = Workshop(
+            cache, exam=Exam(rounds, captions), engine=Engine(compile=compiled), log=typer.echo
+        )
         before = tabulate(read_cells(output)) if rerun and (output / "cells").is_dir() else None
         cells = run_ablations(arms, range(seeds), workshop, output, rerun=rerun)
         for cell in cells if before is not None else ():

@@ -7,6 +7,9 @@ Two comparisons. *Equal in steps*: a stage has the same number of steps in every
 stages train less. *Equal in compute*: counted from the text-only language tower on, every arm has as many steps as
 the longest (V2, with its general-domain training); what an arm has too few is added to its stage 2. All steps have
 the same batch, and count alike, whichever parts learn.
+
+Stage 2 (SFT) goes through single questions first and through questions and captions mixed after, as the embedded
+model does: in a mixture alone, yes/no answers stay at chance.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from medv_lab.training.stages import EMBEDDED, LoRA, Recipe, vary
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
-INSTRUCTIONS = "instructions"
+QUESTIONS, INSTRUCTIONS = "questions", "instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
 """The small world's data sets for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
 and PathVQA about pathology."""
@@ -59,12 +62,15 @@ class Arm:
 BASE = {
     "text": ("text", 200),
     "alignment": ("alignment", 40),
+    "questions": ("questions", 1600),
     "instruct": ("instruct", 500),
     "vqa": ("vqa", 120),
     "general-alignment": ("alignment", 40),
     "general-instruct": ("instruct", 200),
 }
 """Stage to the embedded recipe that it is a small copy of, and its steps."""
+ALIGNMENT_LR = 1e-3
+"""As published; at the embedded model's 2e-3 image tokens grow alike, and yes/no answers come later."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
@@ -84,10 +90,13 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
                 f"{change!r} names no stage; write stage.setting=value, stages are {', '.join(own)}"
             )
         own[stage].append(setting)
-    return {
-        stage: vary(replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=False), own[stage])
+    recipes = {
+        stage: replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=False)
         for stage, (kind, steps) in BASE.items()
     }
+    for stage in ("alignment", "general-alignment"):
+        recipes[stage] = replace(recipes[stage], projector_lr=ALIGNMENT_LR)
+    return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
 
 def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
@@ -98,7 +107,7 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
     """
     recipes = make_recipes(changes)
     text, alignment = Stage("text", recipes["text"]), Stage("captions", recipes["alignment"])
-    instruct = Stage(INSTRUCTIONS, recipes["instruct"])
+    sft = (Stage(QUESTIONS, recipes["questions"]), Stage(INSTRUCTIONS, recipes["instruct"]))
     general = (
         Stage("general captions", recipes["general-alignment"]),
         Stage("general instructions", recipes["general-instruct"]),
@@ -106,13 +115,13 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
     vqa = {name: Stage(f"questions, {name}", recipes["vqa"]) for name in DATA_SETS}
 
     def tuned(**changes) -> tuple[Stage, ...]:
-        return text, alignment, Stage(INSTRUCTIONS, replace(instruct.recipe, **changes))
+        return text, alignment, *(replace(stage, recipe=replace(stage.recipe, **changes)) for stage in sft)
 
-    ours = Arm(OURS, "text-only language tower, alignment, SFT", (text, alignment, instruct))
-    v1 = Arm("V1", "general-domain model, SFT", (text, *general, instruct))
-    v2 = Arm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, instruct))
+    ours = Arm(OURS, "text-only language tower, alignment, SFT", (text, alignment, *sft))
+    v1 = Arm("V1", "general-domain model, SFT", (text, *general, *sft))
+    v2 = Arm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, *sft))
     twin = replace(ours, name="twin", label="autoregressive twin: as ours, by next tokens", is_causal=True)
-    unaligned = Arm("no-alignment", "as ours, without alignment", (text, instruct))
+    unaligned = Arm("no-alignment", "as ours, without alignment", (text, *sft))
     return (
         *(ours, v1, v2, twin),
         *(equalise(arm, v2.steps) for arm in (ours, v1, twin)),

@@ -37,7 +37,7 @@ from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.training.arms import DATA_SETS, Arm, Stage
 from medv_lab.training.embedded import make_processor
 from medv_lab.training.examples import Collator, ExampleDataset
-from medv_lab.training.trainer import run_stage
+from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.worlds import Amounts, PixelCollator, Worlds, save_whole
 
 ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
@@ -56,17 +56,23 @@ class Exam:
     captions: int = 100
 
 
-AMOUNTS, EXAM = Amounts(), Exam()
+AMOUNTS, EXAM, ENGINE = Amounts(), Exam(), Engine()
 
 
 class Workshop:
     """Trains and scores cells; what they share is made once."""
 
     def __init__(
-        self, cache: Path, *, amounts: Amounts = AMOUNTS, exam: Exam = EXAM, log: Log = print
+        self,
+        cache: Path,
+        *,
+        amounts: Amounts = AMOUNTS,
+        exam: Exam = EXAM,
+        engine: Engine = ENGINE,
+        log: Log = print,
     ) -> None:
         """`cache` is a folder outside of the repository; weights take about 15 MB a stage."""
-        self.cache, self.amounts, self.exam, self.log = cache, amounts, exam, log
+        self.cache, self.amounts, self.exam, self.engine, self.log = cache, amounts, exam, engine, log
         self.worlds = Worlds(amounts, cache)
         self._made: set[Path] = set()  # weights that this workshop trained itself
 
@@ -138,6 +144,7 @@ class Workshop:
                 seed=seed,
                 folder=Path(scratch),
                 log=lambda line: self.log(f"    {stage.data}: {line}"),
+                engine=self.engine,
             )
 
     def _collator(self, model: MedVLanguageModel, stage: Stage) -> Collator:
@@ -156,7 +163,7 @@ class Workshop:
         processor = make_processor(self.shipped[1].tokenizer, model.config)
         scores = self.score(model, processor)
         settings = {"arm": asdict(arm), "amounts": asdict(self.amounts), "exam": asdict(self.exam)}
-        settings |= {"vision_tower": self.tower}
+        settings |= {"vision_tower": self.tower, "compiled": self.engine.compile}
         return {
             "arm": arm.name,
             "equal": arm.equal,

@@ -37,7 +37,7 @@ class Amounts:
     general_scenes: int = 4000
     rounds: int = 150
     general_rounds: int = 120
-    captions: float = 0.25
+    captions: float = 0.5
 
 
 class Worlds:
@@ -119,13 +119,13 @@ class Worlds:
         return [*questions, *captions[:some], *dialogues]
 
     def _text(self, seed: int) -> list[Example]:
-        seen = [*caption_examples(self.scenes, seed), *self._questions(seed), *self._general_instruct(seed)]
-        return without_images(seen)
+        return without_images([*caption_examples(self.scenes, seed), *self._general_captions(seed)])
 
 
 COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
     "text": Worlds._text,
     "captions": lambda worlds, seed: caption_examples(worlds.scenes, seed),
+    "questions": lambda worlds, seed: worlds._questions(seed + 3),
     "instructions": Worlds._instruct,
     **{
         f"questions, {name}": lambda worlds, seed, domains=domains: worlds._questions(seed + 2, domains)
@@ -134,9 +134,10 @@ COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
     "general captions": Worlds._general_captions,
     "general instructions": Worlds._general_instruct,
 }
-"""text: both worlds' captions and questions, without pictures. captions: one a phantom (stage 1). instructions:
-single questions about phantoms, and captions (stage 2). questions, ...: about one data set (stage 3). general ...:
-the same of the general-domain world, with dialogues."""
+"""text: both worlds' captions, without pictures (no questions: blind answers to balanced questions teach guessing).
+captions: one a phantom (stage 1). questions: single ones about phantoms, and instructions: others, and captions
+(stage 2). questions, ...: about one data set (stage 3). general ...: the same of the general-domain world, with
+dialogues."""
 
 
 class PixelCollator(Collator):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import medv_lab
+from medv_lab.data.scenes import DOMAINS
 from medv_lab.evaluation.phantoms import Scored, make_items
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.training import cells
@@ -52,15 +53,15 @@ def count_stages(monkeypatch):
 
 def test_stages_are_shared_resumed_and_made_anew_to_the_same_weights(workshop, cache, count_stages):
     v1 = workshop.train(ARMS["V1"], 0)
-    assert len(count_stages) == 4
+    assert len(count_stages) == 5
     workshop.train(ARMS["V2"], 0)
-    assert len(count_stages) == 6  # text and general-domain stages are V1's
+    assert len(count_stages) == 8  # text and general-domain stages are V1's
     again = make_workshop(cache)
-    (cache / f"{again.weights_digest(ARMS['V1'], 0, 4)}.safetensors").unlink()  # killed in its last stage
+    (cache / f"{again.weights_digest(ARMS['V1'], 0, 5)}.safetensors").unlink()  # killed in its last stage
     assert are_equal(again.train(ARMS["V1"], 0), v1)
-    assert len(count_stages) == 7
+    assert len(count_stages) == 9
     assert are_equal(make_workshop(cache).train(ARMS["V1"], 0, fresh=True), v1)
-    assert len(count_stages) == 11
+    assert len(count_stages) == 14
     assert not are_equal(again.train(ARMS["V1"], 1), v1)
 
 
@@ -141,7 +142,7 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
     else:
         assert shown <= set(range(len(pictures)))
     if name.startswith("questions"):
-        domains = DATA_SETS[name.removeprefix("questions, ")]
+        domains = DATA_SETS.get(name.removeprefix("questions, "), DOMAINS)
         assert {worlds.scenes[scene].domain for scene in shown} == set(domains)
 
 
