@@ -62,8 +62,8 @@ class Arm:
 BASE = {
     "text": ("text", 200),
     "alignment": ("alignment", 40),
-    "questions": ("questions", 1600),
-    "instruct": ("instruct", 500),
+    "questions": ("questions", 1000),
+    "instruct": ("instruct", 400),
     "vqa": ("vqa", 120),
     "general-alignment": ("alignment", 40),
     "general-instruct": ("instruct", 200),
