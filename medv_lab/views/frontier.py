@@ -5,6 +5,7 @@ from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, new_axes
@@ -104,4 +105,6 @@ def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
             fontsize=SMALLEST_FONT,
             color=GREY,  # light colours of points cannot be read as letters
             va="center",
+            zorder=3,
+            path_effects=[withStroke(linewidth=2, foreground="white")],  # over the lines of other points
         )
