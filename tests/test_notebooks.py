@@ -16,6 +16,7 @@ EXPECTED = (
     "02_load_a_model",
     "03_sampling_and_traces",
     "04_training_stages",
+    "05_training_ablations",
     "06_steps_and_repetition",
     "07_faster_sampling",
     "08_seeing_the_unmasking",

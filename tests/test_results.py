@@ -12,8 +12,10 @@ from medv_lab.evaluation.phantoms import compare, make_items, read_results, summ
 from medv_lab.evaluation.studies import summarise_study
 from medv_lab.model.memory import embedded_folder
 from medv_lab.runtime import hash_model
+from medv_lab.training.ablations import compare_arms, read_cells, tabulate
 
 FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
+ABLATIONS = FOLDER.parent / "ablations"
 RUNS = {
     "embedded": ("test", "right"),
     "embedded-shuffled": ("test", "shuffled"),
@@ -81,3 +83,13 @@ def test_summaries_of_studies_follow_from_their_scores(name):
     numbers = stored.select_dtypes("number").columns
     # both files are rounded to four digits
     pd.testing.assert_frame_equal(stored[numbers], again[numbers], rtol=2e-3, atol=2e-3, check_dtype=False)
+
+
+def test_the_tables_of_the_ablations_follow_from_their_cells():
+    cells = read_cells(ABLATIONS)
+    for name, table in (("table", tabulate(cells)), ("differences", compare_arms(cells))):
+        stored = (ABLATIONS / f"{name}.csv").read_text()
+        assert stored == table.to_csv(index=False, float_format="%.3f", lineterminator="\n")
+    assert all(cell["manifest"]["seed"] == cell["seed"] for cell in cells)
+    towers = {cell["manifest"]["settings"]["vision_tower"] for cell in cells}
+    assert len(towers) == 1  # one vision tower lies under all of them
