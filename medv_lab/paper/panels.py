@@ -23,7 +23,10 @@ from medv_lab.views.repetition import highlight_repetition
 from medv_lab.views.style import WIDTHS
 
 FOLDER = "panels"
-INPUTS = (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.csv", f"{FOLDER}/manifest.json", f"{FOLDER}/pictures/*")
+INPUTS = tuple(  # not the runner's shards, which a clone has not
+    f"{FOLDER}/{name}"
+    for name in ("questions.jsonl", "answers-*.jsonl", "*.csv", "manifest.json", "pictures/*")
+)
 COMMAND = "medv panels"
 SYSTEMS = ("diffusion", "twin", "V1", "V2", "ours")  # in the order of columns and rows
 SYSTEM_TITLES = {

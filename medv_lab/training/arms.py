@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medv_lab.data.scenes import DOMAINS
-from medv_lab.training.stages import EMBEDDED, LoRA, Recipe, vary
+from medv_lab.training.stages import EMBEDDED, PUBLISHED, LoRA, Recipe, vary
 
 EQUAL = ("steps", "compute")
 OURS = "ours"
@@ -68,9 +68,8 @@ BASE = {
     "general-alignment": ("alignment", 40),
     "general-instruct": ("instruct", 200),
 }
-"""Stage to the embedded recipe that it is a small copy of, and its steps."""
-ALIGNMENT_LR = 1e-3
-"""As published; at the embedded model's 2e-3 image tokens grow alike, and yes/no answers come later."""
+"""Stage to the embedded recipe that it is a small copy of, and its steps; alignment has the published rate, since at
+the embedded one image tokens grow alike, and yes/no answers come later."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
@@ -95,7 +94,7 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
         for stage, (kind, steps) in BASE.items()
     }
     for stage in ("alignment", "general-alignment"):
-        recipes[stage] = replace(recipes[stage], projector_lr=ALIGNMENT_LR)
+        recipes[stage] = replace(recipes[stage], projector_lr=PUBLISHED["alignment"].projector_lr)
     return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
 

@@ -29,6 +29,8 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
             ax = new_axes("column", 0.6 + 0.25 * len(arms))
     for equal, (colour, marker) in LOOKS.items():
         part = own[own.equal == equal]
+        if part.empty:
+            continue
         shift = 0.12 if equal == "compute" else -0.12
         heights = [arms.index(arm) + shift for arm in part.arm]
         ax.hlines(heights, part.low, part.high, color=colour, linewidth=1.5)

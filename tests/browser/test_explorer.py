@@ -62,13 +62,15 @@ class Work:
 
     def settle(self) -> None:
         """Wait until what can be chosen stands still: the kernel answers a choice with what goes with it."""
-        seen, since = None, time.monotonic()
+        seen, started = None, time.monotonic()
+        since = started
         while time.monotonic() - since < STILL:
             shown = self.explorer.locator(".widget-readout, select").evaluate_all(
                 "(controls) => controls.map((one) => one.innerText + one.value)"
             )
             if shown != seen:
                 seen, since = shown, time.monotonic()
+            assert time.monotonic() - started < PATIENCE, "the controls never stand still"
             self.page.wait_for_timeout(100)
 
     def steps(self) -> int:
