@@ -5,11 +5,11 @@ world's LLaDA) and the vision tower of the embedded checkpoint. Arms whose chain
 
 Two comparisons. *Equal in steps*: a stage has the same number of steps in every arm that has it, so arms with fewer
 stages train less. *Equal in compute*: counted from the text-only language tower on, every arm has as many steps as
-the longest (V2, with its general-domain training); what an arm has too few is added to its stage 2. All steps have
-the same batch, and count alike, whichever parts learn.
+the longest (V2, with its general-domain training); what an arm has too few is added behind its stage 2, on other
+examples of the same kinds. All steps have the same batch, and count alike, whichever parts learn.
 
-Stage 2 (SFT) goes through single questions first and through questions and captions mixed after, as the embedded
-model does: in a mixture alone, yes/no answers stay at chance.
+Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
+the embedded model does: in a mixture alone, yes/no answers stay at chance.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from medv_lab.training.stages import EMBEDDED, PUBLISHED, LoRA, Recipe, vary
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
-QUESTIONS, INSTRUCTIONS = "questions", "instructions"
+QUESTIONS, INSTRUCTIONS, MORE = "questions", "instructions", "more instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
 """The small world's data sets for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
 and PathVQA about pathology."""
@@ -63,7 +63,7 @@ BASE = {
     "text": ("text", 200),
     "alignment": ("alignment", 40),
     "questions": ("questions", 1000),
-    "instruct": ("instruct", 400),
+    "instruct": ("instruct", 1000),
     "vqa": ("vqa", 120),
     "general-alignment": ("alignment", 40),
     "general-instruct": ("instruct", 200),
@@ -73,7 +73,7 @@ the embedded one image tokens grow alike, and yes/no answers come later."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
-    """The recipes of all stages; single questions are short and alike, so their batches are small and not grouped.
+    """The recipes of all stages. Batches are small; they are grouped by length where long answers are among short.
 
     Args:
         changes: "stage.setting=value", e.g. "instruct.steps=900"; settings as in `stages.vary`.
@@ -90,7 +90,7 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
             )
         own[stage].append(setting)
     recipes = {
-        stage: replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=False)
+        stage: replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=stage == "instruct")
         for stage, (kind, steps) in BASE.items()
     }
     for stage in ("alignment", "general-alignment"):
@@ -161,18 +161,15 @@ def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | Non
 
 
 def equalise(arm: Arm, steps: int) -> Arm:
-    """The same arm with `steps` in all after the text-only tower: its stage 2 is made longer.
+    """The same arm with `steps` in all after the text-only tower: its stage 2 goes on, on more examples.
 
     Raises:
-        ValueError: if it has more already, or no stage 2.
+        ValueError: if it does not end with stage 2, or has as many steps already.
     """
-    added = steps - arm.steps
-    places = [place for place, stage in enumerate(arm.stages) if stage.data == INSTRUCTIONS]
-    if added < 0 or not places:
+    added, last = steps - arm.steps, arm.stages[-1]
+    if added <= 0 or last.data != INSTRUCTIONS:
         raise ValueError(
-            f"{arm.name} has {arm.steps} steps and {len(places)} stages 2; cannot give it {steps}"
+            f"{arm.name} has {arm.steps} steps and ends with {last.data}; cannot give it {steps}"
         )
-    stages = list(arm.stages)
-    recipe = stages[places[-1]].recipe
-    stages[places[-1]] = Stage(INSTRUCTIONS, replace(recipe, steps=recipe.count_steps() + added))
-    return replace(arm, stages=tuple(stages), equal="compute")
+    more = Stage(MORE, replace(last.recipe, steps=added))
+    return replace(arm, stages=(*arm.stages, more), equal="compute")

@@ -36,7 +36,7 @@ from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.training.arms import DATA_SETS, Arm, Stage
 from medv_lab.training.embedded import make_processor
-from medv_lab.training.examples import Collator, ExampleDataset
+from medv_lab.training.examples import LONG_FILL_SHARE, Collator, ExampleDataset
 from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.worlds import Amounts, PixelCollator, Worlds, save_whole
 
@@ -134,7 +134,9 @@ class Workshop:
 
     def _train_stage(self, model: MedVLanguageModel, stage: Stage, seed: int) -> None:
         tokenizer = self.shipped[1].tokenizer
-        dataset = ExampleDataset(self.worlds.examples(stage.data, seed), tokenizer, seed, long_fill_share=0.0)
+        # long canvases cost too much where batches are not grouped by length
+        share = LONG_FILL_SHARE if stage.recipe.group_by_length else 0.0
+        dataset = ExampleDataset(self.worlds.examples(stage.data, seed), tokenizer, seed, share)
         with tempfile.TemporaryDirectory() as scratch:
             run_stage(
                 model,

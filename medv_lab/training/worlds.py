@@ -14,12 +14,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medv_lab.data import general
-from medv_lab.data.questions import balanced_questions
+from medv_lab.data.questions import PROBES, balanced_questions
 from medv_lab.data.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.training.arms import DATA_SETS
-from medv_lab.training.embedded import frozen_features
-from medv_lab.training.examples import Collator, Example, caption_examples, question_examples, without_images
+from medv_lab.training.embedded import LATE, frozen_features
+from medv_lab.training.examples import (
+    Collator,
+    Example,
+    caption_examples,
+    description_examples,
+    question_examples,
+    without_images,
+)
 from medv_lab.training.vision import render_all, to_pixels
 
 
@@ -30,7 +37,7 @@ class Amounts:
     Attributes:
         scenes, general_scenes: pictures of each world.
         rounds, general_rounds: balanced rounds of questions about them.
-        captions: share of the pictures of a world that stage 2 has a caption of.
+        captions: share of the pictures of a world that stage 2 has a caption of; half as many have a description.
     """
 
     scenes: int = 8000
@@ -95,8 +102,12 @@ class Worlds:
         return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
 
     def _instruct(self, seed: int) -> list[Example]:
-        captions = caption_examples(self.scenes, seed + 1)
-        return [*self._questions(seed), *captions[: round(self.amounts.captions * len(captions))]]
+        few = self.scenes[: round(self.amounts.captions * len(self.scenes))]
+        captions = caption_examples(few, seed + 1)
+        descriptions = description_examples(few[: len(few) // 2], seed + 1)
+        more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
+        late = question_examples(balanced_questions(self.scenes, self.amounts.rounds, seed + 1, more))
+        return [*self._questions(seed), *late, *captions, *descriptions]
 
     def _general_captions(self, seed: int) -> list[Example]:
         rng = np.random.default_rng([seed, 6])
@@ -127,6 +138,7 @@ COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
     "captions": lambda worlds, seed: caption_examples(worlds.scenes, seed),
     "questions": lambda worlds, seed: worlds._questions(seed + 3),
     "instructions": Worlds._instruct,
+    "more instructions": lambda worlds, seed: worlds._instruct(seed + 1000),
     **{
         f"questions, {name}": lambda worlds, seed, domains=domains: worlds._questions(seed + 2, domains)
         for name, domains in DATA_SETS.items()
@@ -135,9 +147,9 @@ COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
     "general instructions": Worlds._general_instruct,
 }
 """text: both worlds' captions, without pictures (no questions: blind answers to balanced questions teach guessing).
-captions: one a phantom (stage 1). questions: single ones about phantoms, and instructions: others, and captions
-(stage 2). questions, ...: about one data set (stage 3). general ...: the same of the general-domain world, with
-dialogues."""
+captions: one a phantom (stage 1). questions: single ones about phantoms; instructions: others, with more of those
+that are learned late, captions and descriptions; more instructions: the same kinds, drawn anew (stage 2).
+questions, ...: about one data set (stage 3). general ...: the same of the general-domain world, with dialogues."""
 
 
 class PixelCollator(Collator):

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import medv_lab
+from medv_lab.data.dialogues import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
 from medv_lab.data.scenes import DOMAINS
 from medv_lab.evaluation.phantoms import Scored, make_items
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.training import cells
-from medv_lab.training.arms import BASE, DATA_SETS, make_arms
+from medv_lab.training.arms import BASE, DATA_SETS, INSTRUCTIONS, MORE, make_arms
 from medv_lab.training.cells import Exam, Workshop, measure_answers
 from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds
 
@@ -144,6 +145,16 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
     if name.startswith("questions"):
         domains = DATA_SETS.get(name.removeprefix("questions, "), DOMAINS)
         assert {worlds.scenes[scene].domain for scene in shown} == set(domains)
+
+
+def test_stage_2_asks_for_answers_captions_and_descriptions_anew_where_it_goes_on(tmp_path):
+    worlds = Worlds(AMOUNTS, tmp_path)
+    first, more = (worlds.examples(name, 0) for name in (INSTRUCTIONS, MORE))
+    for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
+        asked = [example for example in first if example.turns[0][0] in requests]
+        assert len(asked) == len(worlds.scenes) // share
+    assert len(first) == len(more)
+    assert sum(example not in first for example in more) > len(more) / 2
 
 
 def test_an_unknown_collection_is_refused(tmp_path):
