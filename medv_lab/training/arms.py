@@ -5,8 +5,8 @@ world's LLaDA) and the vision tower of the embedded checkpoint. Arms whose chain
 
 Two comparisons. *Equal in steps*: a stage has the same number of steps in every arm that has it, so arms with fewer
 stages train less. *Equal in compute*: counted from the text-only language tower on, every arm has as many steps as
-the longest (V2, with its general-domain training); what an arm has too few is added behind its stage 2, on other
-examples of the same kinds. All steps have the same batch, and count alike, whichever parts learn.
+the longest (V2, with its general-domain training); what an arm has too few is added to its stage 2. All steps have
+the same batch, and count alike, whichever parts learn.
 
 Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
 the embedded model does: in a mixture alone, yes/no answers stay at chance.
@@ -21,7 +21,7 @@ from medv_lab.training.stages import EMBEDDED, PUBLISHED, LoRA, Recipe, vary
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
-QUESTIONS, INSTRUCTIONS, MORE = "questions", "instructions", "more instructions"
+QUESTIONS, INSTRUCTIONS = "questions", "instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
 """The small world's data sets for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
 and PathVQA about pathology."""
@@ -161,15 +161,18 @@ def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | Non
 
 
 def equalise(arm: Arm, steps: int) -> Arm:
-    """The same arm with `steps` in all after the text-only tower: its stage 2 goes on, on more examples.
+    """The same arm with `steps` in all after the text-only tower: its stage 2 is made longer.
 
     Raises:
-        ValueError: if it does not end with stage 2, or has as many steps already.
+        ValueError: if it has more already, or no stage 2.
     """
-    added, last = steps - arm.steps, arm.stages[-1]
-    if added <= 0 or last.data != INSTRUCTIONS:
+    added = steps - arm.steps
+    places = [place for place, stage in enumerate(arm.stages) if stage.data == INSTRUCTIONS]
+    if added < 0 or not places:
         raise ValueError(
-            f"{arm.name} has {arm.steps} steps and ends with {last.data}; cannot give it {steps}"
+            f"{arm.name} has {arm.steps} steps and {len(places)} stages 2; cannot give it {steps}"
         )
-    more = Stage(MORE, replace(last.recipe, steps=added))
-    return replace(arm, stages=(*arm.stages, more), equal="compute")
+    stages = list(arm.stages)
+    recipe = stages[places[-1]].recipe
+    stages[places[-1]] = Stage(INSTRUCTIONS, replace(recipe, steps=recipe.count_steps() + added))
+    return replace(arm, stages=tuple(stages), equal="compute")

@@ -2,7 +2,8 @@
 
 The weights after every stage are kept in a cache folder under a digest of all that led to them, so that arms share
 what they have in common and a run that was killed loses at most the stage in work. A cache file that is there is
-taken as it is; `fresh` trains anew.
+taken as it is; `fresh` trains anew. Changes of recipes, data, tokenizer and vision tower give another digest; after
+one to the model or the trainer ask for `fresh`.
 """
 
 import copy
@@ -38,7 +39,7 @@ from medv_lab.training.arms import DATA_SETS, Arm, Stage
 from medv_lab.training.embedded import make_processor
 from medv_lab.training.examples import LONG_FILL_SHARE, Collator, ExampleDataset
 from medv_lab.training.trainer import Engine, run_stage
-from medv_lab.training.worlds import Amounts, PixelCollator, Worlds, save_whole
+from medv_lab.training.worlds import Amounts, PixelCollator, Worlds, data_digest, save_whole
 
 ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
 CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=32)
@@ -92,10 +93,10 @@ class Workshop:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def weights_digest(self, arm: Arm, seed: int, stages: int) -> str:
-        """Digest of all that decides the weights of an arm after its first `stages` stages."""
+        """Digest of what decides the weights of an arm after its first `stages` stages."""
         tokens = self.shipped[1].tokenizer.backend_tokenizer.to_str()
         asked = [self.tower, tokens, asdict(self.amounts), seed, arm.is_causal]
-        asked.append([asdict(stage) for stage in arm.stages[:stages]])
+        asked.append([[asdict(stage), data_digest(stage.data)] for stage in arm.stages[:stages]])
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def train(self, arm: Arm, seed: int, *, fresh: bool = False) -> MedVLanguageModel:

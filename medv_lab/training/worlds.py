@@ -4,9 +4,11 @@ A collection of examples is named by what it holds (`COLLECTIONS`). Features are
 are computed once and kept in a cache folder, under a name that the tower and the pictures decide.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +140,6 @@ COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
     "captions": lambda worlds, seed: caption_examples(worlds.scenes, seed),
     "questions": lambda worlds, seed: worlds._questions(seed + 3),
     "instructions": Worlds._instruct,
-    "more instructions": lambda worlds, seed: worlds._instruct(seed + 1000),
     **{
         f"questions, {name}": lambda worlds, seed, domains=domains: worlds._questions(seed + 2, domains)
         for name, domains in DATA_SETS.items()
@@ -148,8 +149,20 @@ COLLECTIONS: dict[str, Callable[[Worlds, int], list[Example]]] = {
 }
 """text: both worlds' captions, without pictures (no questions: blind answers to balanced questions teach guessing).
 captions: one a phantom (stage 1). questions: single ones about phantoms; instructions: others, with more of those
-that are learned late, captions and descriptions; more instructions: the same kinds, drawn anew (stage 2).
-questions, ...: about one data set (stage 3). general ...: the same of the general-domain world, with dialogues."""
+that are learned late, captions and descriptions (stage 2). questions, ...: about one data set (stage 3). general ...:
+the same of the general-domain world, with dialogues."""
+
+
+MINIATURE = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
+
+
+@cache
+def data_digest(collection: str) -> str:
+    """Digest of a miniature of a collection, with its pictures: another one if the code that makes them changes."""
+    worlds = Worlds(MINIATURE, Path())
+    examples = json.dumps([[e.turns, e.scene] for e in worlds.examples(collection, 0)], default=int)
+    pictures = worlds.images(collection).numpy().tobytes()
+    return hashlib.sha256(examples.encode() + pictures).hexdigest()[:16]
 
 
 class PixelCollator(Collator):

@@ -12,9 +12,9 @@ from medv_lab.data.scenes import DOMAINS
 from medv_lab.evaluation.phantoms import Scored, make_items
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.training import cells
-from medv_lab.training.arms import BASE, DATA_SETS, INSTRUCTIONS, MORE, make_arms
+from medv_lab.training.arms import BASE, DATA_SETS, INSTRUCTIONS, QUESTIONS, make_arms
 from medv_lab.training.cells import Exam, Workshop, measure_answers
-from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds
+from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds, data_digest
 
 AMOUNTS = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 CHANGES = [f"{stage}.{change}" for stage in BASE for change in ("steps=2", "batch_size=4")]
@@ -112,6 +112,21 @@ def test_the_digest_of_a_cell_follows_all_that_decides_it(cache, workshop):
     assert workshop.digest(arm, 0) == make_workshop(cache).digest(arm, 0)
 
 
+def test_other_data_or_pictures_of_the_same_name_give_another_digest(workshop, monkeypatch):
+    arm = ARMS["ours"]
+    before = workshop.digest(arm, 0)
+    for change in (
+        lambda: monkeypatch.setitem(COLLECTIONS, "captions", COLLECTIONS["questions"]),
+        lambda: monkeypatch.setattr("medv_lab.training.worlds.render_all", lambda scenes: torch.zeros(1)),
+    ):
+        change()
+        data_digest.cache_clear()
+        assert workshop.digest(arm, 0) != before
+        monkeypatch.undo()
+    data_digest.cache_clear()
+    assert workshop.digest(arm, 0) == before
+
+
 def test_a_saved_twin_is_loaded_as_one(workshop, tmp_path):
     workshop.save(ARMS["twin"], 0, tmp_path)
     model, _ = medv_lab.load(tmp_path, device="cpu")
@@ -147,14 +162,13 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
         assert {worlds.scenes[scene].domain for scene in shown} == set(domains)
 
 
-def test_stage_2_asks_for_answers_captions_and_descriptions_anew_where_it_goes_on(tmp_path):
+def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
     worlds = Worlds(AMOUNTS, tmp_path)
-    first, more = (worlds.examples(name, 0) for name in (INSTRUCTIONS, MORE))
+    asked = [example.turns[0][0] for example in worlds.examples(INSTRUCTIONS, 0)]
     for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
-        asked = [example for example in first if example.turns[0][0] in requests]
-        assert len(asked) == len(worlds.scenes) // share
-    assert len(first) == len(more)
-    assert sum(example not in first for example in more) > len(more) / 2
+        assert sum(question in requests for question in asked) == len(worlds.scenes) // share
+    single = len(asked) - len(worlds.scenes) * 3 // 4
+    assert single > len(worlds.examples(QUESTIONS, 0))  # more of the late ones
 
 
 def test_an_unknown_collection_is_refused(tmp_path):
