@@ -5,8 +5,8 @@ world's LLaDA) and the vision tower of the embedded checkpoint. Arms whose chain
 
 Two comparisons. *Equal in steps*: a stage has the same number of steps in every arm that has it, so arms with fewer
 stages train less. *Equal in compute*: counted from the text-only language tower on, every arm has as many steps as
-the longest (V2, with its general-domain training); what an arm has too few is added to its stage 2. All steps have
-the same batch, and count alike, whichever parts learn.
+the longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added to its
+stage 2. All steps have the same batch, and count alike, whichever parts learn.
 
 Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
 the embedded model does: in a mixture alone, yes/no answers stay at chance.
@@ -123,7 +123,7 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
     unaligned = Arm("no-alignment", "as ours, without alignment", (text, *sft))
     return (
         *(ours, v1, v2, twin),
-        *(equalise(arm, v2.steps) for arm in (ours, v1, twin)),
+        *(equalise(arm, v2.steps) for arm in (ours, v1, v2, twin)),
         *(unaligned, equalise(unaligned, v2.steps)),
         *(
             Arm(f"stage3-{name}", f"ours, then stage 3 on {name}", (*ours.stages, stage))
