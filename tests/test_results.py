@@ -13,7 +13,7 @@ from medv_lab.evaluation.studies import summarise_study
 from medv_lab.model.memory import embedded_folder
 from medv_lab.runtime import hash_model
 from medv_lab.training.ablations import compare_arms, read_cells, tabulate
-from medv_lab.training.arms import MAIN
+from medv_lab.training.arms import EQUAL, MAIN
 
 FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
 ABLATIONS = FOLDER.parent / "ablations"
@@ -96,15 +96,17 @@ def test_the_tables_of_the_ablations_follow_from_their_cells():
     assert len(towers) == 1  # one vision tower lies under all of them
 
 
+@pytest.mark.parametrize("equal", EQUAL)
 @pytest.mark.parametrize("arm", MAIN)
-def test_the_readme_shows_these_ablations(arm):
+def test_the_readme_shows_these_ablations(arm, equal):
     readme = (FOLDER.parents[1] / "README.md").read_text()
     table = tabulate(read_cells(ABLATIONS))
     own = (
-        table[(table.arm == arm) & (table.equal == "steps")]
+        table[(table.arm == arm) & (table.equal == equal)]
         .set_index("score")
         .loc[["open", "closed", "facts"]]
     )
     cells = " | ".join(f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" for _, row in own.iterrows())
-    assert f"| {cells} |" in readme
+    assert f"| {equal} | {cells} |" in readme
     assert f"{own.seeds.iloc[0]} seeds" in readme
+    assert own.seeds.iloc[0] >= 5
