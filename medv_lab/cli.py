@@ -221,19 +221,16 @@ def train(
 
 
 def _print_footprint(processes: int) -> None:
-    """The full-size stages: millions of parameters by part, and what a GPU keeps between steps."""
+    """The full-size stages: parameters by part, and what a GPU keeps between steps."""
     from medv_lab.model.memory import format_bytes
     from medv_lab.training.footprint import plan_stages
 
-    table = plan_stages(processes).T
-    printed = Table(f"on {processes} GPUs", *table.columns)
-    for name, values in table.iterrows():
-        if name.endswith(("optimizer", "total")):
-            cells = [f"{format_bytes(value)}" for value in values]
-        else:
-            cells = [f"{int(value):,}" for value in values]
-        printed.add_row(name, *cells)
-    Console().print(printed)
+    def write(row):
+        is_memory = row.name.endswith(("optimizer", "total"))
+        return row.map(format_bytes if is_memory else "{:,.0f}".format)
+
+    typer.echo(f"steps, parameters, and memory of each of {processes} GPUs")
+    typer.echo(plan_stages(processes).T.astype(object).apply(write, axis=1).to_string())
 
 
 def _load(

@@ -102,9 +102,7 @@ def test_the_readme_shows_these_ablations(arm, equal):
     readme = (FOLDER.parents[1] / "README.md").read_text()
     table = tabulate(read_cells(ABLATIONS))
     own = (
-        table[(table.arm == arm) & (table.equal == equal)]
-        .set_index("score")
-        .loc[["open", "closed", "facts"]]
+        table[(table.arm == arm) & (table.equal == equal)].set_index("score").loc[["open", "closed", "facts"]]
     )
     cells = " | ".join(f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" for _, row in own.iterrows())
     assert f"| {equal} | {cells} |" in readme
