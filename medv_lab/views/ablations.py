@@ -11,9 +11,11 @@ LOOKS = {"steps": (PALETTE["blue"], "o"), "compute": (PALETTE["orange"], "s")}
 def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axes:
     """Mean over seeds and 95 % interval of one score, an arm a line, equal in steps and in compute apart.
 
+    All means are in the picture; an interval of two seeds, which is very wide, may run out of it.
+
     Args:
-        table: columns arm, equal, score, mean, low, high, as `training.ablations.tabulate` or `compare_arms` give
-            them; differences get a line at 0.
+        table: columns arm, equal, score, seeds, mean, low, high, as `training.ablations.tabulate` or `compare_arms`
+            give them; differences get a line at 0.
         score: which one.
         ax: where to draw; a new figure by default.
 
@@ -37,6 +39,10 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
         ax.plot(part["mean"], heights, marker, color=colour, label=f"equal in {equal}", markersize=4)
     if "base" in own:
         ax.axvline(0, color="0.5", linewidth=0.8)
+    known = own[own.seeds > 2] if (own.seeds > 2).any() else own
+    ends = pd.concat([own["mean"], known.low, known.high, pd.Series([0.0] if "base" in own else [])])
+    margin = 0.05 * (ends.max() - ends.min()) or 1.0
+    ax.set_xlim(ends.min() - margin, ends.max() + margin)
     ax.set_yticks(range(len(arms)), arms)
     ax.invert_yaxis()
     ax.set_xlabel(f"{score}, percent" if "base" not in own else f"{score}, points minus {own.base.iloc[0]}")

@@ -9,12 +9,12 @@ from medv_lab.views.ablations import plot_arms
 
 TABLE = pd.DataFrame(
     [
-        ("ours", "steps", "open", 60.0, 55.0, 65.0),
-        ("V1", "steps", "open", 40.0, 30.0, 50.0),
-        ("ours", "compute", "open", 70.0, 66.0, 74.0),
-        ("ours", "steps", "closed", 50.0, 49.0, 51.0),
+        ("ours", "steps", "open", 5, 60.0, 55.0, 65.0),
+        ("V1", "steps", "open", 5, 40.0, 30.0, 50.0),
+        ("ours", "compute", "open", 5, 70.0, 66.0, 74.0),
+        ("ours", "steps", "closed", 2, 50.0, 49.0, 51.0),
     ],
-    columns=["arm", "equal", "score", "mean", "low", "high"],
+    columns=["arm", "equal", "score", "seeds", "mean", "low", "high"],
 )
 
 
@@ -37,6 +37,14 @@ def test_differences_get_a_line_at_zero():
     ax = plot_arms(TABLE.assign(base="twin"), "closed")
     assert "minus twin" in ax.get_xlabel()
     assert any(set(line.get_xdata()) == {0} for line in ax.lines)
+    assert ax.get_xlim()[0] < 0
+
+
+def test_two_seeds_do_not_decide_how_wide_the_picture_is():
+    wild = pd.DataFrame([("lora", "steps", "open", 2, 20.0, -200.0, 240.0)], columns=TABLE.columns)
+    low, high = plot_arms(pd.concat([TABLE, wild]), "open").get_xlim()
+    assert 10 < low < 20 and 74 < high < 84
+    assert plot_arms(wild, "open").get_xlim()[0] < -200
 
 
 def test_an_unknown_score_is_refused():
