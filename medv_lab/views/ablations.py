@@ -46,7 +46,5 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
     ax.set_yticks(range(len(arms)), arms)
     ax.invert_yaxis()
     ax.set_xlabel(f"{score}, percent" if "base" not in own else f"{score}, points minus {own.base.iloc[0]}")
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0, fontsize="small"
-    )
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0, fontsize=7)
     return ax
