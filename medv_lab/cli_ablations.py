@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from medv_lab.cli_errors import clear_errors
 from medv_lab.runtime import medv_home
@@ -75,7 +73,5 @@ def ablations(
 
 
 def _print(frame, title: str) -> None:
-    printed = Table(*frame.columns, title=title)
-    for row in frame.itertuples(index=False):
-        printed.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(printed)
+    typer.echo(title)
+    typer.echo(frame.to_string(index=False, float_format="{:.1f}".format))

@@ -232,10 +232,10 @@ def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monke
 
     monkeypatch.setattr("medv_lab.training.cells.Workshop.run", run)
     places = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--only", "V1"]
-    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"], env={"COLUMNS": "160"})
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"])
     assert result.exit_code == 0, result.output
     assert "V1, equal in compute, seed 1: closed 51.0" in result.output
-    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "1", "--rerun"], env={"COLUMNS": "160"})
+    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "1", "--rerun"])
     assert result.output.count("against what was there") == 2
     assert result.output.count("True") == 6
     assert "there are main, V1" in fails_in_one_line("ablations", "--only", "v3", *places[:4])
