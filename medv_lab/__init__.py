@@ -8,12 +8,12 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Answer": "medv_lab.model.answering",
+    "Answer": "medv_lab.generation",
     "GenerationSettings": "medv_lab.config",
     "SampleTrace": "medv_lab.diffusion.trace",
-    "ask": "medv_lab.model.answering",
-    "ask_many": "medv_lab.model.answering",
-    "explore": "medv_lab.views.explorer",
+    "ask": "medv_lab.generation",
+    "ask_many": "medv_lab.generation",
+    "explore": "medv_lab.explorer.app",
     "load": "medv_lab.model.checkpoints",
 }
 

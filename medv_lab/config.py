@@ -276,6 +276,10 @@ class GenerationSettings:
         """Z B / L."""
         return self.steps // self.num_blocks
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON holds them; `from_dict` reads them back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GenerationSettings":
         """Settings from a mapping, e.g. of a manifest; lists become tuples.

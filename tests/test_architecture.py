@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -14,58 +15,46 @@ import medv_lab
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(medv_lab.__file__).parent
 
-# From what everything may use to what uses everything. A module belongs to the longest prefix that fits it and
-# imports only from its own line and the lines above.
-ORDER = (
-    ("medv_lab", "medv_lab.config", "medv_lab.runtime"),
-    ("medv_lab.diffusion.attention", "medv_lab.diffusion.trace", "medv_lab.evaluation.metrics"),
-    ("medv_lab.diffusion",),
-    (
-        "medv_lab.data",
-        "medv_lab.evaluation.intervals",
-        "medv_lab.evaluation.journal",  # files that survive a killed process
-        "medv_lab.evaluation.repetition",
-        "medv_lab.evaluation.facts",  # the phantom benchmark knows no model
-        "medv_lab.evaluation.phantoms",
-        "medv_lab.evaluation.counterfactuals",
-    ),
-    ("medv_lab.model",),
-    (  # below training, which scores what it made
-        "medv_lab.evaluation.endpoint",
-        "medv_lab.evaluation.responders",
-        "medv_lab.evaluation.autoregressive",
-    ),
-    ("medv_lab.training",),
-    ("medv_lab.evaluation",),
-    ("medv_lab.paper", "medv_lab.views"),
-    (
-        "medv_lab.cli",
-        "medv_lab.cli_ablations",
-        "medv_lab.cli_benchmark",
-        "medv_lab.cli_data",
-        "medv_lab.cli_errors",
-        "medv_lab.cli_evaluate",
-        "medv_lab.cli_figures",
-        "medv_lab.cli_study",
-        "medv_lab.cli_tables",
-    ),
-    ("medv_lab.__main__",),
+# The rooms, from what everything may use to what uses everything. A room is a folder or a file of the package; it
+# imports only from itself and from the rooms above it, also where an import is for types only.
+ROOMS = (
+    "runtime",
+    "store",
+    "records",
+    "metrics",
+    "strategies",
+    "config",
+    "data",
+    "phantoms",
+    "diffusion",
+    "model",
+    "generation",
+    "evaluation",
+    "training",
+    "studies",
+    "views",
+    "paper",
+    "explorer",
+    "cli",
+    "__main__",
 )
 DRAWING_ROOMS = ("medv_lab.paper", "medv_lab.views")
 # Settings, traces and scores are numbers and files: like drawing, they need no torch, at import or later.
 TORCH_FREE = (
     *DRAWING_ROOMS,
     "medv_lab.config",
-    "medv_lab.diffusion.attention",
+    "medv_lab.diffusion.attention_maps",
     "medv_lab.diffusion.trace",
-    "medv_lab.evaluation.claims",
-    "medv_lab.evaluation.metrics",
-    "medv_lab.evaluation.panels",
-    "medv_lab.evaluation.phantoms",
-    "medv_lab.evaluation.repetition",
+    "medv_lab.metrics",
+    "medv_lab.phantoms",
+    "medv_lab.records",
+    "medv_lab.store",
+    "medv_lab.strategies",
+    "medv_lab.studies.panels",
 )
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MAX_LINES = 400
+MAX_MODULES = 12
 
 
 def module_name(path: Path) -> str:
@@ -77,26 +66,10 @@ SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
 
-def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def nodes_that_run(tree: ast.AST):
-    """All nodes, functions included, except what only a type checker reads."""
-    for node in ast.iter_child_nodes(tree):
-        if is_for_types_only(node):
-            for other in node.orelse:
-                yield other
-                yield from nodes_that_run(other)
-            continue
-        yield node
-        yield from nodes_that_run(node)
-
-
 def imported(module: str, tree: ast.AST, modules=SOURCES, is_package: bool = False) -> set[str]:
     """Absolute names of what a module imports anywhere in it; package modules to the module itself."""
     found = set()
-    for node in nodes_that_run(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -110,16 +83,17 @@ def imported(module: str, tree: ast.AST, modules=SOURCES, is_package: bool = Fal
     return found
 
 
+def room(module: str) -> str:
+    """Folder or file of the package that a module belongs to; the package itself is "medv_lab"."""
+    return module.split(".")[1] if "." in module else module
+
+
 def rank(module: str) -> int:
-    """Line of `ORDER` that a module belongs to."""
-    lines = {prefix: line for line, prefixes in enumerate(ORDER) for prefix in prefixes}
-    fitting = [
-        prefix
-        for prefix in lines
-        if module == prefix or (prefix.count(".") and module.startswith(f"{prefix}."))
-    ]
-    assert fitting, f"{module} stands in no line of ORDER: say where it belongs"
-    return lines[max(fitting, key=len)]
+    """Number of a module's room, counted from what everything may use."""
+    if module == "medv_lab":
+        return -1
+    assert room(module) in ROOMS, f"{module} stands in no room of ROOMS: say where it belongs"
+    return ROOMS.index(room(module))
 
 
 def own_imports(module: str) -> set[str]:
@@ -133,12 +107,11 @@ def own_imports(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_point_one_way(module: str):
-    line = rank(module)
-    upward = sorted(name for name in own_imports(module) if rank(name) > line)
-    assert not upward, f"{module} imports {upward}, which come after it in ORDER"
+    upward = sorted(name for name in own_imports(module) if rank(name) > rank(module))
+    assert not upward, f"{module} imports {upward}, which come after it in ROOMS"
 
 
-def test_no_cycles_not_even_in_functions():
+def test_no_cycles_not_even_for_types():
     graph = {module: own_imports(module) & SOURCES.keys() for module in SOURCES}
     try:
         TopologicalSorter(graph).prepare()
@@ -146,7 +119,27 @@ def test_no_cycles_not_even_in_functions():
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-def test_the_reading_of_imports_sees_functions_and_relative_names():
+def test_a_word_lives_in_one_room():
+    stems = Counter(path.stem for path in SOURCES.values() if path.stem != "__init__")
+    assert not [stem for stem, count in stems.items() if count > 1]
+
+
+def test_a_class_is_named_once():
+    classes = Counter(
+        node.name
+        for tree in TREES.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert not [name for name, count in classes.items() if count > 1]
+
+
+def test_rooms_are_small():
+    sizes = Counter(path.parent.name for path in SOURCES.values() if path.parent != PACKAGE)
+    assert not {name: size for name, size in sizes.items() if size > MAX_MODULES}
+
+
+def test_the_reading_of_imports_sees_functions_types_and_relative_names():
     source = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -161,6 +154,7 @@ from ..paper.published import table
     found = imported("medv_lab.diffusion.trace", ast.parse(source), modules)
     assert found == {
         "typing",
+        "only.types",
         "medv_lab.views.style",
         "torch.nn",
         "medv_lab.diffusion.sibling",
@@ -168,19 +162,10 @@ from ..paper.published import table
     }
 
 
-def test_the_order_puts_modules_on_the_right_lines():
-    chain = (
-        "runtime",
-        "diffusion.trace",
-        "diffusion.sampler",
-        "data.images",
-        "model.modeling",
-        "training.trainer",
-    )
-    chain += ("evaluation.runner", "paper.figures", "cli")
-    ranks = [rank(f"medv_lab.{name}") for name in chain]
-    assert ranks == sorted(set(ranks))
-    with pytest.raises(AssertionError, match="stands in no line"):
+def test_every_room_is_there_and_has_one_place():
+    assert len(set(ROOMS)) == len(ROOMS)
+    assert set(ROOMS) == {room(module) for module in SOURCES if module != "medv_lab"}
+    with pytest.raises(AssertionError, match="stands in no room"):
         rank("medv_lab.elsewhere")
 
 
@@ -219,7 +204,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_what_needs_no_torch_works_without_it():
     rooms = [name for name in SOURCES if name.startswith(TORCH_FREE)]
-    assert {"medv_lab.paper", "medv_lab.views"} <= set(rooms)
+    assert {"medv_lab.paper", "medv_lab.views", "medv_lab.strategies"} <= set(rooms)
     block = "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
     done = run_python(block + "".join(f"import {name}\n" for name in rooms) + "print('imported')")
     assert done.stdout.strip() == "imported", done.stderr

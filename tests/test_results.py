@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medv_lab.evaluation.arms import STUDIES
-from medv_lab.evaluation.phantoms import compare, make_items, read_results, summarise
-from medv_lab.evaluation.studies import summarise_study
 from medv_lab.model.memory import embedded_folder
+from medv_lab.phantoms.benchmark import compare, make_items, read_results, summarise
 from medv_lab.runtime import hash_model
+from medv_lab.studies.arms import STUDIES
+from medv_lab.studies.sampler_studies import summarise_study
 from medv_lab.training.ablations import compare_arms, read_cells, tabulate
-from medv_lab.training.arms import EQUAL, MAIN
+from medv_lab.training.pipelines import EQUAL, MAIN
 
 FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
 ABLATIONS = FOLDER.parent / "ablations"

@@ -13,7 +13,7 @@ from typing import Any
 from medv_lab.data.instructions import IMAGE_TOKEN
 from medv_lab.data.rows import Fault, Reading, read_rows
 from medv_lab.data.vqa_records import choice_of, collect, picture_in, text_of
-from medv_lab.evaluation.metrics import DOMAINS
+from medv_lab.metrics.scoring import DOMAINS
 
 QUESTIONS = "llava_med_eval_qa50_qa.jsonl"
 KINDS = ("conversation", "detailed_description")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medv_lab.diffusion.attention import PatchAttention
+from medv_lab.diffusion.attention_maps import PatchAttention
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,11 +6,11 @@ import pandas as pd
 
 from medv_lab.data.chatbot import ChatbotQuestion
 from medv_lab.data.vqa_records import VqaRecord
-from medv_lab.evaluation.intervals import bootstrap_interval
-from medv_lab.evaluation.judge import Case
-from medv_lab.evaluation.metrics import Script, VqaItem, evaluate_vqa
+from medv_lab.evaluation.judges import Case
 from medv_lab.evaluation.responders import Query
 from medv_lab.evaluation.runner import Answered
+from medv_lab.metrics.intervals import bootstrap_interval
+from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
 
 VQA_COLUMNS = ("script", "metric", "questions", "score", "low", "high")
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from medv_lab.data.questions import PROBES, Question
-from medv_lab.data.scenes import GRADES, KINDS, SIDES, ZONES, Scene, is_held_out, make_scene
-from medv_lab.evaluation.intervals import bootstrap_interval
-from medv_lab.evaluation.phantoms import SEED, Item, Respond, Scored, evaluate_phantoms
+from medv_lab.metrics.intervals import bootstrap_interval
+from medv_lab.phantoms.benchmark import SEED, Item, Respond, Scored, evaluate_phantoms
+from medv_lab.phantoms.questions import PROBES, Question
+from medv_lab.phantoms.scenes import GRADES, KINDS, SIDES, ZONES, Scene, is_held_out, make_scene
 
 PROBE_OF_CHANGE = {
     "presence": "normality",

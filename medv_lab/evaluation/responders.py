@@ -20,10 +20,10 @@ import torch
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.data.images import open_image
 from medv_lab.evaluation.endpoint import ChatClient, Endpoint, read_completion
-from medv_lab.evaluation.phantoms import Respond
-from medv_lab.model.answering import ask_many
+from medv_lab.generation import ask_many
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.phantoms.benchmark import Respond
 
 _PROCESSING = ("chat_mode", "system_prompt", "image_aspect_ratio", "image_size", "drop_after_image")
 

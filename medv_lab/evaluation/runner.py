@@ -25,7 +25,9 @@ import torch.distributed
 from PIL import Image
 from tqdm import tqdm
 
-from medv_lab.evaluation.journal import (
+from medv_lab.evaluation.responders import Query, Responder
+from medv_lab.runtime import make_manifest
+from medv_lab.store import (
     FolderLock,
     Journal,
     JournalError,
@@ -34,8 +36,6 @@ from medv_lab.evaluation.journal import (
     read_lines,
     replace_text,
 )
-from medv_lab.evaluation.responders import Query, Responder
-from medv_lab.runtime import make_manifest
 
 MANIFEST = "manifest.json"
 PATIENCE = timedelta(days=30)  # for other processes to end their shares

@@ -14,7 +14,7 @@ import torch
 from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.growth import sample_growing
 from medv_lab.diffusion.sampler import StepRecord, sample
-from medv_lab.model.attention import AttentionProbe
+from medv_lab.model.attention_probe import AttentionProbe
 from medv_lab.model.splice import Spliced
 
 

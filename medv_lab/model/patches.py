@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from medv_lab.diffusion.attention import PatchGrid
+from medv_lab.diffusion.attention_maps import PatchGrid
 from medv_lab.model.anyres import reduce_map, unpad_map
 from medv_lab.model.tiles import fit_size, parse_aspect_ratio, select_best_resolution
 

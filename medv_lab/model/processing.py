@@ -14,7 +14,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from medv_lab.data.images import open_image
-from medv_lab.diffusion.attention import PatchGrid
+from medv_lab.diffusion.attention_maps import PatchGrid
 from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.patches import patch_grids

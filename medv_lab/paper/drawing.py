@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 import medv_lab
-from medv_lab.evaluation.journal import replace_text
 from medv_lab.paper.exhibits import Exhibit, MissingResults
+from medv_lab.store import replace_text
 
 MANIFEST = "manifest.json"
 PRESETS = {"embedded": ("results", "figures"), "full": ("results/full", "figures/full")}

@@ -4,8 +4,8 @@ from medv_lab.paper.comparison import PAPER_TABLES
 from medv_lab.paper.exhibits import Exhibit
 from medv_lab.paper.panel_figures import PANEL_FIGURES
 from medv_lab.paper.radar import RADAR
-from medv_lab.paper.studies import STUDY_FIGURES
-from medv_lab.paper.unmasking import UNMASKING_EXAMPLE
+from medv_lab.paper.study_figures import STUDY_FIGURES
+from medv_lab.paper.unmasking_figure import UNMASKING_EXAMPLE
 
 EXHIBITS: tuple[Exhibit, ...] = (RADAR, *PANEL_FIGURES, *PAPER_TABLES, *STUDY_FIGURES, UNMASKING_EXAMPLE)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from medv_lab.evaluation.journal import replace_text
 from medv_lab.paper.exhibits import Exhibit, read_data
+from medv_lab.store import replace_text
 
 GALLERY = "index.html"
 THUMBNAIL = (560, 840)  # most pixels of an embedded picture, across and down

@@ -8,11 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medv_lab.data.scenes import DOMAINS
-from medv_lab.evaluation.panels import REPETITION, PanelAnswer
 from medv_lab.paper.curves import plot_curves
 from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
-from medv_lab.paper.panels import (
+from medv_lab.paper.panel_sheets import (
     COMMAND,
     FOLDER,
     INPUTS,
@@ -26,6 +24,8 @@ from medv_lab.paper.panels import (
     tabulate,
 )
 from medv_lab.paper.sheet import Sheet
+from medv_lab.phantoms.scenes import DOMAINS
+from medv_lab.studies.panels import REPETITION, PanelAnswer
 from medv_lab.views.style import WIDTHS
 
 MOST_SYSTEMS = 3

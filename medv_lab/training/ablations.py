@@ -17,10 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from medv_lab.evaluation.intervals import Interval, seed_interval
-from medv_lab.evaluation.journal import replace_text
-from medv_lab.training.arms import OURS, Arm, make_arms
+from medv_lab.metrics.intervals import Interval, seed_interval
+from medv_lab.store import replace_text
 from medv_lab.training.cells import Workshop
+from medv_lab.training.pipelines import OURS, Arm, make_arms
 
 
 def run_ablations(

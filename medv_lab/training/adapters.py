@@ -5,7 +5,7 @@ import re
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.training.stages import LoRA
+from medv_lab.training.recipes import LoRA
 
 FULLY_TRAINED = ["mm_projector"]
 

@@ -22,22 +22,22 @@ import torch
 from safetensors.torch import load_file
 
 from medv_lab.config import GenerationSettings
-from medv_lab.data.dialogues import CAPTION_REQUESTS
-from medv_lab.data.phantoms import render
-from medv_lab.data.scenes import make_scenes
 from medv_lab.evaluation.autoregressive import NextTokenResponder
-from medv_lab.evaluation.facts import score_facts
-from medv_lab.evaluation.phantoms import Item, Scored, evaluate_phantoms, make_items, shuffled
-from medv_lab.evaluation.repetition import measure_repetition
 from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder, describe_model, respond_with
+from medv_lab.metrics.repetition import measure_repetition
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion, MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.phantoms.benchmark import Item, Scored, evaluate_phantoms, make_items, shuffled
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.reports import CAPTION_REQUESTS
+from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.runtime import make_manifest, seed_everything
-from medv_lab.training.arms import DATA_SETS, Arm, Stage
 from medv_lab.training.embedded import make_processor
 from medv_lab.training.examples import LONG_FILL_SHARE, Collator, ExampleDataset
+from medv_lab.training.pipelines import DATA_SETS, Arm, Stage
 from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.worlds import Amounts, PixelCollator, Worlds, data_digest, save_whole
 

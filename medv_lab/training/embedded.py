@@ -26,16 +26,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, SiglipModel
 
-from medv_lab.data.dialogues import sample_texts
-from medv_lab.data.questions import PROBES, Question, balanced_questions
-from medv_lab.data.scenes import Scene, make_scenes
-from medv_lab.evaluation.phantoms import evaluate_phantoms, make_items, summarise
 from medv_lab.evaluation.responders import make_respond
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import special_ids
+from medv_lab.phantoms.benchmark import evaluate_phantoms, make_items, summarise
+from medv_lab.phantoms.questions import PROBES, Question, balanced_questions
+from medv_lab.phantoms.reports import sample_texts
+from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.training.examples import (
     LONG_FILL_SHARE,
@@ -48,8 +48,8 @@ from medv_lab.training.examples import (
     question_examples,
     without_images,
 )
+from medv_lab.training.recipes import EMBEDDED, Recipe
 from medv_lab.training.resuming import claim_folder
-from medv_lab.training.stages import EMBEDDED, Recipe
 from medv_lab.training.tokenizer import make_tokenizer
 from medv_lab.training.trainer import Engine, run_stage
 from medv_lab.training.vision import (

@@ -8,16 +8,16 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from medv_lab.data.dialogues import (
+from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_TOKEN, encode_dialogue, special_ids
+from medv_lab.phantoms.questions import Question
+from medv_lab.phantoms.reports import (
     CAPTION_REQUESTS,
     DESCRIPTION_REQUESTS,
     make_caption,
     make_description,
     make_dialogue,
 )
-from medv_lab.data.questions import Question
-from medv_lab.data.scenes import Scene
-from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_TOKEN, encode_dialogue, special_ids
+from medv_lab.phantoms.scenes import Scene
 
 FILL, LONG_FILL, LONG_FILL_SHARE = 12, 96, 1 / 8  # tokens, tokens, share of examples
 

@@ -21,6 +21,7 @@ from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.training.adapters import add_adapters, base_model, merge_adapters
 from medv_lab.training.history import History, Watch
 from medv_lab.training.noise import NoiseSource
+from medv_lab.training.recipes import Recipe
 from medv_lab.training.resuming import (
     PARTIAL,
     clear_partial,
@@ -29,7 +30,6 @@ from medv_lab.training.resuming import (
     publish_checkpoint,
     save_generator,
 )
-from medv_lab.training.stages import Recipe
 
 LENGTH_STEP, GROUPED_BATCHES = 64, 50
 

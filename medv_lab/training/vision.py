@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipVisionConfig
 
-from medv_lab.data.phantoms import render
-from medv_lab.data.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Finding, Scene
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Finding, Scene
 
 IMAGE_SIZE = 72
 VISION = {

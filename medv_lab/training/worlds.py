@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from medv_lab.data import general
-from medv_lab.data.questions import PROBES, balanced_questions
-from medv_lab.data.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.training.arms import DATA_SETS
+from medv_lab.phantoms import general
+from medv_lab.phantoms.questions import PROBES, balanced_questions
+from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.training.embedded import LATE, frozen_features
 from medv_lab.training.examples import (
     Collator,
@@ -29,6 +28,7 @@ from medv_lab.training.examples import (
     question_examples,
     without_images,
 )
+from medv_lab.training.pipelines import DATA_SETS
 from medv_lab.training.vision import render_all, to_pixels
 
 

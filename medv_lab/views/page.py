@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex
 
 from medv_lab.data.images import Picture, open_image
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.evaluation.repetition import answer_positions, looped_spans
+from medv_lab.metrics.repetition import answer_positions, looped_spans
 from medv_lab.views.style import SCALE
 
 RAMP_STOPS = 33

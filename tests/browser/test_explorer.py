@@ -27,7 +27,7 @@ RUN_ALL = """async () => {
   return app.commands.execute("notebook:run-all-cells");
 }"""
 NUMBER_OF_EXPLORERS = (
-    "import threading, medv_lab.views.explorer as e; "
+    "import threading, medv_lab.explorer.app as e; "
     "own = [t for t in threading.enumerate() if t.name.startswith('medv-lab')]; "
     "print('explorers', len(e._open_explorers), 'threads', len(own))"
 )

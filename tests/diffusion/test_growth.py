@@ -10,7 +10,7 @@ from medv_lab.config import GenerationSettings, SettingsError
 from medv_lab.diffusion.growth import sample_growing
 from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.trace import SampleTrace, TraceError
-from medv_lab.model.answering import ask_many
+from medv_lab.generation import ask_many
 from tests.diffusion.slow import run_slow_growing
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, trace_of
 from tests.model.tiny import tiny_model, tiny_processor

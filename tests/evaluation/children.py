@@ -3,7 +3,11 @@
 import multiprocessing
 from multiprocessing.context import BaseContext
 
-PRELOADED = ["tests.evaluation.test_reviews", "tests.evaluation.test_runner", "tests.test_cli_evaluate"]
+PRELOADED = [
+    "tests.evaluation.test_endpoint_judge",
+    "tests.evaluation.test_runner",
+    "tests.cli.test_evaluate",
+]
 
 
 def child_context() -> BaseContext:

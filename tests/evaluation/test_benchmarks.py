@@ -14,8 +14,8 @@ from medv_lab.evaluation.benchmarks import (
     vqa_items,
     vqa_queries,
 )
-from medv_lab.evaluation.metrics import Script, VqaItem, evaluate_vqa
 from medv_lab.evaluation.runner import Answered
+from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
 from tests.data.released import (
     make_chatbot,
     make_pathvqa,

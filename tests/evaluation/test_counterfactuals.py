@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import pytest
 
-from medv_lab.data.phantoms import render
-from medv_lab.data.scenes import SPLITS, is_held_out
 from medv_lab.evaluation.counterfactuals import CHANGES, evaluate_pairs, make_pairs, summarise_pairs
-from medv_lab.evaluation.phantoms import IMAGE_SIZE
+from medv_lab.phantoms.benchmark import IMAGE_SIZE
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import SPLITS, is_held_out
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from medv_lab.config import GenerationSettings
-from medv_lab.data.phantoms import render
 from medv_lab.evaluation import responders
 from medv_lab.evaluation.endpoint import ReplyError
-from medv_lab.evaluation.phantoms import IMAGE_SIZE, evaluate_phantoms, make_items, summarise
 from medv_lab.evaluation.responders import (
     DiffusionResponder,
     EndpointResponder,
@@ -23,7 +21,9 @@ from medv_lab.evaluation.responders import (
     Reply,
     make_respond,
 )
-from medv_lab.model.answering import ask
+from medv_lab.generation import ask
+from medv_lab.phantoms.benchmark import IMAGE_SIZE, evaluate_phantoms, make_items, summarise
+from medv_lab.phantoms.rendering import render
 from tests.evaluation.chat_server import Books, serve
 from tests.model.tiny import tiny_model, tiny_processor
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from medv_lab.config import GenerationSettings
-from medv_lab.evaluation.journal import FolderLock, JournalError
-from medv_lab.evaluation.judge import Case, OverlapJudge
+from medv_lab.evaluation.judges import Case, OverlapJudge
 from medv_lab.evaluation.responders import DiffusionResponder, Query, Reply
 from medv_lab.evaluation.runner import Answered, Shard, answer_questions, hash_picture, make_key, read_answers
+from medv_lab.store import FolderLock, JournalError
 from tests.evaluation.children import child_context
 from tests.model.tiny import tiny_model, tiny_processor
 

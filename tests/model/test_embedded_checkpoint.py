@@ -6,11 +6,11 @@ import pytest
 
 import medv_lab
 from medv_lab.config import PRESETS
-from medv_lab.data.phantoms import render
 from medv_lab.data.samples import sample_images
-from medv_lab.data.scenes import make_scene
-from medv_lab.evaluation.facts import score_facts
 from medv_lab.model.memory import embedded_folder
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import make_scene
 
 MOST_BYTES = 12_000_000
 QUESTIONS = (

@@ -7,12 +7,12 @@ import matplotlib.pyplot as plt
 import pytest
 
 from medv_lab.config import PRESETS
-from medv_lab.data.scenes import DOMAINS
-from medv_lab.evaluation.panel_runs import answer_panels, find_examples
-from medv_lab.evaluation.panels import PLANS
 from medv_lab.paper.exhibits import MissingResults
 from medv_lab.paper.panel_figures import PANEL_FIGURES
-from medv_lab.paper.panels import mark_facts, marked_parts, read_answers
+from medv_lab.paper.panel_sheets import mark_facts, marked_parts, read_answers
+from medv_lab.phantoms.scenes import DOMAINS
+from medv_lab.studies.panel_runs import answer_panels, find_examples
+from medv_lab.studies.panels import PLANS
 from medv_lab.views.style import themed
 from tests.evaluation.scripted import Scripted
 

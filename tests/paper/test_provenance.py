@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.evaluation.panels import read_panels
 from medv_lab.paper.exhibits import MissingResults, read_data
 from medv_lab.paper.figures import EXHIBITS
 from medv_lab.paper.gallery import find_manifests
+from medv_lab.studies.panels import read_panels
 
 ROOT = Path(__file__).parents[2]
 FIGURES, RESULTS = ROOT / "figures", ROOT / "results"

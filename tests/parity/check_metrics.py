@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from medv_lab.evaluation.metrics import (
+from medv_lab.metrics.scoring import (
     BLEU_WEIGHTS,
     Script,
     VqaItem,

@@ -9,7 +9,7 @@ from transformers import get_cosine_schedule_with_warmup
 from medv_lab.diffusion.forward import draw_noise
 from medv_lab.model.splice import conversation_mask
 from medv_lab.training.noise import NoiseSource
-from medv_lab.training.stages import Recipe
+from medv_lab.training.recipes import Recipe
 from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer, make_arguments
 from tests.parity.check_splice import processed_images, used_images
 from tests.parity.golden import (

@@ -6,7 +6,7 @@ Nothing else differs: accelerate's own FSDP2 code, told by its usual variables, 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from medv_lab.cli import app
+from medv_lab.cli.main import app
 
 start = PartialState.__init__
 

@@ -13,7 +13,7 @@ from medv_lab.training.ablations import (
     run_ablations,
     tabulate,
 )
-from medv_lab.training.arms import choose_arms, make_arms
+from medv_lab.training.pipelines import choose_arms, make_arms
 
 ARMS = choose_arms(make_arms(), ["ours", "V1"])
 BASE = {"ours": 60.0, "V1": 50.0}

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import medv_lab
-from medv_lab.data.dialogues import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
-from medv_lab.data.scenes import DOMAINS
-from medv_lab.evaluation.phantoms import Scored, make_items
 from medv_lab.model.causal import MedVForNextToken
+from medv_lab.phantoms.benchmark import Scored, make_items
+from medv_lab.phantoms.reports import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
+from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.training import cells
-from medv_lab.training.arms import BASE, DATA_SETS, INSTRUCTIONS, QUESTIONS, make_arms
 from medv_lab.training.cells import Exam, Workshop, measure_answers
+from medv_lab.training.pipelines import BASE, DATA_SETS, INSTRUCTIONS, QUESTIONS, make_arms
 from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds, data_digest
 
 AMOUNTS = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 import medv_lab
 from medv_lab.config import PRESETS
-from medv_lab.data.phantoms import render
-from medv_lab.data.scenes import make_scene
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import make_scene
 from medv_lab.training.embedded import Budget, Builder, frozen_features, rebuild, take_vision_tower
 from medv_lab.training.vision import VISION, pretrain_vision_tower, render_all, to_pixels
 

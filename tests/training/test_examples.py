@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from medv_lab.data.dialogues import sample_texts
-from medv_lab.data.scenes import make_scenes
 from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, special_ids
+from medv_lab.phantoms.reports import sample_texts
+from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.examples import (
     FILL,
     LONG_FILL,

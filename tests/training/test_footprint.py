@@ -6,7 +6,7 @@ import pytest
 
 from medv_lab.model.memory import PARAMETERS_WITH_VISION
 from medv_lab.training.footprint import count_parameters, plan_memory, plan_stages
-from medv_lab.training.stages import PUBLISHED, LoRA
+from medv_lab.training.recipes import PUBLISHED, LoRA
 
 H, FFN, VOCABULARY, LAYERS = 4096, 12288, 126464, 32
 VH, VFFN, VLAYERS, PATCH, POSITIONS = 1152, 4304, 26, 14, 27 * 27

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import medv_lab
-from medv_lab.training.phantoms import PhantomRun, default_recipe, train_on_phantoms
+from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
 from medv_lab.training.resuming import find_checkpoint
 from medv_lab.training.trainer import Engine
 from tests.model.tiny import save_tiny
@@ -101,7 +101,7 @@ def test_a_folder_belongs_to_one_run(start, tmp_path):
 
 
 def test_without_the_shipped_checkpoint_a_stage_starts_fresh(tmp_path, monkeypatch):
-    monkeypatch.setattr("medv_lab.training.phantoms.embedded_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("medv_lab.training.phantom_runs.embedded_folder", lambda: tmp_path / "none")
     lines, run = [], make_run("embedded")
     run = replace(run, recipe=replace(run.recipe, steps=1))
     train_on_phantoms(run, tmp_path / "out", engine=Engine(save_steps=1), log=lines.append)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.data.scenes import CELLS, DOMAINS, Finding, Scene, make_scenes
+from medv_lab.phantoms.scenes import CELLS, DOMAINS, Finding, Scene, make_scenes
 from medv_lab.training.embedded import Budget, Builder
 from medv_lab.training.vision import (
     STATEMENTS,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medv_lab.views.attention import OPACITY, plot_patch_attention
-from tests.diffusion.test_attention import GRIDS, make_attention
+from tests.diffusion.test_attention_maps import GRIDS, make_attention
 from tests.views.test_unmasking import make_trace
 
 PICTURE = np.zeros((40, 80, 3), np.uint8)

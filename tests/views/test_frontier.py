@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medv_lab.evaluation.arms import frontier_arms
+from medv_lab.studies.arms import frontier_arms
 from medv_lab.views.frontier import plot_frontier
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from medv_lab.views.page import page_data, unmasking_html
-from tests.diffusion.test_attention import make_attention
+from tests.diffusion.test_attention_maps import make_attention
 from tests.views.test_unmasking import MASK, make_trace
 
 HOSTILE = [

@@ -1,0 +1,286 @@
+"""Judges of open-ended answers: what they are given, what they say, and tables that always name them.
+
+A judge scores a fixed reference answer and a candidate's from 1 to 10; the relative score is candidate / reference
+x 100, averaged over questions (LLaVA-Med's visual chatbot benchmark, Table 1 of the paper). The two judges here
+need no network: `FactJudge` knows the truth of phantoms, `OverlapJudge` compares words. `reviews.EndpointJudge`
+asks a language model. Their scores are not comparable with each other.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+
+from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
+from medv_lab.metrics.repetition import adjacent_duplicates, rep_n
+from medv_lab.metrics.scoring import count_ngrams, normalize
+from medv_lab.phantoms.facts import Fact, read_facts, read_reply, true_facts
+from medv_lab.phantoms.scenes import Scene
+
+LOWEST, HIGHEST = 1, 10
+COLUMNS = (
+    "judge",
+    "order",
+    "group",
+    "questions",
+    "reference_score",
+    "candidate_score",
+    "relative",
+    "low",
+    "high",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answered question as a judge sees it.
+
+    Attributes:
+        id: of the question; one case per question and system.
+        question, reference, candidate: texts.
+        caption, context: what the judge may know of the picture, which it does not see.
+        groups: names under which the score is averaged besides "all", e.g. type and domain.
+    """
+
+    id: str
+    question: str
+    reference: str
+    candidate: str
+    caption: str = ""
+    context: str = ""
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Both scores of one case, from 1 to 10; swapped if the candidate's answer was shown first."""
+
+    id: str
+    judge: str
+    reference_score: float
+    candidate_score: float
+    is_swapped: bool = False
+
+    @property
+    def relative(self) -> float:
+        """Candidate / reference x 100."""
+        return 100 * self.candidate_score / self.reference_score
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdicts in the order of the cases, and the ids of cases that the judge gave no scores."""
+
+    verdicts: tuple[Verdict, ...]
+    unscored: tuple[str, ...] = ()
+
+
+class Judge(Protocol):
+    """Whatever scores cases; `name` tells judges apart whose scores must not be mixed."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    def judge(self, cases: Sequence[Case]) -> Judgement:
+        """Score every case once."""
+
+
+class OverlapJudge:
+    """1 + 9 F1 of the words shared with the reference, each word as often as both say it.
+
+    The reference agrees with itself and has 10. A control, blind to meaning.
+    """
+
+    name = "word overlap"
+
+    def judge(self, cases: Sequence[Case]) -> Judgement:
+        """Score every case."""
+        return Judgement(
+            tuple(
+                Verdict(case.id, self.name, HIGHEST, _score(_shared_words(case.candidate, case.reference)))
+                for case in cases
+            )
+        )
+
+
+@dataclass(frozen=True)
+class FactCount:
+    """What an answer says of a phantom.
+
+    Attributes:
+        right: facts that were asked for (of a description: all of the scene) and are stated.
+        wrong: claims that are not true, or of the kind that was asked for and not the answer.
+        missing: facts that were asked for and are not stated.
+        contradictions: claims that exclude another of its own, true or not.
+        repetition: the larger of the share of doubled neighbouring words and of 4-grams said before.
+    """
+
+    right: int
+    wrong: int
+    missing: int
+    contradictions: int
+    repetition: float
+
+    @property
+    def score(self) -> float:
+        """1 + 9 (1 - repetition) right / (right + wrong + missing + contradictions)."""
+        told = self.right / (self.right + self.wrong + self.missing + self.contradictions)
+        return _score(told * (1 - self.repetition))
+
+
+class FactJudge:
+    """Scores answers about phantoms by their facts; reference and candidate by the same formula (`FactCount`).
+
+    A true negative ("no ulcer is seen") neither gains nor costs: there is no end of them. Nor does a true fact that
+    was not asked for.
+
+    Args:
+        scenes: the truth, by case id.
+        asked: the facts that a question asks for, by case id; all of the scene where there is no entry.
+    """
+
+    name = "phantom facts"
+
+    def __init__(self, scenes: Mapping[str, Scene], asked: Mapping[str, Set[Fact]] | None = None) -> None:
+        self._scenes, self._asked = scenes, asked or {}
+
+    def judge(self, cases: Sequence[Case]) -> Judgement:
+        """Score every case.
+
+        Raises:
+            ValueError: for a case whose scene is not known.
+        """
+        unknown = [case.id for case in cases if case.id not in self._scenes]
+        if unknown:
+            raise ValueError(
+                f"no scene is known for {len(unknown)} cases, the first is {unknown[0]!r}; only phantoms have facts"
+            )
+        return Judgement(
+            tuple(
+                Verdict(
+                    case.id,
+                    self.name,
+                    *(
+                        count_facts(text, self._scenes[case.id], self._asked.get(case.id)).score
+                        for text in (case.reference, case.candidate)
+                    ),
+                )
+                for case in cases
+            )
+        )
+
+
+def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> FactCount:
+    """Facts of an answer, right, wrong and missing, and how it contradicts and repeats itself.
+
+    Args:
+        text: the answer.
+        scene: what the picture shows.
+        asked: the facts that answer the question; None for a description, which is to state them all.
+    """
+    truth = true_facts(scene)
+    claims = read_facts(text) if asked is None else read_reply(text, scene)
+    asked = truth if asked is None else asked
+    present, asked_names = {finding.kind for finding in scene.findings}, {fact[0] for fact in asked}
+    negatives = {claim for claim in claims if claim[0] == "absent" and claim[1] not in present}
+    aside = {fact for fact in truth if fact[0] not in asked_names}
+    words = re.findall(r"[\w-]+", text.lower())
+    return FactCount(
+        right=len(claims & asked),
+        wrong=len(claims - asked - aside - negatives),
+        missing=len(asked - claims),
+        contradictions=_count_contradictions(claims),
+        repetition=max(adjacent_duplicates(words), rep_n(words, 4)),
+    )
+
+
+def summarise_verdicts(cases: Sequence[Case], verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Mean scores by judge, order and group; the relative score with its 95 % bootstrap interval.
+
+    Judges and orders of the two answers are never averaged over: each has rows of its own.
+
+    Returns:
+        Columns `COLUMNS`; order is "reference first" or "candidate first".
+
+    Raises:
+        ValueError: for a verdict on no case, or two verdicts of one judge on the same case in the same order.
+    """
+    groups = {case.id: ("all", *case.groups) for case in cases}
+    judged = Counter((one.judge, one.is_swapped, one.id) for one in verdicts)
+    twice = [name for (*_, name), count in judged.items() if count > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} cases have two scores, the first is {twice[0]!r}")
+    unknown = [one.id for one in verdicts if one.id not in groups]
+    if unknown:
+        raise ValueError(
+            f"there is no case for the verdict on {unknown[0]!r}; give the cases that were judged"
+        )
+    parts: dict[tuple[str, str, str], list[Verdict]] = {}
+    for one in verdicts:
+        order = "candidate first" if one.is_swapped else "reference first"
+        for group in groups[one.id]:
+            parts.setdefault((one.judge, order, group), []).append(one)
+    rows = []
+    for labels, part in parts.items():
+        relative = bootstrap_interval([one.relative for one in part])
+        reference = sum(one.reference_score for one in part) / len(part)
+        candidate = sum(one.candidate_score for one in part) / len(part)
+        rows.append(
+            (*labels, len(part), reference, candidate, relative.estimate, relative.low, relative.high)
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def compare_verdicts(first: Sequence[Verdict], second: Sequence[Verdict]) -> Interval:
+    """Mean relative score of one system minus another's, in points, over the same questions, with its interval.
+
+    Raises:
+        ValueError: if the two are not one judge's verdicts on the same questions in the same order.
+    """
+    judges = {(one.judge, one.is_swapped) for one in (*first, *second)}
+    if len(judges) > 1:
+        raise ValueError(f"scores of different judges or orders cannot be compared: {sorted(judges)}")
+    if [one.id for one in first] != [one.id for one in second]:
+        raise ValueError("the two systems' verdicts are on different questions; judge both on the same ones")
+    return paired_difference([one.relative for one in first], [one.relative for one in second])
+
+
+def position_bias(verdicts: Sequence[Verdict]) -> Interval:
+    """How many points of 10 a candidate gains by being shown first, over the cases judged in both orders.
+
+    Raises:
+        ValueError: if no case was, or several judges' verdicts are given.
+    """
+    judges = {one.judge for one in verdicts}
+    second = {one.id: one.candidate_score for one in verdicts if not one.is_swapped}
+    first = {one.id: one.candidate_score for one in verdicts if one.is_swapped}
+    both = [name for name in second if name in first]
+    if len(judges) != 1 or not both:
+        raise ValueError(
+            f"{len(both)} cases were judged in both orders, by {len(judges)} judges; position bias needs one judge "
+            "that was asked with swap=True"
+        )
+    return paired_difference([first[name] for name in both], [second[name] for name in both])
+
+
+def _count_contradictions(claims: set[Fact]) -> int:
+    """Claims beyond what can be true at once: a scene has one domain, and of a kind one side, zone and grade."""
+    kinds = {claim[1] for claim in claims if claim[0] == "kind"}
+    absent = {claim[1] for claim in claims if claim[0] == "absent"}
+    slots = Counter(claim[:-1] for claim in claims if claim[0] in ("domain", "side", "zone", "grade"))
+    doubled = sum(count - 1 for count in slots.values())
+    return doubled + len(kinds & absent) + (len(kinds) if ("normal",) in claims else 0)
+
+
+def _shared_words(candidate: str, reference: str) -> float:
+    said, true = (count_ngrams(normalize(text)) for text in (candidate, reference))
+    total = said.total() + true.total()
+    return 2 * (said & true).total() / total if total else 0.0
+
+
+def _score(share: float) -> float:
+    return LOWEST + (HIGHEST - LOWEST) * share

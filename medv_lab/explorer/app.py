@@ -1,0 +1,271 @@
+"""The explorer: ask about a picture, watch the answer fill, change a setting, compare.
+
+It knows no model: it is given a function that asks, so that everything here works with any; `explore` alone loads one.
+A run works in a thread of its own, and what shows it is updated from there.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+from IPython import get_ipython
+
+from medv_lab.explorer.chooser import PictureChooser, complaint
+from medv_lab.explorer.controls import START, SettingsPanel
+from medv_lab.explorer.keys import OWN_KEYS, OwnKeys
+from medv_lab.explorer.results import Results
+from medv_lab.explorer.runs import Answered, Run
+from medv_lab.explorer.worker import Cancel, Worker
+
+if TYPE_CHECKING:
+    from medv_lab.model.modeling import MedVForMaskedDiffusion
+    from medv_lab.model.processing import MedVProcessor
+
+EXAMPLES = (
+    "Describe the image.",
+    "What type of image is this?",
+    "What abnormality is seen?",
+    "Where is the abnormality?",
+    "Is there anything abnormal?",
+)
+ONE, BOTH = "one answer", "A and B"
+SIDES = ("A", "B")
+REFRESH = 0.2  # seconds between two updates of a run that goes on
+PATIENCE = 30.0  # seconds that closing waits for a pass to end
+
+_one_run_at_a_time = Lock()  # runs of a process share its memory, and perhaps a model
+_open_explorers: weakref.WeakValueDictionary[str, Explorer] = weakref.WeakValueDictionary()
+
+
+class Explorer(widgets.VBox):
+    """The explorer as a widget; its parts are attributes, so that a notebook can work them too.
+
+    Attributes:
+        pictures: what is asked about.
+        question: the text field.
+        mode: `ONE` or `BOTH`.
+        panels: the settings of each side.
+        results: what came, with all runs.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Answered], *, model_code: str, about: str = "", lock: Lock | None = None
+    ):
+        """Build all controls.
+
+        Args:
+            ask: answers (picture, question, settings, progress=, cancel=, record_attention=, watch=), as
+                `medv_lab.ask` does of a model.
+            model_code: statement that loads the model, for the code that asks again.
+            about: what is said of the model at the top.
+            lock: held while `ask` works; by default one that all explorers of the process share.
+        """
+        self._ask, self._model_code, self._about = ask, model_code, about
+        self._worker = Worker(lock or _one_run_at_a_time)
+        self._count = 0
+        self.pictures = PictureChooser()
+        self.question = widgets.Text(
+            value=EXAMPLES[0], description="question", layout=widgets.Layout(flex="3 1 300px")
+        )
+        self.examples = widgets.Dropdown(
+            options=[("examples …", ""), *((text, text) for text in EXAMPLES)],
+            layout=widgets.Layout(flex="1 1 180px"),
+        )
+        self.examples.observe(self._take_example, "value")
+        self.mode = widgets.ToggleButtons(options=(ONE, BOTH), style={"button_width": "110px"})
+        self.mode.observe(lambda _: self._arrange(), "value")
+        few = replace(START, steps=START.steps // 4)
+        self.panels = {side: SettingsPanel(start) for side, start in zip(SIDES, (START, few), strict=True)}
+        self._settings = widgets.Tab()
+        self.run_button = widgets.Button(description="Run", button_style="primary", icon="play")
+        self.run_button.on_click(lambda _: self.run())
+        self.cancel_button = widgets.Button(description="Cancel", icon="stop", disabled=True)
+        self.cancel_button.on_click(lambda _: self.cancel())
+        self.progress = widgets.IntProgress(layout=widgets.Layout(width="220px"))
+        self.status, self.message = widgets.HTML("ready"), widgets.HTML()
+        self.results = Results(SIDES)
+        title = f"<b>Explorer</b> · {escape(about)} · <b>not a medical device</b>"
+        buttons = [self.run_button, self.cancel_button, self.progress, self.status]
+        super().__init__(
+            [
+                OwnKeys(),
+                widgets.HTML(title),
+                self.pictures,
+                widgets.HBox([self.question, self.examples], layout=widgets.Layout(flex_flow="row wrap")),
+                self.mode,
+                self._settings,
+                widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
+                self.message,
+                self.results,
+            ]
+        )
+        for name in ("medv-explorer", OWN_KEYS):
+            self.add_class(name)
+        self._arrange()
+
+    def __repr__(self) -> str:
+        return f"Explorer({self._about}; run this cell in JupyterLab to see it)"
+
+    def run(self) -> None:
+        """Ask with the settings as they stand, in the background; what goes wrong is said in the widget."""
+        if not self._worker.is_busy:
+            self.message.value, self.status.value = "", "working …"
+            self._set_busy(True)
+            self._worker.start(self._work, self._finish)
+
+    def cancel(self) -> None:
+        """End the run that is going; it keeps what it has."""
+        if self._worker.is_busy:
+            self.status.value = "cancelling …"
+            self._worker.cancel()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the run, at most so many seconds; whether it has ended."""
+        return self._worker.wait(timeout)
+
+    def close(self) -> None:
+        """End the run, and take the widget away with all that it holds."""
+        if self.comm is None:  # closed before, or never built
+            return
+        self.cancel()
+        self.wait(PATIENCE)
+        for part in (*self.panels.values(), *self.children):  # a panel that is not shown is no child
+            for widget in list(_parts(part)):
+                widget.close()
+        self.layout.close()
+        super().close()
+
+    def _sides(self) -> tuple[str, ...]:
+        return SIDES if self.mode.value == BOTH else SIDES[:1]
+
+    def _arrange(self) -> None:
+        """Show the settings of one side or of both."""
+        self._settings.children = [self.panels[side] for side in self._sides()]
+        self._settings.titles = [
+            f"settings {side}" if self.mode.value == BOTH else "settings" for side in self._sides()
+        ]
+
+    def _take_example(self, change: dict) -> None:
+        if change["new"]:
+            self.question.value = change["new"]
+            self.examples.value = ""
+
+    def _work(self, cancel: Cancel) -> None:
+        """The job: ask once or twice. Runs in the worker's thread."""
+        choice, source = self.pictures.choice, self.pictures.source
+        question, sides = self.question.value, self._sides()
+        plans = [
+            (side, self.panels[side].settings(), self.panels[side].record_attention.value) for side in sides
+        ]
+        self._count += 1
+        self.progress.value, self.progress.max = 0, sum(settings.Z for _, settings, _ in plans)
+        self.results.begin(sides)
+        before = 0
+        for side, settings, record_attention in plans:
+            if cancel():
+                return
+            answer = self._ask(
+                choice.picture,
+                question,
+                settings,
+                progress=False,
+                cancel=cancel,
+                record_attention=record_attention,
+                watch=self._watch(side, settings.Z, before, source),
+            )
+            self.progress.value = before + (
+                settings.Z if answer.is_complete else answer.trace.forward_evaluations
+            )
+            before += settings.Z
+            asked = (self._count, side, choice, question, settings, record_attention)
+            self.results.add(Run(*asked, answer, self._model_code, source))
+        seconds = sum(run.answer.seconds for run in list(self.results.runs)[-len(plans) :])
+        state = "done" if answer.is_complete else "cancelled"
+        self.status.value = f"{state}: {answer.trace.forward_evaluations} passes (NFE), {seconds:.1f} s"
+
+    def _watch(self, side: str, passes: int, before: int, source: str) -> Callable[[Any], None]:
+        """Shows a run that goes on, every now and then."""
+        key, last = f"{self._count}{side}", 0.0
+
+        def watch(run: Any) -> None:
+            nonlocal last
+            if time.monotonic() - last < REFRESH:
+                return
+            self.results.watch(side, key, run.trace(), source)
+            self.progress.value = before + run.passes
+            self.status.value = f"{side}: pass {run.passes} of at most {passes} (NFE)"
+            last = time.monotonic()
+
+        return watch
+
+    def _finish(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.message.value = complaint(f"{type(error).__name__}: {error}")
+            self.status.value = "failed"
+        self._set_busy(False)
+
+    def _set_busy(self, is_busy: bool) -> None:
+        self.run_button.disabled, self.cancel_button.disabled = is_busy, not is_busy
+
+
+def explore(
+    model: str | Path | MedVForMaskedDiffusion = "embedded", processor: MedVProcessor | None = None
+) -> Explorer:
+    """Open the explorer in a notebook. An explorer that the same cell opened before is closed.
+
+    Args:
+        model: what `load` takes, or a loaded model.
+        processor: of a loaded model.
+
+    Raises:
+        ValueError: for a loaded model without its processor, or a processor without.
+        CheckpointError: if the model cannot be loaded.
+    """
+    from functools import partial
+
+    from medv_lab.generation import ask
+    from medv_lab.model.checkpoints import load
+
+    cell = _current_cell()
+    if cell is not None and cell in _open_explorers:
+        _open_explorers.pop(cell).close()
+    is_name = isinstance(model, str | Path)
+    if is_name != (processor is None):
+        raise ValueError("give the name of a model alone, or a loaded model and its processor")
+    code = f"model, processor = medv_lab.load({str(model)!r})"
+    if is_name:
+        model, processor = load(model)
+    else:
+        code = "# model and processor as they were given to explore()"
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    about = f"{model.medv_source.name}, {size:,.1f} million parameters on {model.device}"
+    explorer = Explorer(partial(ask, model, processor), model_code=code, about=about)
+    if cell is not None:
+        _open_explorers[cell] = explorer
+    return explorer
+
+
+def _current_cell() -> str | None:
+    """The id of the notebook cell that runs now; None outside of notebooks."""
+    shell = get_ipython()
+    if not hasattr(shell, "get_parent"):
+        return None
+    return shell.get_parent().get("metadata", {}).get("cellId")
+
+
+def _parts(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """A widget and all in it, with the layout and style of each, which are widgets too."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _parts(child)
+    for name in ("layout", "style"):
+        if widget.has_trait(name):
+            yield getattr(widget, name)

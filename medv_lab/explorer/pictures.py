@@ -1,0 +1,125 @@
+"""Pictures to ask about: phantoms, the real ones that come with packages, and uploads; and a gallery to choose from."""
+
+import hashlib
+from functools import cache
+
+import anywidget
+import traitlets
+
+from medv_lab.data.images import open_image
+from medv_lab.data.samples import sample_images
+from medv_lab.explorer.runs import Choice
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import Scene, make_scene
+from medv_lab.views.page import picture_source
+
+PHANTOMS = 10  # of the test split: each domain twice
+THUMBNAIL = 72  # pixels
+REAL_NOTE = "A real picture. The embedded model knows phantoms only: what it says of this one means nothing."
+
+
+def phantom_choices(count: int = PHANTOMS) -> list[Choice]:
+    """The first phantoms of the test split."""
+    choices = []
+    for number in range(count):
+        scene = make_scene("test", number)
+        code = (
+            "from medv_lab.phantoms.rendering import render\n"
+            "from medv_lab.phantoms.scenes import make_scene\n"
+            f'picture = render(make_scene("test", {number}))'
+        )
+        choices.append(Choice(f"{scene.domain} {number}", render(scene), code, _painted(scene), scene))
+    return choices
+
+
+def real_choices() -> list[Choice]:
+    """The packaged real pictures.
+
+    Raises:
+        FileNotFoundError: without the package that holds them; the text says which.
+    """
+    choices = []
+    for name, path in sample_images().items():
+        code = f'from medv_lab.data.samples import sample_images\npicture = sample_images()["{name}"]'
+        choices.append(Choice(name, path, code, REAL_NOTE))
+    return choices
+
+
+def uploaded_choice(name: str, content: bytes) -> Choice:
+    """An uploaded file: PNG, JPEG, DICOM or what else `open_image` takes.
+
+    Raises:
+        ImageError: if it is no picture.
+    """
+    open_image(content)
+    digest = hashlib.sha256(content).hexdigest()
+    code = f"picture = {name!r}  # the uploaded file, SHA-256 {digest}"
+    return Choice(name, content, code, f"Uploaded, {len(content) / 1000:.0f} kB. {REAL_NOTE}")
+
+
+@cache
+def gallery_choices() -> tuple[tuple[Choice, ...], tuple[str, ...], str]:
+    """All pictures of the gallery, their thumbnails as addresses, and why there are no real ones, if so.
+
+    The same pictures at every call: decoding them takes a moment.
+    """
+    choices, missing = phantom_choices(), ""
+    try:
+        choices += real_choices()
+    except FileNotFoundError as error:
+        missing = f"No real pictures: {error}"
+    return tuple(choices), tuple(picture_source(one.picture, THUMBNAIL, "JPEG") for one in choices), missing
+
+
+def _painted(scene: Scene) -> str:
+    found = [f"{f.grade} {f.kind}, {f.side} {f.zone}" for f in scene.findings]
+    return f"A phantom of the test split. Painted: {scene.domain}; {'; '.join(found) or 'nothing abnormal'}."
+
+
+class Gallery(anywidget.AnyWidget):
+    """Small pictures, of which one is chosen by a click or by keyboard.
+
+    Attributes:
+        pictures: [{"name": text, "source": data address}, ...].
+        chosen: number of the chosen one; -1 for none of them.
+    """
+
+    _esm = """
+    function render({ model, el }) {
+      const box = document.createElement("div");
+      box.className = "medv-gallery";
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", "Pictures");
+      const fill = () => box.replaceChildren(...model.get("pictures").map(({ name, source }, number) => {
+        const button = document.createElement("button");
+        const image = Object.assign(document.createElement("img"), { src: source, alt: "" });
+        const label = Object.assign(document.createElement("span"), { textContent: name });
+        button.type = "button";
+        button.append(image, label);
+        button.addEventListener("click", () => { model.set("chosen", number); model.save_changes(); });
+        return button;
+      }));
+      const mark = () => [...box.children].forEach((button, number) =>
+        button.setAttribute("aria-pressed", String(number === model.get("chosen"))));
+      const redraw = () => { fill(); mark(); };
+      model.on("change:pictures", redraw);
+      model.on("change:chosen", mark);
+      redraw();
+      el.append(box);
+      return () => { model.off("change:pictures", redraw); model.off("change:chosen", mark); };
+    }
+    export default { render };
+    """
+    _css = """
+    .medv-gallery { display: flex; flex-wrap: wrap; gap: 6px; }
+    .medv-gallery button { width: 88px; padding: 4px; border: 2px solid transparent; border-radius: 6px;
+      cursor: pointer; background: none; color: inherit; font: 11px/1.25 system-ui, sans-serif; }
+    .medv-gallery button:hover { border-color: #8b939e; }
+    .medv-gallery button[aria-pressed="true"] { border-color: #b84a00; }
+    .medv-gallery button:focus-visible { outline: 3px solid #0063b1; }
+    .medv-gallery img { display: block; width: 72px; height: 72px; margin: 0 auto 3px; object-fit: contain;
+      background: #000; }
+    .medv-gallery span { overflow-wrap: anywhere; }
+    """
+    pictures = traitlets.List().tag(sync=True)
+    chosen = traitlets.Int(-1).tag(sync=True)

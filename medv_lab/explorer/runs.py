@@ -1,0 +1,229 @@
+"""What the explorer knows of a run, and what it shows of runs: numbers, history, difference, code and downloads."""
+
+from __future__ import annotations
+
+import base64
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from html import escape
+from pathlib import Path
+from typing import Any, Protocol
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.explorer.choices import changed_settings
+from medv_lab.metrics.repetition import measure_trace
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.scenes import Scene
+from medv_lab.views.page import unmasking_html
+
+CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:top"
+LONGEST_IN_TABLE = 70  # characters of a question or an answer
+
+
+class Answered(Protocol):
+    """What is read of an answer."""
+
+    text: str
+    trace: SampleTrace
+    seconds: float
+    is_complete: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A picture to ask about.
+
+    Attributes:
+        name: as the gallery shows it.
+        picture: anything `open_image` takes.
+        code: statements that make it, the last of them an assignment to `picture`.
+        note: what is known of it.
+        scene: what was painted, for a phantom.
+    """
+
+    name: str
+    picture: Any
+    code: str
+    note: str = ""
+    scene: Scene | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One question, asked once.
+
+    Attributes:
+        number: counted from 1 in an explorer.
+        side: "A" or "B".
+        choice, question, settings, record_attention: what was asked, and how.
+        answer: what came.
+        model_code: statement that loads the model.
+        source: the picture as players show it.
+    """
+
+    number: int
+    side: str
+    choice: Choice
+    question: str
+    settings: GenerationSettings
+    record_attention: bool
+    answer: Answered
+    model_code: str
+    source: str
+
+    @property
+    def key(self) -> str:
+        """Number and side."""
+        return f"{self.number}{self.side}"
+
+    def summary(self) -> str:
+        """Picture and settings in a line, as HTML."""
+        settings = self.settings
+        lengths = f"L {settings.L}, B {settings.B}, Z {settings.Z}"
+        return escape(f"{self.choice.name}: {lengths}, {describe_settings(settings)}")
+
+
+def measure_run(run: Run) -> dict[str, str]:
+    """Numbers of a run as the explorer shows them; repetition as in `evaluation.repetition`."""
+    trace, repetition = run.answer.trace, measure_trace(run.answer.trace)
+    words = len(run.answer.text.split())
+    mean = f"{trace.confidence.mean():.3f}" if len(trace.confidence) else "none"
+    numbers = {
+        "state": "complete" if run.answer.is_complete else "cancelled",
+        "forward passes (NFE)": str(trace.forward_evaluations),
+        "tokens per pass": f"{trace.tokens_per_forward:.2f}" if trace.forward_evaluations else "none",
+        "seconds": f"{run.answer.seconds:.2f}",
+        "words": str(words),
+        "mean confidence": mean,
+        "revoked tokens": str(len(trace.revoked_step)),
+        "adjacent duplicates": f"{repetition.adjacent_duplicates:.3f}",
+        "rep-4": f"{repetition.rep_4:.3f}",
+        "distinct-1": f"{repetition.distinct_1:.3f}",
+        "in looped spans": f"{repetition.looped:.3f}",
+    }
+    if run.choice.scene is not None and run.question.lower().startswith("describe"):
+        score = score_facts(run.answer.text, run.choice.scene)
+        numbers["painted facts said (recall)"] = f"{score.recall:.2f}"
+        numbers["claims that are true (precision)"] = f"{score.precision:.2f}"
+    return numbers
+
+
+def metrics_html(runs: Sequence[Run]) -> str:
+    """A table: one row a number, one column a run."""
+    columns = [measure_run(run) for run in runs]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    head = "".join(_cell("th", run.side) for run in runs) if len(runs) > 1 else ""
+    rows = "".join(
+        f"<tr>{_cell('th', name)}{''.join(_cell('td', column.get(name, '')) for column in columns)}</tr>"
+        for name in names
+    )
+    opening = f"<tr>{_cell('th', '')}{head}</tr>" if head else ""
+    return f"<table>{opening}{rows}</table>"
+
+
+def history_html(runs: Sequence[Run]) -> str:
+    """A table of runs, the latest first."""
+    if not runs:
+        return "No run yet."
+    names = ("run", "picture", "question", "L / B / Z", "other settings", "NFE", "seconds", "answer")
+    rows = [f"<tr>{''.join(_cell('th', name) for name in names)}</tr>"]
+    for run in reversed(runs):
+        settings, trace = run.settings, run.answer.trace
+        values = (
+            run.key,
+            run.choice.name,
+            _cut(run.question),
+            f"{settings.L} / {settings.B} / {settings.Z}",
+            describe_settings(settings),
+            str(trace.forward_evaluations),
+            f"{run.answer.seconds:.1f}",
+            _cut(run.answer.text) + ("" if run.answer.is_complete else " (cancelled)"),
+        )
+        rows.append(f"<tr>{''.join(_cell('td', value) for value in values)}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def describe_settings(settings: GenerationSettings) -> str:
+    """All settings but L, B and Z that are not the defaults."""
+    changed = list(changed_settings(settings).items())[3:]
+    return ", ".join(f"{name} {value}" for name, value in changed) or "defaults"
+
+
+def compare_texts(one: str, other: str) -> list[tuple[str, str]]:
+    """Word by word: ("same" | "removed" | "added", text) that leads from one text to the other."""
+    words = [re.findall(r"\S+\s*", text) for text in (one, other)]
+    parts: list[tuple[str, str]] = []
+    matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in words), autojunk=False)
+    for kind, first, last, start, end in matcher.get_opcodes():
+        if kind == "equal":
+            parts.append(("same", "".join(words[1][start:end])))
+            continue
+        if last > first:
+            parts.append(("removed", "".join(words[0][first:last])))
+        if end > start:
+            parts.append(("added", "".join(words[1][start:end])))
+    return parts
+
+
+def difference_html(one: str, other: str) -> str:
+    """The same as one text: what only the first says struck out, what only the other says underlined."""
+    styles = {
+        "removed": ("del", "background:#f6d5c3;color:#7a2d00;text-decoration:line-through"),
+        "added": ("ins", "background:#cfe6f5;color:#003f6e;text-decoration:underline"),
+    }
+    shown = []
+    for kind, text in compare_texts(one, other):
+        tag, style = styles.get(kind, ("span", ""))
+        shown.append(f'<{tag} style="{style}">{escape(text)}</{tag}>')
+    return f'<div style="white-space:pre-wrap;line-height:1.5">{" ".join(shown)}</div>'
+
+
+def reproducing_code(run: Run) -> str:
+    """A cell that asks the same again."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.settings).items())
+    attention = ", record_attention=True" if run.record_attention else ""
+    return (
+        "import medv_lab\n\n"
+        f"{run.model_code}\n"
+        f"{run.choice.code}\n"
+        f"settings = medv_lab.GenerationSettings({settings})\n"
+        f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{attention})\n"
+        "print(answer.text)"
+    )
+
+
+def downloads_html(run: Run) -> str:
+    """Links to the run's trace and page, and the code that asks again; everything is in the links themselves."""
+    stem = f"medv-lab-run-{run.key}"
+    with tempfile.TemporaryDirectory() as folder:
+        trace = run.answer.trace.save(Path(folder) / "trace.npz").read_bytes()
+    page = unmasking_html(run.answer.trace, run.choice.picture).html.encode()
+    code = reproducing_code(run)
+    links = (
+        _link(f"{stem}.npz", trace, "application/octet-stream", "trace (.npz)"),
+        _link(f"{stem}.html", page, "text/html", "page (.html)"),
+        _link(f"{stem}.py", code.encode(), "text/x-python", "code (.py)"),
+    )
+    return (
+        f"<p>Run {run.key}: {' · '.join(links)}</p>"
+        f'<pre style="white-space:pre-wrap;user-select:all">{escape(code)}</pre>'
+    )
+
+
+def _link(name: str, content: bytes, kind: str, text: str) -> str:
+    data = base64.b64encode(content).decode("ascii")
+    return (
+        f'<a download="{name}" href="data:{kind};base64,{data}" style="text-decoration:underline">{text}</a>'
+    )
+
+
+def _cell(tag: str, text: str) -> str:
+    return f'<{tag} style="{CELL}">{escape(text)}</{tag}>'
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_IN_TABLE else f"{text[: LONGEST_IN_TABLE - 1]}…"

@@ -1,0 +1,222 @@
+"""Repetition in answers: how much, in which spans, and when and where a sampler committed it.
+
+The numbers of a sequence take any tokens: ids, pieces or words. All are defined on empty and one-token answers, and
+padding at the ends does not change them. Those of a trace read its tokens; no model and no tokenizer is needed.
+"""
+
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.metrics.intervals import bootstrap_interval
+from medv_lab.metrics.scoring import ngrams
+
+
+class LoopedSpan(NamedTuple):
+    """Tokens start..end - 1, in which a unit of `period` tokens is said at least twice in a row."""
+
+    start: int
+    end: int
+    period: int
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Repetition of one answer.
+
+    Attributes:
+        length: tokens. Distinct-n falls with it and rep-n rises: show it beside them.
+        adjacent_duplicates, rep_1, rep_2, rep_4, distinct_1, distinct_2, longest_run: the functions of these names.
+        looped: share of tokens in looped spans, [0, 1].
+    """
+
+    length: int
+    adjacent_duplicates: float
+    rep_1: float
+    rep_2: float
+    rep_4: float
+    distinct_1: float
+    distinct_2: float
+    longest_run: int
+    looped: float
+
+
+def measure_repetition(tokens: Sequence[Hashable], *, padding: Collection[Hashable] = ()) -> Repetition:
+    """All numbers of one sequence.
+
+    Args:
+        tokens: ids, pieces or words.
+        padding: tokens that do not count at either end, such as end of text.
+    """
+    tokens = list(tokens)
+    while tokens and tokens[-1] in padding:
+        tokens.pop()
+    start = next((place for place, token in enumerate(tokens) if token not in padding), 0)
+    tokens = tokens[start:]
+    in_loop = np.zeros(len(tokens), bool)
+    for span in looped_spans(tokens):
+        in_loop[span.start : span.end] = True
+    return Repetition(
+        length=len(tokens),
+        adjacent_duplicates=adjacent_duplicates(tokens),
+        rep_1=rep_n(tokens, 1),
+        rep_2=rep_n(tokens, 2),
+        rep_4=rep_n(tokens, 4),
+        distinct_1=distinct_n(tokens, 1),
+        distinct_2=distinct_n(tokens, 2),
+        longest_run=longest_run(tokens),
+        looped=float(in_loop.mean()) if tokens else 0.0,
+    )
+
+
+def adjacent_duplicates(tokens: Sequence[Hashable]) -> float:
+    """Share of neighbouring pairs that are the same token twice, [0, 1]; 0 below two tokens."""
+    if len(tokens) < 2:
+        return 0.0
+    return sum(left == right for left, right in pairwise(tokens)) / (len(tokens) - 1)
+
+
+def rep_n(tokens: Sequence[Hashable], n: int) -> float:
+    """Share of n-grams that occurred before, 1 - distinct / all, [0, 1]; 0 if there is no n-gram."""
+    grams = ngrams(tokens, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
+    """Distinct n-grams / all n-grams, [0, 1]; 0 if there is no n-gram. Falls with length: show both."""
+    grams = ngrams(tokens, n)
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def longest_run(tokens: Sequence[Hashable]) -> int:
+    """Length of the longest run of one token; 0 for no tokens."""
+    longest = run = 0
+    for place, token in enumerate(tokens):
+        run = run + 1 if place and tokens[place - 1] == token else 1
+        longest = max(longest, run)
+    return longest
+
+
+def looped_spans(tokens: Sequence[Hashable]) -> list[LoopedSpan]:
+    """Maximal stretches that repeat a unit at once, by start; the last repeat may be cut short.
+
+    "a b a b a" is one span of period 2. A stretch that a shorter period explains is not listed again.
+    """
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(token, len(numbers)) for token in tokens], dtype=np.int64)
+    spans: list[LoopedSpan] = []
+    for period in range(1, len(codes) // 2 + 1):
+        is_same = np.concatenate([[False], codes[:-period] == codes[period:], [False]])
+        for start, end in np.flatnonzero(np.diff(is_same)).reshape(-1, 2).tolist():
+            is_known = any(span.start <= start and end + period <= span.end for span in spans)
+            if end - start >= period and not is_known:
+                spans.append(LoopedSpan(start, end + period, period))
+    return sorted(spans)
+
+
+def answer_positions(trace: SampleTrace, step: int | None = None) -> np.ndarray:
+    """Positions that a reader sees after pass `step` (by default the last), in order, int.
+
+    They are filled, lie before the end of the answer, and hold text: masks, special tokens and what stands behind a
+    stop are padding.
+    """
+    ids = trace.replay(step)
+    step = trace.forward_evaluations - 1 if step is None else step
+    end = int(trace.stops[step]) if 0 <= step < len(trace.stops) else trace.gen_length
+    is_seen = [token != trace.mask_token_id and bool(trace.pieces.get(token)) for token in ids[:end].tolist()]
+    return np.flatnonzero(is_seen)
+
+
+def measure_trace(trace: SampleTrace) -> Repetition:
+    """All numbers of the finished answer, over its token ids."""
+    return measure_repetition(trace.replay()[answer_positions(trace)].tolist())
+
+
+def measure_blocks(trace: SampleTrace) -> pd.DataFrame:
+    """One row a block of L / B: `block` and the numbers of the answer's tokens in it alone."""
+    ids, seen = trace.replay(), answer_positions(trace)
+    blocks = -(-trace.gen_length // trace.block_length)
+    rows = [
+        measure_repetition(ids[seen[seen // trace.block_length == block]].tolist()) for block in range(blocks)
+    ]
+    return pd.DataFrame([{"block": block, **asdict(row)} for block, row in enumerate(rows)])
+
+
+def duplicate_commits(trace: SampleTrace) -> pd.DataFrame:
+    """When and where each adjacent duplicate of the finished answer was committed, one row a duplicate.
+
+    The duplicate is there from the later of its two commits on; that commit is the one described, the right one if
+    both fell in one pass.
+
+    Columns: position, twin_position, token_id, piece, block (of the position), step and twin_step (forward passes
+    from 0), confidence, twin_confidence, entropy, committed_in_step (commits of that pass in the answer),
+    neighbours_in_step (how many of the two positions beside it were committed in the same pass).
+    """
+    final, seen = trace.final_commits(), answer_positions(trace)
+    steps = np.full(trace.gen_length + 2, -1)  # of positions -1 .. L; -1 where nothing stands
+    steps[1:-1][final >= 0] = trace.step[final[final >= 0]]
+    in_answer = trace.position >= 0
+    rows = []
+    for left, right in pairwise(seen.tolist()):
+        if trace.token_id[final[left]] != trace.token_id[final[right]]:
+            continue
+        position, twin = (right, left) if steps[right + 1] >= steps[left + 1] else (left, right)
+        commit, other = final[position], final[twin]
+        step = int(trace.step[commit])
+        rows.append(
+            {
+                "position": position,
+                "twin_position": twin,
+                "token_id": int(trace.token_id[commit]),
+                "piece": trace.piece(trace.token_id[commit]),
+                "block": position // trace.block_length,
+                "step": step,
+                "twin_step": int(trace.step[other]),
+                "confidence": float(trace.confidence[commit]),
+                "twin_confidence": float(trace.confidence[other]),
+                "entropy": float(trace.entropy[commit]),
+                "committed_in_step": int(((trace.step == step) & in_answer).sum()),
+                "neighbours_in_step": int((steps[[position, position + 2]] == step).sum()),
+            }
+        )
+    return pd.DataFrame(rows, columns=_DUPLICATE_COLUMNS)
+
+
+_DUPLICATE_COLUMNS = (
+    *("position", "twin_position", "token_id", "piece", "block", "step", "twin_step", "confidence"),
+    *("twin_confidence", "entropy", "committed_in_step", "neighbours_in_step"),
+)
+
+
+def end_mass(trace: SampleTrace, end_ids: Collection[int]) -> np.ndarray:
+    """Probability of ending, at each commit: the sum over `end_ids` among its alternatives, (N,).
+
+    A trace keeps the most probable tokens only, so this is a lower bound: 0 where none of the ids is among them, as
+    for ids that the run suppressed.
+    """
+    is_end = np.isin(trace.alternative_ids, list(end_ids))
+    return np.where(is_end, trace.alternative_probs, 0.0).sum(axis=1)
+
+
+def repetition_by_steps(
+    frame: pd.DataFrame, metrics: Sequence[str] = ("adjacent_duplicates",)
+) -> pd.DataFrame:
+    """Mean and 95 % bootstrap interval of each metric at each number of steps.
+
+    Args:
+        frame: one row an answer, with `steps` and the metrics as columns.
+        metrics: which columns.
+
+    Returns:
+        Rows of steps, metric, estimate, low, high, in the order of the metrics and of rising steps.
+    """
+    rows = []
+    for metric in metrics:
+        for steps, values in frame.groupby("steps")[metric]:
+            rows.append({"steps": steps, "metric": metric, **asdict(bootstrap_interval(values))})
+    return pd.DataFrame(rows, columns=("steps", "metric", "estimate", "low", "high"))

@@ -1,0 +1,121 @@
+"""Records where newly committed tokens look on the prompt's pictures, while a run goes on.
+
+Hooks on the attention layers keep what eager attention computes; one `StepRecord` later the rows of the positions that
+were committed are taken from it. What is kept: a map for each chosen layer (mean over heads), or the rollout of all
+layers, `A_l' = (A_l + I) / 2` multiplied from the first to the last (Abnar & Zuidema, arXiv 2005.00928, section 3).
+
+R' rows of a pass, T places of the whole sequence, K maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
+from medv_lab.diffusion.sampler import StepRecord
+from medv_lab.model.splice import Spliced
+
+if TYPE_CHECKING:
+    from medv_lab.model.modeling import MedVForMaskedDiffusion
+
+AttentionMaps = bool | Literal["rollout"] | Sequence[int]
+
+
+class AttentionProbe:
+    """Watches the language tower in the runs of one batch."""
+
+    def __init__(self, layers: int, maps: AttentionMaps):
+        """Choose what is kept.
+
+        Args:
+            layers: how many the model has.
+            maps: true for every layer, their numbers (negative ones count from the last), or "rollout".
+
+        Raises:
+            ValueError: for anything else.
+        """
+        self.maps = _choose_maps(layers, maps)
+        self._seen: dict[
+            int | str, torch.Tensor
+        ] = {}  # of the last pass, (R', places behind the prompt, prompt places)
+        self._taken: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # of each pass: rows (N,), values (N, K, prompt places)
+        self._pictures = torch.zeros(0, 0, dtype=torch.bool)
+
+    @contextmanager
+    def watching(self, model: MedVForMaskedDiffusion, spliced: Spliced) -> Iterator[None]:
+        """Record the passes made inside; attention is eager there, whatever the model uses elsewhere."""
+        self._prompt = spliced.inputs_embeds.shape[1]
+        self._pictures = spliced.labels == model.config.ignore_index
+        if spliced.attention_mask is not None:
+            self._pictures &= spliced.attention_mask.bool()
+        own = model.config._attn_implementation
+        layers = enumerate(model.model.layers)
+        hooks = [
+            layer.self_attn.register_forward_hook(
+                lambda _, __, output, number=number: self._see(number, output[1])
+            )
+            for number, layer in layers
+            if number in self.maps or self.maps == (ROLLOUT,)
+        ]
+        try:
+            model.set_attn_implementation("eager")
+            model.is_watched = True
+            yield
+        finally:
+            model.is_watched = False
+            model.set_attn_implementation(own)
+            for hook in hooks:
+                hook.remove()
+
+    def take(self, record: StepRecord) -> None:
+        """Keep what the pass of this record says about its commits; call it before the next pass."""
+        local = (record.active.cumsum() - 1)[record.rows]
+        values = torch.stack(
+            [self._seen[name] for name in self.maps], dim=1
+        )  # (R', K, behind, prompt places)
+        at = torch.from_numpy(np.maximum(record.positions, 0)).to(values.device)
+        values = (
+            values[torch.from_numpy(local).to(values.device), :, at].cpu().numpy()
+        )  # (N, K, prompt places)
+        values[record.positions < 0] = np.nan
+        self._taken.append((record.rows, values))
+
+    def attention(self, row: int, grids: Sequence[PatchGrid], passes: int) -> PatchAttention | None:
+        """What the first passes say of a row, with the grids of its pictures; None for a row without pictures."""
+        places = self._pictures[row].cpu().numpy() if len(self._pictures) else np.zeros(0, bool)
+        if not places.any():
+            return None
+        parts = [values[rows == row][:, :, places] for rows, values in self._taken[:passes]]
+        empty = np.zeros((0, len(self.maps), int(places.sum())))
+        return PatchAttention(self.maps, np.concatenate([empty, *parts]).astype(np.float16), tuple(grids))
+
+    def _see(self, layer: int, weights: torch.Tensor) -> None:
+        """Take in a layer's attention (R', heads, T, T); guided runs have the blanked rows behind, which go unread."""
+        weights = weights.float().mean(1)
+        behind = slice(self._prompt, None)  # the answer, which may grow, and what follows it
+        if self.maps != (ROLLOUT,):
+            self._seen[layer] = weights[:, behind, : self._prompt]
+            return
+        weights = (weights + torch.eye(weights.shape[1], device=weights.device)) / 2
+        self._product = weights if layer == 0 else weights @ self._product
+        self._seen[ROLLOUT] = self._product[:, behind, : self._prompt]
+
+
+def _choose_maps(layers: int, maps: AttentionMaps) -> tuple[int | str, ...]:
+    if maps is True:
+        return tuple(range(layers))
+    if isinstance(maps, str) and maps == ROLLOUT:
+        return (ROLLOUT,)
+    is_numbers = isinstance(maps, list | tuple | range) and all(type(number) is int for number in maps)
+    if is_numbers and maps and all(-layers <= number < layers for number in maps):
+        return tuple(sorted({number % layers for number in maps}))
+    raise ValueError(
+        f"record_attention is {maps!r}; give True for all {layers} layers, numbers of layers, or {ROLLOUT!r}"
+    )

@@ -1,0 +1,197 @@
+"""Qualitative panels: picture, question, reference and answers with marked words, drawn from a panels folder.
+
+They are our panels of the kinds that the paper's figures show. The captions of its appendix figures were not
+available to us, and ours say what is drawn instead.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from medv_lab.paper.exhibits import MissingResults, measured_source
+from medv_lab.paper.sheet import TEXT_SIZE, Parts, Sheet
+from medv_lab.phantoms.claims import mark_claims
+from medv_lab.phantoms.scenes import make_scene
+from medv_lab.studies.panels import SPLIT, PanelAnswer, read_panels
+from medv_lab.views.highlights import highlight_repetition
+from medv_lab.views.style import WIDTHS
+
+FOLDER = "panels"
+INPUTS = tuple(  # not the runner's shards, which a clone has not
+    f"{FOLDER}/{name}"
+    for name in ("questions.jsonl", "answers-*.jsonl", "*.csv", "manifest.json", "pictures/*")
+)
+COMMAND = "medv panels"
+SYSTEMS = ("diffusion", "twin", "V1", "V2", "ours")  # in the order of columns and rows
+SYSTEM_TITLES = {
+    "diffusion": "masked diffusion",
+    "twin": "left-to-right twin",
+    "ours": "ours, of the ablations",
+}
+PICTURE = 56  # points
+GAP = 5
+COLUMNS = (
+    *("item", "domain", "question", "reference", "picture", "system", "L", "B", "Z"),
+    *("answer", "words", "marks", "source"),
+)
+
+
+def read_answers(results: Path) -> list[PanelAnswer]:
+    """All answers of the results folder's panels, systems in one order everywhere.
+
+    Raises:
+        MissingResults: if there are none.
+    """
+    if not (results / FOLDER / "manifest.json").is_file():
+        raise MissingResults(f"{FOLDER}/ has no answers; make them with '{COMMAND}'")
+    answers = read_panels(results / FOLDER)
+    order = [*SYSTEMS, *sorted({one.system for one in answers} - set(SYSTEMS))]
+    return sorted(answers, key=lambda one: order.index(one.system))
+
+
+def tabulate(
+    answers: Sequence[PanelAnswer], results: Path, mark: Callable[[PanelAnswer], list]
+) -> pd.DataFrame:
+    """The frame of a panel: one row an answer, items lettered in order of their questions.
+
+    Raises:
+        MissingResults: if nothing was chosen.
+    """
+    if not answers:
+        raise MissingResults(f"{FOLDER}/ lacks the answers that are shown here; make them with '{COMMAND}'")
+    letters = {
+        name: chr(ord("A") + place) for place, name in enumerate(dict.fromkeys(a.example.id for a in answers))
+    }
+    rows = []
+    for one in answers:
+        example, (length, block, steps) = one.example, one.lengths
+        rows.append(
+            (
+                letters[example.id],
+                example.domain,
+                example.question,
+                example.reference,
+                f"{FOLDER}/{example.picture}",
+                one.system,
+                length,
+                block,
+                steps,
+                one.answer,
+                len(one.answer.split()),
+                json.dumps(mark(one)),
+                measured_source(one.file, results),
+            )
+        )
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
+
+
+def mark_facts(one: PanelAnswer) -> list[list]:
+    """[start, end, mark] of what is right and wrong in an answer.
+
+    A short answer is right as a whole if it has every word of the reference. Of a longer one, claims are checked
+    where the scene is known, and the example's phrases are looked for where it is not.
+    """
+    if one.example.group == "vqa":
+        is_right = set(_words(one.example.reference)) <= set(_words(one.answer))
+        return [[0, len(one.answer), "right" if is_right else "wrong"]]
+    if one.example.scene is not None:
+        scene = make_scene(SPLIT, one.example.scene)
+        return [
+            [start, end, "right" if is_true else "wrong"]
+            for start, end, is_true in mark_claims(one.answer, scene)
+        ]
+    text, marks = one.answer.lower(), []
+    for phrase in one.example.phrases:
+        start = text.find(phrase.lower())
+        if start >= 0 and not any(start < end and begin < start + len(phrase) for begin, end, _ in marks):
+            marks.append([start, start + len(phrase), "right"])
+    return sorted(marks)
+
+
+def mark_repetition(one: PanelAnswer) -> list[list]:
+    """[start, end, mark] of what an answer says twice in a row."""
+    return [[start, end, "repeated"] for start, end in highlight_repetition(one.answer).spans]
+
+
+def marked_parts(text: str, marks: str) -> Parts:
+    """The text cut where marks (JSON) begin and end."""
+    parts, place = [], 0
+    for start, end, mark in json.loads(marks):
+        parts += [(text[place:start], ""), (text[start:end], mark)]
+        place = end
+    return [part for part in [*parts, (text[place:], "")] if part[0]]
+
+
+def draw_stacked(data: pd.DataFrame, results: Path, with_reference: bool = True) -> Figure:
+    """A column: each item's picture, question and reference, and below it the answers one after the other."""
+    sheet = Sheet(WIDTHS["column"])
+    for _, rows in data.groupby("item", sort=False):
+        place_item(sheet, rows, results, with_reference)
+        place_answers(sheet, rows)
+        sheet.bottom += GAP
+    return sheet.finish()
+
+
+def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = True) -> Figure:
+    """A page: each item over rows of answers, one column for every system; a row has answers of like settings."""
+    sheet = Sheet(WIDTHS["page"])
+    columns = list(dict.fromkeys(data.system))
+    width = (sheet.width - 2 * sheet.margin - (len(columns) - 1) * 2 * GAP) / len(columns)
+    for _, rows in data.groupby("item", sort=False):
+        place_item(sheet, rows, results, with_reference)
+        for place in range(int(rows.groupby("system").size().max())):
+            line = rows.groupby("system", sort=False).nth(place)
+            top = sheet.bottom + GAP / 2
+            for row in line.itertuples():
+                left = sheet.margin + columns.index(row.system) * (width + 2 * GAP)
+                below = sheet.write([(title_of(row.system), "label")], left, top, width)
+                below = sheet.write([(describe_answer(row), "quiet")], left, below, width)
+                sheet.write(marked_parts(row.answer, row.marks), left, below, width)
+        sheet.bottom += GAP
+    return sheet.finish()
+
+
+def place_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: bool = True) -> None:
+    """Put an item's letter, picture, question and reference at the bottom of a sheet."""
+    row = rows.iloc[0]
+    top, left = sheet.bottom + GAP, sheet.margin
+    if sheet.bottom > sheet.margin:
+        sheet.rule(top - GAP / 2)
+    with Image.open(results / row.picture) as picture:
+        sheet.show(np.asarray(picture.convert("RGB")), left, top, PICTURE)
+    beside = left + PICTURE + GAP
+    width = sheet.width - beside - sheet.margin
+    below = sheet.write([(f"{row['item']}  ", "label"), (row.domain, "quiet")], beside, top, width)
+    below = sheet.write([("Question: ", "label"), (row.question, "")], beside, below, width)
+    if with_reference:
+        sheet.write([("Reference: ", "label"), (row.reference, "quiet")], beside, below, width)
+
+
+def place_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
+    """Put answers at the bottom of a sheet, each over the whole width under who gave it."""
+    width = sheet.width - 2 * sheet.margin
+    for row in rows.itertuples():
+        parts = [(title_of(row.system), "label"), (f" ({describe_answer(row)}): ", "quiet")]
+        parts += marked_parts(row.answer, row.marks)
+        sheet.write(parts, sheet.margin, sheet.bottom + 0.35 * TEXT_SIZE, width)
+
+
+def title_of(system: str) -> str:
+    """What a panel calls a system."""
+    return SYSTEM_TITLES.get(system, system)
+
+
+def describe_answer(row: tuple) -> str:
+    """The settings of an answer, and how long it is."""
+    lengths = f"L = {int(row.L)}" if pd.isna(row.Z) else f"L = {row.L}, B = {row.B}, Z = {row.Z}"
+    return f"{lengths}; {int(row.words)} word{'s' if row.words != 1 else ''}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text.lower())

@@ -1,0 +1,109 @@
+"""Facts in a description of a phantom, and how many of them are true.
+
+A description is read as claims: the domain, each finding's kind, and of a kind its side, zone and grade; that a
+kind is absent; that nothing is abnormal. Claims are compared with the scene. Recall asks what of the truth was
+said, precision what of the said is true: repeating a fact gains nothing, contradicting it costs.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from medv_lab.phantoms.questions import ALL_GRADES, ALL_KINDS
+from medv_lab.phantoms.scenes import DOMAINS, SIDES, ZONES, Scene
+
+Fact = tuple[
+    str, ...
+]  # ("domain", d), ("kind", k), ("side", k, s), ("zone", k, z), ("grade", k, g), ("normal",)
+
+_ABSENT = re.compile(r"\bno (?:sign of )?([a-z]+)")
+_NORMAL = re.compile(r"\bno abnormal|\bnormal (?:findings)?|\bimage is normal")
+_DOMAIN_WORDS = {"gross pathology": "gross", "chest x-ray": "x-ray", "abdominal ct": "ct", "brain mri": "mri"}
+
+
+@dataclass(frozen=True)
+class FactScore:
+    """How true and how complete a description is; all in [0, 1]."""
+
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean: the fact score."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def true_facts(scene: Scene) -> set[Fact]:
+    """What a complete description says: the domain, and every finding's kind, side, zone and grade, or 'normal'."""
+    facts: set[Fact] = {("domain", scene.domain)}
+    for finding in scene.findings:
+        kind = finding.kind
+        facts |= {("kind", kind), ("side", kind, finding.side), ("zone", kind, finding.zone)}
+        facts.add(("grade", kind, finding.grade))
+    return facts if scene.findings else facts | {("normal",)}
+
+
+def read_facts(text: str) -> set[Fact]:
+    """The claims of a description, positive and negative ("absent", kind).
+
+    A kind takes the grade right before it and the place of its own part of the sentence; parts are split at
+    'and'. What is not understood claims nothing.
+    """
+    facts: set[Fact] = set()
+    words = set(re.findall(r"[a-z-]+", text.lower()))
+    facts |= {("domain", domain) for domain in DOMAINS if _DOMAIN_WORDS.get(domain, domain) in words}
+    for sentence in re.split(r"[.:\n]", text.lower()):
+        absent = {kind for word in _ABSENT.findall(sentence) if (kind := _kind(word))}
+        facts |= {("absent", kind) for kind in absent}
+        if _NORMAL.search(sentence):
+            facts.add(("normal",))
+        parts = re.split(r"\band\b", sentence)
+        facts |= {fact for part in parts for fact in _finding_facts(part) if fact[1] not in absent}
+    return facts
+
+
+def read_reply(text: str, scene: Scene) -> set[Fact]:
+    """The claims of a reply to one question, which need not name the finding again.
+
+    Where the picture has exactly one finding and the reply names no kind, sides, zones and grades are that
+    finding's: "On the left." claims its side.
+    """
+    claims = read_facts(text)
+    is_elliptic = len(scene.findings) == 1 and not any(claim[0] in ("kind", "absent") for claim in claims)
+    if not is_elliptic:
+        return claims
+    kind, words = scene.findings[0].kind, set(re.findall(r"[a-z-]+", text.lower()))
+    slots = {"side": SIDES, "zone": ZONES, "grade": ALL_GRADES}
+    return claims | {
+        (name, kind, value) for name, values in slots.items() for value in values if value in words
+    }
+
+
+def score_facts(text: str, scene: Scene) -> FactScore:
+    """Precision and recall of a description's claims; a description that claims nothing has neither."""
+    claims, truth = read_facts(text), true_facts(scene)
+    present = {finding.kind for finding in scene.findings}
+    right = {
+        claim for claim in claims if claim in truth or (claim[0] == "absent" and claim[1] not in present)
+    }
+    return FactScore(len(right) / len(claims) if claims else 0.0, len(claims & truth) / len(truth))
+
+
+def _finding_facts(part: str) -> Iterable[Fact]:
+    words = re.findall(r"[a-z-]+", part)
+    places = [("side", word) for word in words if word in SIDES] + [("zone", w) for w in words if w in ZONES]
+    for number, word in enumerate(words):
+        kind = _kind(word)
+        if kind is None:
+            continue
+        yield ("kind", kind)
+        if number and words[number - 1] in ALL_GRADES:
+            yield ("grade", kind, words[number - 1])
+        yield from ((name, kind, place) for name, place in places)
+
+
+def _kind(word: str) -> str | None:
+    """The kind that a word names, in singular or plural."""
+    return next((kind for kind in (word, word.removesuffix("s")) if kind in ALL_KINDS), None)

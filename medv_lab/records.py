@@ -1,0 +1,75 @@
+"""The two nouns of every evaluation: what is asked, and what was answered.
+
+Data sets and phantoms make a `Question`, every responder turns it into a `Prediction`, every scorer and judge reads
+the pair, and every file holds their fields. Nothing is cut out of a name that a field could say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, and all that is known of its answer.
+
+    Attributes:
+        id: unique among the questions that are asked together.
+        text: the question.
+        image: anything `data.images.open_image` takes, a list of such, or None.
+        reference: a true answer; empty where none is known.
+        kind: "closed" or "open" in visual question answering; of conversations "conversation" or
+            "detailed_description".
+        split: of the data set, e.g. "test".
+        tags: names under which scores are averaged besides the kind, e.g. {"domain": "brain mri", "family": "side"}.
+        caption, context: what a judge may read of the picture, which it does not see.
+        truth: what the picture shows where that is known (a phantom's `Scene`); None elsewhere.
+    """
+
+    id: str
+    text: str
+    image: Any = field(default=None, repr=False, compare=False)
+    reference: str = ""
+    kind: str = "open"
+    split: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
+    caption: str = field(default="", repr=False)
+    context: str = field(default="", repr=False)
+    truth: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_closed(self) -> bool:
+        """True for a yes/no question, or one with a choice of answers."""
+        return self.kind == "closed"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer, with who gave it and what it cost.
+
+    Attributes:
+        question_id: of the `Question`.
+        system: what tables call whoever answered.
+        run: digest of model and settings, under which a results folder's manifest describes them.
+        settings: the settings in force.
+        text: the answer.
+        passes: forward passes (NFE); None where they cannot be known.
+        seconds: wall time of the batch, shared equally by its questions; None where nobody measured.
+        batch: how many questions were answered together.
+        trace: file of the answer's trace, relative to the results folder; None where none is kept.
+    """
+
+    question_id: str
+    system: str
+    run: str
+    settings: Mapping[str, Any] = field(repr=False, compare=False)
+    text: str
+    passes: int | None = None
+    seconds: float | None = None
+    batch: int = 1
+    trace: str | None = None
+
+    @property
+    def words(self) -> int:
+        """Number of words of the answer."""
+        return len(self.text.split())

@@ -1,0 +1,371 @@
+"""One keyed, crash-safe store of records, under answers, a judge's replies, rows of studies and ablation cells.
+
+A record is a JSON object under a key, which is a hash of all that the record depends on (`content_key`): what is
+there need not be computed again, whoever computed it. A store is a folder of append-only files, one for each writer:
+
+    NAME-<time>-<random>.jsonl      {"key": ..., ...}, one line per record, on the disk when `put` returns
+
+Every writer has a file of its own, so nothing is locked, and processes and machines that share nothing but a folder can
+write at once (a database file needs locks, which network file systems do not keep). A reader takes the union of all
+files; where two writers computed one key, the record of the file that was begun first stands. A process that is killed
+leaves at most one line without its line break, which is no record.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+_PATIENCE = 1.0  # seconds; another process may hold a lock for an instant, to see whether it is free
+
+
+class StoreError(ValueError):
+    """A file or folder that cannot be written to or read as it is; the text says why and what to do."""
+
+
+def content_key(*parts: Any) -> str:
+    """Hash JSON-able parts to a key: SHA-256 in hexadecimal, the same whatever the order of a mapping's entries."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Store:
+    """Records by key in a folder that any number of processes and machines may write to at the same time.
+
+    Threads may share one. What others wrote is seen after `refresh`.
+
+    Args:
+        folder: made when the first record is put.
+        name: of the kind of records; a folder may hold several kinds.
+
+    Raises:
+        StoreError: if a whole line of a file is no record.
+    """
+
+    def __init__(self, folder: Path, name: str = "records") -> None:
+        self.folder, self.name = folder, name
+        self._records: dict[str, dict[str, Any]] = {}
+        self._file: io.FileIO | None = None
+        self._guard = threading.Lock()
+        self._read: dict[Path, tuple[int, int]] = {}  # bytes and lines of every file that were read
+        self._rank: dict[str, str] = {}  # key: name of the file whose record stands
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was written since the last look, by this process or by others."""
+        with self._guard:
+            for path in sorted(self.folder.glob(f"{self.name}-*.jsonl")):
+                start, known = self._read.get(path, (0, 0))
+                lines, end = _whole_lines(path, start)
+                self._read[path] = end, known + len(lines)
+                for number, line in enumerate(lines, known + 1):
+                    record = _parse(line, f"line {number} of {path.name}")
+                    if not isinstance(record.get("key"), str):
+                        raise StoreError(
+                            f"line {number} of {path.name} has no key; delete the line, or name another folder"
+                        )
+                    self._take(record, path.name)
+
+    def put(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a record, on the disk when this returns; a key that is there already keeps the record it has."""
+        line = json.dumps({"key": key, **record}, ensure_ascii=False).encode() + b"\n"
+        with self._guard:
+            if key in self._records:
+                return
+            file = self._file or self._open()
+            path = Path(file.name)
+            start, lines = self._read.get(path, (0, 0))
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except (
+                OSError
+            ):  # e.g. a full disk: what was begun is no record, and must not run into the next one
+                file.truncate(start)
+                raise
+            self._read[path] = start + len(line), lines + 1
+            self._take(json.loads(line), path.name)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a key, or None."""
+        return self._records.get(key)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._records[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def export_jsonl(self, path: Path, keys: Iterable[str]) -> None:
+        """Write the records of these keys, in this order and without their keys, as JSON Lines.
+
+        Raises:
+            KeyError: for a key that is not there.
+        """
+        write_lines(path, [_without_key(self._records[key]) for key in keys])
+
+    def export_csv(self, path: Path, keys: Iterable[str], columns: Sequence[str]) -> None:
+        """Write some columns of the records of these keys, in this order, as CSV.
+
+        Raises:
+            KeyError: for a key or a column that is not there.
+        """
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([self._records[key][column] for column in columns] for key in keys)
+        replace_text(path, table.getvalue())
+
+    def close(self) -> None:
+        """Close this writer's file; a later `put` begins another."""
+        with self._guard:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(self) -> io.FileIO:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.name}-{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.jsonl"
+        self._file = (self.folder / name).open("xb", buffering=0)
+        return self._file
+
+    def _take(self, record: dict[str, Any], file: str) -> None:
+        key = record["key"]
+        if key not in self._rank or file < self._rank[key]:
+            self._records[key], self._rank[key] = record, file
+
+
+class ExclusiveAccess:
+    """The right to work in a folder, held by one process and given back by the system when that process ends.
+
+    Only for work that must not be done twice at once, such as calls that are paid for; records need no lock.
+    `.NAME.lock` is locked, `.NAME.json` says by whom. A holder that was killed leaves its name behind but not its lock:
+    the next one takes over.
+
+    Args:
+        folder: made if it is absent.
+        name: which work is meant.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._name = folder, name
+        self._holder = folder / f".{name}.json"
+        self._lock = FileLock(folder / f".{name}.lock", thread_local=False)
+
+    def __enter__(self) -> "ExclusiveAccess":
+        """Take the lock.
+
+        Raises:
+            StoreError: if a living process holds it; the text names its process id.
+        """
+        try:
+            self._lock.acquire(timeout=_PATIENCE)
+        except Timeout as error:
+            raise StoreError(
+                f"another run (process {self._holder_id()}) is writing {self._name} in {self._folder.name}; wait until "
+                "it ends, or give this run a folder of its own"
+            ) from error
+        replace_text(self._holder, json.dumps({"pid": os.getpid()}))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _holder_id(self) -> int | str:
+        try:
+            return json.loads(self._holder.read_text(encoding="utf-8"))["pid"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "unknown"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON Lines; a last line without its break is not read, an absent file has none.
+
+    Raises:
+        StoreError: if a whole line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    lines, _ = _whole_lines(path, 0)
+    return [_parse(line, f"line {number} of {path.name}") for number, line in enumerate(lines, 1)]
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole file of JSON Lines at once."""
+    replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file at once: a reader sees the old one or the new one, whenever the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _whole_lines(path: Path, start: int) -> tuple[list[bytes], int]:
+    """Return the lines behind byte `start` that end in a line break, and the byte where the last of them ends."""
+    with path.open("rb") as file:
+        file.seek(start)
+        *lines, torn = file.read().split(b"\n")
+        return lines, file.tell() - len(torn)
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise StoreError(
+            f"{where} is no JSON ({error}): the file was damaged, not cut short; delete the line, and what it held is "
+            "done again"
+        ) from error
+    if not isinstance(record, dict):
+        raise StoreError(f"{where} is {record!r}; a JSON object is wanted")
+    return record
+
+
+def _without_key(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "key"}
+
+
+# --- the former mechanisms, until the last of their users is on `Store` ---
+
+
+class JournalError(StoreError):
+    """A file or folder that cannot be written to or read as it is; the text says why and what to do."""
+
+
+class Journal:
+    """A file of JSON lines that is only appended to; every line is on the disk when `append` returns.
+
+    Opening it repairs it; `repaired` is the number of bytes of a torn last line that were cut off. Threads may
+    append at the same time, processes may not: hold a `FolderLock`.
+
+    Raises:
+        OSError: if the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("a+b", buffering=0)
+        self._guard = threading.Lock()
+        self.repaired = self._cut_torn_line()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a record as one line, to the disk."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._guard:
+            left = memoryview(line)
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _cut_torn_line(self) -> int:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            self._file.truncate(whole)
+            os.fsync(self._file.fileno())
+        return len(content) - whole
+
+
+class FolderLock:
+    """The right to write to a folder, held by one process and given back by the system when that process ends.
+
+    `.NAME.lock` is locked, `.NAME.json` says by whom. A holder that was killed leaves its name behind but not its
+    lock: the next one takes over, and `stale` is what the dead one had written.
+
+    Args:
+        folder: made if it is absent.
+        name: which of the folder's files are meant.
+        about: what to say of the holder besides its process id.
+    """
+
+    def __init__(self, folder: Path, name: str, about: Mapping[str, Any] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._name = folder, name
+        self._holder = folder / f".{name}.json"
+        self._lock = FileLock(folder / f".{name}.lock", thread_local=False)
+        self._about = {"pid": os.getpid(), **(about or {})}
+        self.stale: dict[str, Any] | None = None
+
+    def __enter__(self) -> "FolderLock":
+        """Take the lock.
+
+        Raises:
+            JournalError: if a living process holds it; the text names its process id.
+        """
+        try:
+            self._lock.acquire(timeout=_PATIENCE)
+        except Timeout as error:
+            pid = read_holder(self._folder, self._name).get("pid", "unknown")
+            raise JournalError(
+                f"another run (process {pid}) is writing {self._name} in {self._folder.name}; wait until it ends, or "
+                "give this run a folder of its own"
+            ) from error
+        self.stale = read_holder(self._folder, self._name) or None
+        replace_text(self._holder, json.dumps(self._about))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def read_holder(folder: Path, name: str) -> dict[str, Any]:
+    """What the last holder of a lock wrote about itself, alive or not; {} if it gave the lock back."""
+    holder = folder / f".{name}.json"
+    try:
+        return json.loads(holder.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def is_held(folder: Path, name: str) -> bool:
+    """Whether a living process holds a lock."""
+    lock = FileLock(folder / f".{name}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

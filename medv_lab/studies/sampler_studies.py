@@ -1,0 +1,193 @@
+"""Studies of the sampler on the descriptions of phantoms: arms, scored question by question. They can be killed.
+
+A folder of studies has
+    .rows.jsonl          one line a question and arm, on the disk as soon as its batch is answered, for all studies
+    STUDY/scores.csv     one row a question and arm
+    STUDY/summary.csv    one row an arm, means with 95 % bootstrap intervals over the questions
+    STUDY/manifest.json  versions, commit, model, arms
+
+A row's key is a hash of model, dtype, settings, question and scene: what two studies share is answered once, and
+another model answers everything anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from medv_lab.evaluation.responders import describe_model, dtype_name
+from medv_lab.generation import Answer, ask_many
+from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
+from medv_lab.metrics.repetition import measure_trace
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import Scene, make_scenes
+from medv_lab.runtime import make_manifest
+from medv_lab.store import FolderLock, Journal, read_lines, replace_text
+from medv_lab.studies.arms import STUDIES, Arm
+
+SPLIT = "test"
+# Of a row; `score` is the fact score, `seconds` are processor time on a CPU and wall time on a GPU.
+MEASURES = (
+    *("score", "precision", "recall", "adjacent_duplicates", "looped", "distinct_1"),
+    *("words", "passes", "seconds"),
+)
+ENOUGH = 0.98  # share of the baseline's score that `fast` must keep
+
+
+def run_study(
+    name: str,
+    model: MedVForMaskedDiffusion,
+    processor: MedVProcessor,
+    folder: Path,
+    *,
+    questions: int = 200,
+    batch_size: int = 16,
+    log: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Answer what is missing, and write scores, summary and manifest of one study.
+
+    Args:
+        name: one of `STUDIES`.
+        model, processor: who answers.
+        folder: of studies.
+        questions: the first so many scenes of the test split are described.
+        batch_size: descriptions at a time.
+        log: told of every arm that is complete.
+
+    Returns:
+        The summary, see `summarise_study`.
+
+    Raises:
+        ValueError: for an unknown study, or fewer than two questions.
+        JournalError: if another run writes to the folder.
+        KeyboardInterrupt: if a batch is interrupted: half an answer is none.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"there is no study {name!r}; the studies are {', '.join(STUDIES)}")
+    if questions < 2 or batch_size < 1:
+        raise ValueError(f"questions is {questions} and batch_size {batch_size}; give 2 and 1, or more")
+    make_arms, baseline = STUDIES[name]
+    arms = make_arms()
+    scenes = make_scenes(SPLIT, questions)
+    with FolderLock(folder, "rows"), Journal(folder / ".rows.jsonl") as journal:
+        known = {row["key"]: row for row in read_lines(journal.path)}
+        rows = []
+        for arm in arms:
+            keys = _keys(arm, model, questions)
+            missing = [number for number, key in enumerate(keys) if key not in known]
+            for start in range(0, len(missing), batch_size):
+                batch = missing[start : start + batch_size]
+                described = _describe(arm, [scenes[number] for number in batch], model, processor)
+                for number, measures in zip(batch, described, strict=True):
+                    row = {"key": keys[number], "scene": number, **measures}
+                    journal.append(row)
+                    known[keys[number]] = row
+            rows += [{"arm": arm.name, "group": arm.group, **known[key]} for key in keys]
+            log(f"{arm.name}: {len(missing)} of {questions} descriptions made")
+    scores = pd.DataFrame(rows).drop(columns="key")
+    summary = summarise_study(scores, baseline)
+    settings = {"study": name, "split": SPLIT, "questions": questions, "batch_size": batch_size}
+    settings["arms"] = {arm.name: asdict(arm) for arm in arms}
+    manifest = make_manifest(settings, seed=arms[0].settings.seed, model=model)
+    manifest["threads"] = torch.get_num_threads()
+    replace_text(folder / name / "scores.csv", _csv(scores))
+    replace_text(folder / name / "summary.csv", _csv(summary))
+    replace_text(folder / name / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return summary
+
+
+def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """One row an arm, in the order of the scores.
+
+    Args:
+        scores: one row an arm and scene: `arm`, `group`, `scene` and `MEASURES`.
+        baseline: name of the arm that the others are compared with.
+
+    Returns:
+        `arm`, `group`, `questions`; of every measure its mean under its own name, and of `score`, `recall`,
+        `adjacent_duplicates`, `looped` and `words` also `..._low` and `..._high` (95 %, bootstrap over scenes);
+        `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene) and `share`
+        (score / the baseline's).
+    """
+    table = {arm: part.sort_values("scene") for arm, part in scores.groupby("arm", sort=False)}
+    exact = table[baseline]["score"].to_numpy()
+    rows = []
+    for arm, part in table.items():
+        row: dict[str, Any] = {"arm": arm, "group": part["group"].iloc[0], "questions": len(part)}
+        row |= {measure: part[measure].mean() for measure in MEASURES}
+        for measure in ("score", "recall", "adjacent_duplicates", "looped", "words"):
+            interval = bootstrap_interval(part[measure])
+            row |= {f"{measure}_low": interval.low, f"{measure}_high": interval.high}
+        difference = paired_difference(part["score"], exact)
+        row |= {"difference": difference.estimate}
+        row |= {"difference_low": difference.low, "difference_high": difference.high}
+        row["share"] = row["score"] / exact.mean() if exact.mean() else float("nan")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def choose_fast(summary: pd.DataFrame, enough: float = ENOUGH) -> str | None:
+    """The arm that takes the least time of those that keep `enough` of the baseline's score; None if none does."""
+    good = summary[summary["share"] >= enough]
+    return None if good.empty else str(good.sort_values("seconds")["arm"].iloc[0])
+
+
+def _describe(
+    arm: Arm, scenes: Sequence[Scene], model: MedVForMaskedDiffusion, processor: MedVProcessor
+) -> list[dict[str, float]]:
+    """The measures of one batch of descriptions."""
+    if arm.dtype not in (None, dtype_name(model)):
+        # a copy: another dtype and back would round the weights
+        model = copy.deepcopy(model).to(getattr(torch, arm.dtype))
+    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+    pictures, asked = [render(scene) for scene in scenes], [arm.question] * len(scenes)
+    began = clock()
+    answers = ask_many(model, processor, pictures, asked, arm.settings, len(scenes), progress=False)
+    seconds = (clock() - began) / len(scenes)
+    if not all(answer.is_complete for answer in answers):
+        raise KeyboardInterrupt
+    pairs = zip(answers, scenes, strict=True)
+    return [{**_measure(answer, scene), "seconds": seconds} for answer, scene in pairs]
+
+
+def _measure(answer: Answer, scene: Scene) -> dict[str, float]:
+    facts, repetition = score_facts(answer.text, scene), measure_trace(answer.trace)
+    return {
+        "score": facts.f1,
+        "precision": facts.precision,
+        "recall": facts.recall,
+        "adjacent_duplicates": repetition.adjacent_duplicates,
+        "looped": repetition.looped,
+        "distinct_1": repetition.distinct_1,
+        "words": len(answer.text.split()),
+        "passes": answer.trace.forward_evaluations,
+    }
+
+
+def _keys(arm: Arm, model: MedVForMaskedDiffusion, questions: int) -> list[str]:
+    about = [
+        describe_model(model, "model"),
+        arm.dtype or dtype_name(model),
+        asdict(arm.settings),
+        arm.question,
+    ]
+    return [
+        hashlib.sha256(json.dumps([*about, SPLIT, scene], sort_keys=True).encode()).hexdigest()[:24]
+        for scene in range(questions)
+    ]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")

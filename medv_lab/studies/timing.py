@@ -1,0 +1,280 @@
+"""How long a step takes: the published loop, the exact sampler, its floor, and the fast settings, side by side.
+
+All take turns step by step, so that whatever slows a machine down slows all alike; ratios are made within a repeat and
+reported as their median and range. The floor of a step is what no exact sampler that computes every place can do
+without: one pass of the body over all places, and the output layer on the masked places of the active block. The split
+of a step is measured in a run of its own, since it needs a clock inside the step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.diffusion.reference import sample_as_published
+from medv_lab.diffusion.sampler import StepRecord, sample
+from medv_lab.model.checkpoints import load
+from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import make_scene
+from medv_lab.runtime import make_manifest, resolve_device
+
+PARTS = ("body", "head", "sampler")
+BATCH = 8  # answers at a time of the fast settings; the published loop has one
+_SMALL_VISION = {  # never run: prompts of random models are random vectors
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is run: a configuration with random weights, or None for the embedded model; and on which lengths.
+
+    Attributes:
+        settings: of the exact sampler and the published loop.
+        prompt: places; the embedded model is asked to describe a phantom instead.
+        config: sizes of a model with random weights.
+        needs_gpu: whether a CPU would take hours.
+    """
+
+    settings: GenerationSettings
+    prompt: int = 0
+    config: Mapping[str, int] | None = None
+    needs_gpu: bool = False
+
+
+SIZES = {
+    "embedded": Size(GenerationSettings(gen_length=128, block_length=32, steps=128)),
+    "mid": Size(
+        GenerationSettings(gen_length=64, block_length=32, steps=64),
+        prompt=128,
+        config={
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
+        },
+    ),
+    "8b": Size(PRESETS["paper-open-ended"], prompt=1000, config={}, needs_gpu=True),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with a prompt (1, P, H), and what the sampler must be told of it."""
+
+    model: MedVForMaskedDiffusion
+    prefix_embeds: torch.Tensor
+    known: Mapping[str, Any]
+
+
+@torch.no_grad()
+def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subject:
+    """Load or make the model of a size, with its prompt.
+
+    Raises:
+        ValueError: for a size that needs a GPU on a machine without one.
+    """
+    placement = resolve_device(device, dtype)
+    if size.needs_gpu and placement.device.type != "cuda":
+        raise ValueError(
+            f"this size needs a CUDA device, and the run is on {placement.device}; take 'mid' or 'embedded'"
+        )
+    if size.config is None:
+        model, processor = load("embedded", device=device, dtype=dtype)
+        inputs = processor([render(make_scene("test", 0))], ["Describe the image."])
+        inputs.pop("attention_mask")  # one prompt, nothing is padded
+        ids = inputs.pop("input_ids").to(placement.device)
+        prefix = model.splice(ids, padding_side="left", **inputs).inputs_embeds
+    else:
+        config = MedVConfig(**size.config, vision_config=_SMALL_VISION)
+        torch.manual_seed(0)
+        with placement.device:
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(placement.dtype)
+            try:
+                model = MedVForMaskedDiffusion(config).eval()
+            finally:
+                torch.set_default_dtype(default)
+        ids = torch.randint(0, 1000, (1, size.prompt), device=placement.device)
+        prefix = model.embed_tokens(ids)
+    suppressed = model.suppressed_ids(size.settings)
+    return Subject(model, prefix, {"mask_token_id": model.config.mask_token_id, "suppressed": suppressed})
+
+
+def fast_settings(settings: GenerationSettings) -> GenerationSettings:
+    """The preset `fast` at other lengths: as many steps a position, as many blocks as the settings have."""
+    fast = PRESETS["fast"]
+    steps = settings.gen_length * fast.steps // fast.gen_length
+    blocks = settings.num_blocks
+    return replace(
+        fast,
+        gen_length=settings.gen_length,
+        block_length=settings.block_length,
+        steps=max(1, steps // blocks) * blocks,
+    )
+
+
+def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int = 3) -> dict[str, Any]:
+    """Measure, after one step of each way to warm up.
+
+    Returns:
+        JSON-able: `ratio_exact_vs_reference`, `ratio_fast_vs_reference`, `ratio_fast_batch_vs_reference` (seconds an
+        answer, reference / other; `BATCH` answers at a time in the last) and `overhead_fraction` ((step - floor) /
+        floor of the exact sampler), each a median over repeats with `..._range`; `seconds_per_step` by way and by
+        part of an exact step, `seconds_per_answer`, `passes`, `same_tokens` (whether published loop and exact sampler
+        gave the same answer), settings and manifest.
+
+    Raises:
+        ValueError: for fewer than one repeat.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; give 1 or more")
+    fast = fast_settings(settings)
+    _measure_steps(subject, settings, fast, limit=settings.steps // fast.steps)
+    runs = []
+    for _ in range(repeats):
+        run = _measure_steps(subject, settings, fast)
+        run["parts"] = _measure_parts(subject, settings)
+        runs.append(run)
+    seconds = {
+        way: np.array([sum(run[way]) for run in runs])
+        for way in ("reference", "exact", "floor", "fast", "fast_batch")
+    }
+    seconds["fast_batch"] /= BATCH
+    ratios = {
+        "ratio_exact_vs_reference": seconds["reference"] / seconds["exact"],
+        "overhead_fraction": seconds["exact"] / seconds["floor"] - 1,
+        "ratio_fast_vs_reference": seconds["reference"] / seconds["fast"],
+        "ratio_fast_batch_vs_reference": seconds["reference"] / seconds["fast_batch"],
+    }
+    result: dict[str, Any] = {}
+    for name, values in ratios.items():
+        result[name] = float(np.median(values))
+        result[f"{name}_range"] = [float(values.min()), float(values.max())]
+    passes = {way: len(runs[0][way]) for way in seconds}
+    per_step = {way: float(np.median(values)) / passes[way] for way, values in seconds.items()}
+    for part in PARTS:
+        per_step[part] = float(np.median([run["parts"][part] for run in runs]))
+    return result | {
+        "seconds_per_step": per_step,
+        "seconds_per_answer": {way: float(np.median(values)) for way, values in seconds.items()},
+        "passes": passes,
+        "same_tokens": all(run["same_tokens"] for run in runs),
+        "repeats": repeats,
+        "batch": BATCH,
+        "prompt": subject.prefix_embeds.shape[1],
+        "threads": torch.get_num_threads(),
+        "device_name": _device_name(subject.model.device),
+        "fast_settings": asdict(fast),
+        "manifest": make_manifest(asdict(settings), seed=settings.seed, model=subject.model),
+    }
+
+
+def _measure_steps(
+    subject: Subject, settings: GenerationSettings, fast: GenerationSettings, limit: int | None = None
+) -> dict[str, Any]:
+    """Seconds of each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
+    clock, known, prefix = _clock(subject.model.device), subject.known, subject.prefix_embeds
+    whole = prefix.shape[1] + settings.gen_length
+    embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
+    runs = {
+        "reference": sample_as_published(subject.model, prefix, settings, **known),
+        "exact": sample(subject.model, prefix, settings, **known),
+        "fast": _fast_run(subject, fast, 1),
+        "fast_batch": _fast_run(subject, fast, BATCH),
+    }
+    steps = {way: (fast if way.startswith("fast") else settings).steps for way in runs}
+    seconds: dict[str, list[float]] = {way: [] for way in (*runs, "floor")}
+    last: dict[str, Any] = {}
+    for turn in range(limit or settings.steps):
+        for way, run in runs.items():
+            if (turn + 1) * steps[way] // settings.steps == turn * steps[way] // settings.steps:
+                continue
+            started = clock()
+            result = next(run, None)
+            spent = clock() - started
+            if result is None:  # a full block ends early
+                continue
+            seconds[way].append(spent)
+            last[way] = result
+            if way == "exact":
+                seconds["floor"].append(_floor(subject.model, embeds, len(result.candidate_rows), clock))
+    same = bool(np.array_equal(last["reference"].cpu().numpy(), last["exact"].canvas[0]))
+    return {**seconds, "same_tokens": same}
+
+
+def _fast_run(subject: Subject, settings: GenerationSettings, batch: int) -> Iterator[StepRecord]:
+    """A run of the fast settings: one prompt, or a batch of the same."""
+    prefix = subject.prefix_embeds.repeat(batch, 1, 1)
+    reusable = torch.zeros(prefix.shape[:2], dtype=torch.bool)
+    return sample(subject.model, prefix, settings, reusable=reusable, **subject.known)
+
+
+@torch.no_grad()
+def _floor(
+    model: MedVForMaskedDiffusion, embeds: torch.Tensor, masked: int, clock: Callable[[], float]
+) -> float:
+    started = clock()
+    model.head(model.body(embeds)[0, -masked:])
+    return clock() - started
+
+
+def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, float]:
+    """Mean seconds a step that the exact sampler spends in the body, in the head, and elsewhere."""
+    timed = _TimedDenoiser(subject.model)
+    started = timed.clock()
+    records = list(sample(timed, subject.prefix_embeds, settings, **subject.known))
+    whole = timed.clock() - started
+    parts = {"body": timed.seconds["body"], "head": timed.seconds["head"]}
+    parts["sampler"] = whole - sum(parts.values())
+    return {part: spent / len(records) for part, spent in parts.items()}
+
+
+class _TimedDenoiser:
+    """A model that counts the seconds spent in its body and its head."""
+
+    def __init__(self, model: MedVForMaskedDiffusion):
+        self.clock, self.seconds = _clock(model.device), {"body": 0.0, "head": 0.0}
+        self.embed_tokens, self._model = model.embed_tokens, model
+
+    def body(self, *inputs: Any, **wanted: Any) -> torch.Tensor:
+        return self._timed("body", inputs, **wanted)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._timed("head", (hidden,))
+
+    def _timed(self, part: str, inputs: tuple, **named: Any) -> torch.Tensor:
+        started = self.clock()
+        result = getattr(self._model, part)(*inputs, **named)
+        self.seconds[part] += self.clock() - started
+        return result
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Wall time once the device has done what it was given."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def finished() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return finished
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

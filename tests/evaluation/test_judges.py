@@ -1,0 +1,124 @@
+"""Offline judges by what must move their scores, and tables that cannot mix judges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from medv_lab.evaluation.judges import (
+    Case,
+    FactJudge,
+    OverlapJudge,
+    Verdict,
+    compare_verdicts,
+    count_facts,
+    position_bias,
+    summarise_verdicts,
+)
+from medv_lab.phantoms.reports import make_description
+from medv_lab.phantoms.scenes import Finding, Scene, make_scenes
+
+SCENE = Scene("brain mri", (Finding("tumour", "left", "upper", "large"),), 0)
+TRUE = "This is a brain mri. There is a large tumour in the left upper zone."
+
+
+def verdicts(judge: str, scores: list[float], is_swapped: bool = False) -> list[Verdict]:
+    return [Verdict(f"q{number}", judge, 8, score, is_swapped) for number, score in enumerate(scores)]
+
+
+def test_a_complete_true_description_has_ten_and_silence_one():
+    assert count_facts(TRUE, SCENE).score == 10
+    assert count_facts("", SCENE).score == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("This is a brain mri. There is a large tumour in the left zone.", {"right": 4, "missing": 1}),
+        (TRUE.replace("left", "right"), {"right": 4, "wrong": 1, "missing": 1}),
+        (f"{TRUE} There is a mild infarct.", {"right": 5, "wrong": 2, "missing": 0}),
+        (f"{TRUE} No tumour is seen.", {"right": 5, "wrong": 1, "contradictions": 1}),
+        (f"{TRUE} A tumour is in the right zone.", {"right": 5, "wrong": 1, "contradictions": 1}),
+        (f"{TRUE} The image is normal.", {"right": 5, "wrong": 1, "contradictions": 1}),
+    ],
+)
+def test_every_fault_is_counted_and_costs(text, changed):
+    count = count_facts(text, SCENE)
+    assert {name: getattr(count, name) for name in changed} == changed
+    assert 1 < count.score < 10
+
+
+def test_true_negatives_neither_gain_nor_cost():
+    assert count_facts(f"{TRUE} No infarct is seen.", SCENE).score == 10
+
+
+def test_a_contradiction_costs_more_than_the_false_claim_in_it():
+    contradicting = count_facts(f"{TRUE} A tumour is in the right zone.", SCENE)
+    assert contradicting.score < replace(contradicting, contradictions=0).score
+
+
+def test_repetition_costs_in_proportion():
+    twice, often = (count_facts(" ".join([TRUE] * times), SCENE) for times in (2, 6))
+    stuttering = count_facts(TRUE.replace("large", "large large large"), SCENE)
+    assert often.score < twice.score < 10
+    assert stuttering.score < 10
+    assert stuttering.right == 5
+
+
+def test_the_fact_judge_ranks_truth_above_another_scene_s_description():
+    rng, scenes = np.random.default_rng(0), make_scenes("validation", 60)
+    texts = [make_description(scene, rng) for scene in scenes]
+    known = {str(number): scene for number, scene in enumerate(scenes)}
+    right = [Case(str(n), "Describe.", text, text) for n, text in enumerate(texts)]
+    wrong = [replace(case, candidate=texts[(n + 5) % 60]) for n, case in enumerate(right)]
+    judge = FactJudge(known)
+    own, other = judge.judge(right).verdicts, judge.judge(wrong).verdicts
+    assert all(one.relative == 100 for one in own)
+    assert compare_verdicts(own, other).low > 20
+    with pytest.raises(ValueError, match="'nowhere'"):
+        judge.judge([replace(right[0], id="nowhere")])
+
+
+def test_word_overlap_is_symmetric_bounded_and_not_fed_by_repetition():
+    def score(candidate, reference):
+        return OverlapJudge().judge([Case("q", "?", reference, candidate)]).verdicts[0].candidate_score
+
+    assert score("a large mass", "large mass") == 10
+    assert score("nothing", "large mass") == score("", "") == 1
+    assert score("mass", "large mass") == score("large mass", "mass")
+    assert score("mass mass mass mass", "large mass") < score("mass", "large mass")
+
+
+def test_a_table_names_judge_and_order_and_averages_over_neither():
+    cases = [Case(f"q{number}", "?", "r", "c", groups=("ct",) if number else ("mri",)) for number in range(3)]
+    mixed = [*verdicts("a", [8, 4, 4]), *verdicts("b", [1, 1, 1]), *verdicts("a", [2, 2, 2], True)]
+    table = summarise_verdicts(cases, mixed).set_index(["judge", "order", "group"])
+    assert table.loc[("a", "reference first", "all"), "relative"] == pytest.approx(200 / 3)
+    assert table.loc[("a", "reference first", "ct"), ["questions", "relative"]].tolist() == [2, 50]
+    assert table.loc[("b", "reference first", "all"), "candidate_score"] == 1
+    assert table.loc[("a", "candidate first", "mri"), "relative"] == 25
+    assert len(table) == 9
+
+
+def test_double_and_foreign_verdicts_are_refused():
+    cases = [Case("q0", "?", "r", "c")]
+    with pytest.raises(ValueError, match="two scores"):
+        summarise_verdicts(cases, [*verdicts("a", [8]), *verdicts("a", [8])])
+    with pytest.raises(ValueError, match="'q1'"):
+        summarise_verdicts(cases, verdicts("a", [8, 8]))
+
+
+def test_systems_are_compared_under_one_judge_on_the_same_questions():
+    assert compare_verdicts(verdicts("a", [8, 8]), verdicts("a", [4, 4])).estimate == 50
+    with pytest.raises(ValueError, match="different judges"):
+        compare_verdicts(verdicts("a", [8]), verdicts("b", [8]))
+    with pytest.raises(ValueError, match="different questions"):
+        compare_verdicts(verdicts("a", [8, 8]), verdicts("a", [8]))
+
+
+def test_position_bias_needs_both_orders_of_one_judge():
+    both = [*verdicts("a", [5, 5]), *verdicts("a", [6, 7], True)]
+    assert position_bias(both).estimate == 1.5
+    for wrong in (verdicts("a", [5]), [*both, *verdicts("b", [5, 5])]):
+        with pytest.raises(ValueError, match="both orders"):
+            position_bias(wrong)

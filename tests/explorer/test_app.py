@@ -1,0 +1,258 @@
+"""The explorer worked from code: runs, cancelling, errors, comparison, uploads; nothing is left behind."""
+
+import gc
+import io
+import threading
+import time
+from datetime import UTC, datetime
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+from ipywidgets.widgets.widget import _instances
+from PIL import Image
+
+import medv_lab
+from medv_lab.data.samples import sample_images
+from medv_lab.explorer import app as module
+from medv_lab.explorer import results
+from medv_lab.explorer.app import BOTH, Explorer, explore
+from medv_lab.generation import ask
+from tests.explorer.test_worker import no_own_threads
+from tests.model.tiny import tiny_model, tiny_processor
+
+PATIENCE = 60
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_model(initializer_range=0.4), tiny_processor()
+
+
+@pytest.fixture
+def opened(tiny):
+    explorer = Explorer(partial(ask, *tiny), model_code="model, processor = None, None", about="tiny")
+    set_lengths(explorer, "A", 8, 4, 8)
+    set_lengths(explorer, "B", 8, 8, 2)
+    yield explorer
+    explorer.close()
+
+
+def set_lengths(explorer: Explorer, side: str, length: int, block: int, steps: int) -> None:
+    panel = explorer.panels[side]
+    panel.gen_length.value, panel.block_length.value, panel.steps.value = length, block, steps
+
+
+def finish(explorer: Explorer) -> None:
+    explorer.run()
+    assert explorer.wait(PATIENCE)
+    assert no_own_threads()
+
+
+def upload(explorer: Explorer, name: str, content: bytes) -> None:
+    explorer.pictures.upload.value = (
+        {
+            "name": name,
+            "type": "",
+            "size": len(content),
+            "content": content,
+            "last_modified": datetime.now(UTC),
+        },
+    )
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_a_run_is_what_asking_gives(opened, tiny):
+    opened.question.value = "What organ is shown?"
+    finish(opened)
+    (run,) = opened.results.runs
+    assert opened.message.value == ""
+    assert (run.key, run.settings, run.question) == (
+        "1A",
+        opened.panels["A"].settings(),
+        "What organ is shown?",
+    )
+    alone = ask(*tiny, run.choice.picture, run.question, run.settings, record_attention=True)
+    assert run.answer.trace.token_id.tolist() == alone.trace.token_id.tolist()
+    data = opened.results.player("A").data
+    assert data["token"] == alone.trace.token_id.tolist()
+    assert data["picture"].startswith("data:image/png") and data["looks"]["rows"] == 4
+    assert opened.progress.value == opened.progress.max == 8
+    assert "8 passes" in opened.status.value
+    assert opened.cancel_button.disabled and not opened.run_button.disabled
+
+
+def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
+    monkeypatch.setattr(module, "REFRESH", 0.0)
+    seen = []
+    player = opened.results.player("A")
+    player.observe(lambda change: seen.append((len(change["new"]["token"]), change["new"]["run"])), "data")
+    finish(opened)
+    assert seen[:8] == [(count, "1A") for count in range(1, 9)]
+
+
+def test_cancelling_keeps_what_there_is_and_the_next_run_is_whole(opened, monkeypatch):
+    monkeypatch.setattr(module, "REFRESH", 0.0)
+    player = opened.results.player("A")
+    player.observe(lambda change: len(change["new"]["token"]) == 3 and opened.cancel(), "data")
+    finish(opened)
+    player.unobserve_all()
+    (run,) = opened.results.runs
+    assert not run.answer.is_complete
+    assert run.answer.trace.forward_evaluations == 3
+    assert opened.status.value.startswith("cancelled: 3 passes")
+    finish(opened)
+    assert opened.results.runs[-1].answer.is_complete
+
+
+def test_two_settings_are_compared(opened):
+    finish(opened)
+    opened.mode.value = BOTH
+    finish(opened)
+    one, other = list(opened.results.runs)[-2:]
+    assert (one.key, other.key) == ("2A", "2B")
+    assert (one.settings.B, other.settings.B) == (4, 8)
+    assert opened.results.player("B").data["run"] == "2B"
+    assert "From A to B" in opened.results.difference.value
+    assert opened.results.metrics.value.count("</th><td") > 5
+    opened.mode.value = module.ONE
+    finish(opened)
+    assert opened.results.difference.value == ""
+
+
+def test_an_earlier_run_can_be_opened_again(opened):
+    finish(opened)
+    first = opened.results.runs[0]
+    set_lengths(opened, "A", 16, 4, 8)
+    finish(opened)
+    opened.results.reopen.value = first
+    assert opened.results.player("A").data["run"] == first.key
+    assert opened.results.player("A").data["length"] == 8
+    opened.results.prepare_downloads()
+    assert "medv-lab-run-1A.npz" in opened.results.downloads.value
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda e: setattr(e.question, "value", " "), "the question is empty"),
+        (lambda e: setattr(e.question, "value", "why " * 600), "too long"),
+        (lambda e: setattr(e.panels["A"].suppressed, "value", "all"), "give &#x27;reference&#x27;"),
+    ],
+)
+def test_what_goes_wrong_is_one_readable_message_and_the_next_run_works(opened, spoil, message):
+    question = opened.question.value
+    spoil(opened)
+    finish(opened)
+    assert message in opened.message.value and opened.message.value.count('role="alert"') == 1
+    assert opened.status.value == "failed"
+    assert not opened.results.runs and not opened.run_button.disabled
+    opened.question.value, opened.panels["A"].suppressed.value = question, "reference"
+    finish(opened)
+    assert opened.message.value == "" and len(opened.results.runs) == 1
+
+
+def test_markup_in_an_error_stays_text():
+    def fail(*arguments, **more):
+        raise RuntimeError("no <script>alert(1)</script>")
+
+    explorer = Explorer(fail, model_code="")
+    finish(explorer)
+    assert "RuntimeError: no &lt;script&gt;" in explorer.message.value
+    explorer.close()
+
+
+def test_pictures_of_all_kinds_are_taken(opened):
+    dicom = sample_images()["spine ct"].read_bytes()
+    for name, content in (("a.png", png()), ("b.dcm", dicom)):
+        upload(opened, name, content)
+        assert (opened.pictures.choice.name, opened.pictures.gallery.chosen) == (name, -1)
+        finish(opened)
+        assert opened.results.runs[-1].choice.picture == content
+    upload(opened, "c.png", b"no picture")
+    assert (
+        "c.png" in opened.pictures.message.value and "not a readable picture" in opened.pictures.message.value
+    )
+    assert opened.pictures.choice.name == "b.dcm"
+    opened.pictures.gallery.chosen = 3
+    assert opened.pictures.choice.scene.domain in opened.pictures.note.value
+    assert opened.pictures.message.value == ""
+
+
+def test_examples_fill_the_question(opened):
+    opened.examples.value = module.EXAMPLES[2]
+    assert (opened.question.value, opened.examples.index) == (module.EXAMPLES[2], 0)
+
+
+def test_running_twice_at_once_is_running_once(opened):
+    opened.run()
+    opened.run()
+    assert opened.wait(PATIENCE)
+    assert no_own_threads()
+    assert len(opened.results.runs) == 1
+
+
+def test_fifty_runs_leave_threads_and_memory_as_they_were(opened):
+    opened.question.value = "What?"
+    process = psutil.Process()
+    for _ in range(15):  # caches of every kind fill up, and the history
+        finish(opened)
+    gc.collect()
+    threads, memory, widgets = threading.active_count(), process.memory_info().rss, len(_instances)
+    for _ in range(50):
+        finish(opened)
+    gc.collect()
+    grown = process.memory_info().rss - memory
+    assert threading.active_count() == threads
+    assert len(_instances) == widgets
+    assert len(opened.results.runs) == results.KEPT_RUNS
+    assert grown < 20 * MEGABYTE, f"{grown / MEGABYTE:.1f} MB more after 50 runs"
+
+
+def test_closing_ends_the_run_and_takes_all_widgets_away(tiny):
+    before = set(_instances)
+    explorer = Explorer(partial(ask, *tiny), model_code="")
+    set_lengths(explorer, "A", 512, 1, 512)
+    explorer.run()
+    explorer.close()
+    assert no_own_threads()
+    assert set(_instances) <= before
+
+
+def test_the_same_cell_has_one_explorer(monkeypatch, tiny):
+    tiny[0].medv_source = SimpleNamespace(name="tiny")
+    cells = iter(["one", "one", "two", None])
+    shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": next(cells)}})
+    monkeypatch.setattr(module, "get_ipython", lambda: shell)
+    opened = []
+    for _ in range(4):
+        opened.append(medv_lab.explore(*tiny))
+    assert [explorer.comm is None for explorer in opened] == [True, False, False, False]
+    for explorer in opened[1:]:
+        explorer.close()
+
+
+def test_a_model_without_its_processor_is_refused(tiny):
+    for arguments in (tiny[:1], ("embedded", tiny[1])):
+        with pytest.raises(ValueError, match="give the name of a model alone"):
+            explore(*arguments)
+
+
+def test_the_kernel_is_free_while_a_run_goes_on(opened):
+    set_lengths(opened, "A", 256, 256, 256)
+    opened.run()
+    start, ticks = time.monotonic(), 0
+    while time.monotonic() - start < 0.3:
+        time.sleep(0.005)
+        ticks += 1
+    opened.cancel()
+    assert opened.wait(PATIENCE)
+    assert ticks > 5

@@ -1,0 +1,150 @@
+"""What is shown of a run: its numbers, the difference of two, and code that asks the same again."""
+
+import base64
+import re
+from dataclasses import replace
+from html import unescape
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.explorer import runs
+from medv_lab.explorer.runs import Choice, Run
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.scenes import make_scene
+from tests.views.test_unmasking import make_trace
+
+CHOICE = Choice("a & b", np.zeros((8, 8), np.uint8), 'picture = "x.png"', "a note")
+SETTINGS = GenerationSettings(8, 4, 8, temperature=0.5)
+
+
+def make_run(**changes) -> Run:
+    trace = make_trace()
+    answer = SimpleNamespace(text=trace.text, trace=trace, seconds=1.25, is_complete=True)
+    fields = {
+        "number": 3,
+        "side": "B",
+        "choice": CHOICE,
+        "question": "Is it <b>?",
+        "settings": SETTINGS,
+        "record_attention": True,
+        "answer": answer,
+        "model_code": "model, processor = medv_lab.load('embedded')",
+        "source": "data:,",
+    }
+    return Run(**fields | changes)
+
+
+def cells(html: str) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [[unescape(text) for text in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in rows]
+
+
+def test_numbers_are_those_of_the_trace():
+    run = make_run()
+    numbers = runs.measure_run(run)
+    trace = run.answer.trace
+    assert numbers["forward passes (NFE)"] == str(trace.forward_evaluations) == "4"
+    assert numbers["tokens per pass"] == f"{trace.tokens_per_forward:.2f}"
+    assert (numbers["mean confidence"], numbers["seconds"], numbers["state"]) == ("0.500", "1.25", "complete")
+    assert not [name for name in numbers if "fact" in name]
+    assert cells(runs.metrics_html([run])) == [[name, value] for name, value in numbers.items()]
+    both = cells(runs.metrics_html([replace(run, side="A"), run]))
+    assert both[0] == ["", "A", "B"]
+    assert both[1:] == [[name, value, value] for name, value in numbers.items()]
+
+
+def test_descriptions_of_phantoms_are_held_to_what_was_painted():
+    scene = make_scene("test", 0)
+    run = make_run(choice=replace(CHOICE, scene=scene), question="Describe the image.")
+    score = score_facts(run.answer.text, scene)
+    numbers = runs.measure_run(run)
+    assert numbers["painted facts said (recall)"] == f"{score.recall:.2f}"
+    assert numbers["claims that are true (precision)"] == f"{score.precision:.2f}"
+
+
+def test_a_run_without_a_pass_has_numbers():
+    empty = make_trace(
+        **{
+            name: getattr(make_trace(), name)[:0]
+            for name in ("step", "block", "position", "token_id", "stops")
+        },
+        confidence=np.zeros(0),
+        entropy=np.zeros(0),
+        alternative_ids=np.zeros((0, 0), int),
+        alternative_probs=np.zeros((0, 0)),
+    )
+    answer = SimpleNamespace(text="", trace=empty, seconds=0.0, is_complete=False)
+    numbers = runs.measure_run(make_run(answer=answer))
+    assert (numbers["state"], numbers["tokens per pass"], numbers["words"]) == ("cancelled", "none", "0")
+
+
+def test_the_history_has_the_latest_first_and_keeps_text_as_text():
+    first, last = make_run(number=1, side="A"), make_run(question="why " * 50)
+    table = cells(runs.history_html([first, last]))
+    assert [row[0] for row in table] == ["run", "3B", "1A"]
+    assert table[2][1:6] == ["a & b", "Is it <b>?", "8 / 4 / 8", "temperature 0.5", "4"]
+    assert len(table[1][2]) == runs.LONGEST_IN_TABLE
+    assert "<b>?" not in runs.history_html([first])
+    assert runs.history_html([]) == "No run yet."
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "parts"),
+    [
+        ("a b c", "a b c", [("same", "a b c")]),
+        ("", "a", [("added", "a")]),
+        ("a", "", [("removed", "a")]),
+        ("a b c", "a x c", [("same", "a "), ("removed", "b "), ("added", "x "), ("same", "c")]),
+        ("", "", []),
+    ],
+)
+def test_differences_are_told_word_by_word(one, other, parts):
+    assert runs.compare_texts(one, other) == parts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_difference_leads_from_one_text_to_the_other(seed):
+    random = np.random.default_rng(seed)
+    one, other = (" ".join(random.choice(list("abc"), 12)) for _ in range(2))
+    parts = runs.compare_texts(one, other)
+    for text, gone in ((one, "added"), (other, "removed")):
+        assert "".join(part for kind, part in parts if kind != gone).split() == text.split()
+
+
+def test_a_difference_keeps_text_as_text():
+    html = runs.difference_html("a <b>", "a <i>")
+    assert set(re.findall(r"<(\w+)", html)) == {"div", "span", "del", "ins"}
+    assert unescape(re.sub(r"<[^>]*>", "", html)).split() == ["a", "<b>", "<i>"]
+
+
+def test_downloads_hold_the_trace_the_page_and_the_code(tmp_path):
+    run = make_run()
+    html = runs.downloads_html(run)
+    links = dict(re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', html))
+    files = {name: base64.b64decode(content) for name, content in links.items()}
+    assert set(files) == {f"medv-lab-run-3B.{kind}" for kind in ("npz", "html", "py")}
+    path = tmp_path / "trace.npz"
+    path.write_bytes(files["medv-lab-run-3B.npz"])
+    assert SampleTrace.load(path).replay().tolist() == run.answer.trace.replay().tolist()
+    assert files["medv-lab-run-3B.html"].startswith(b"<!doctype html>")
+    assert files["medv-lab-run-3B.py"].decode() == runs.reproducing_code(run)
+
+
+def test_the_code_asks_the_same_again(monkeypatch):
+    asked = {}
+    fake = SimpleNamespace(
+        load=lambda name: (f"model {name}", "processor"),
+        GenerationSettings=GenerationSettings,
+        ask=lambda *arguments, **more: (
+            asked.update(arguments=arguments, more=more) or SimpleNamespace(text="!")
+        ),
+    )
+    monkeypatch.setitem(__import__("sys").modules, "medv_lab", fake)
+    run = make_run()
+    exec(runs.reproducing_code(run), {})
+    assert asked["arguments"] == ("model embedded", "processor", "x.png", run.question, run.settings)
+    assert asked["more"] == {"record_attention": True}

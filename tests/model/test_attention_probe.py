@@ -1,0 +1,221 @@
+"""Recorded attention: it is what eager attention computes, its grids lie where the patches came from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.attention_maps import ROLLOUT
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.generation import ask, ask_many
+from medv_lab.model.anyres import merge_tiles
+from medv_lab.model.patches import patch_grids
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.model.tiles import anyres, grid_pinpoints, pad_to_square
+from tests.model.tiny import PATCH, SIDE, tiny_model, tiny_processor, tiny_tokenizer
+
+SETTINGS = GenerationSettings(gen_length=6, block_length=3, steps=6, stop=())
+PATCHES = (SIDE // PATCH) ** 2
+
+
+def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(initializer_range=0.4)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def eager_maps(model, processor, image, question) -> list[torch.Tensor]:
+    """Attention (T, T) of each layer in the first pass, mean over heads, by transformers' own output."""
+    inputs = processor(image, question)
+    ids = torch.cat([inputs["input_ids"], torch.full((1, 6), model.config.mask_token_id)], dim=1)
+    embeds = model.splice(ids, inputs["pixel_values"]).inputs_embeds
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = model.model(inputs_embeds=embeds, output_attentions=True, use_cache=False).attentions
+    model.set_attn_implementation("sdpa")
+    return [layer[0].mean(0) for layer in maps]
+
+
+def recorded(model, processor, maps, settings=SETTINGS, image=None) -> SampleTrace:
+    image = picture(0) if image is None else image
+    return ask(model, processor, image, "What?", settings, record_attention=maps).trace
+
+
+def test_maps_are_those_of_the_pass_that_committed(model, processor):
+    trace = recorded(model, processor, True)
+    layers = eager_maps(model, processor, picture(0), "What?")
+    position = int(trace.position[0])
+    prompt = layers[0].shape[0] - 6
+    first = int((processor(picture(0), "What?")["input_ids"][0] == -200).nonzero())
+    assert trace.attention.maps == (0, 1)
+    assert trace.attention.values.shape == (6, 2, PATCHES)
+    for layer, expected in enumerate(layers):
+        wanted = expected[prompt + position, first : first + PATCHES]
+        np.testing.assert_allclose(trace.attention.values[0, layer], wanted, atol=2e-4)
+
+
+def test_the_rollout_is_the_product_of_the_layers_with_their_residual_paths(model, processor):
+    trace = recorded(model, processor, ROLLOUT)
+    layers = [
+        (layer + torch.eye(len(layer))) / 2 for layer in eager_maps(model, processor, picture(0), "What?")
+    ]
+    product = layers[1] @ layers[0]
+    prompt = len(product) - 6
+    first = int((processor(picture(0), "What?")["input_ids"][0] == -200).nonzero())
+    wanted = product[prompt + int(trace.position[0]), first : first + PATCHES]
+    assert trace.attention.maps == (ROLLOUT,)
+    np.testing.assert_allclose(trace.attention.values[0, 0], wanted, atol=2e-4)
+
+
+def test_recording_changes_neither_the_answer_nor_the_model(model, processor):
+    plain = ask(model, processor, picture(0), "What?", SETTINGS).trace
+    hooks = [len(layer.self_attn._forward_hooks) for layer in model.model.layers]
+    trace = recorded(model, processor, (-1,))
+    assert trace.attention.maps == (1,)
+    assert trace.token_id.tolist() == plain.token_id.tolist()
+    assert plain.attention is None
+    assert model.config._attn_implementation == "sdpa"
+    assert [len(layer.self_attn._forward_hooks) for layer in model.model.layers] == hooks
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cfg_scale": 0.5}, {"remasking": "wino"}, {"block_length": 6, "steps": 2}]
+)
+def test_shares_are_shares_in_every_kind_of_run(model, processor, changes):
+    for maps in (True, ROLLOUT):
+        values = recorded(model, processor, maps, replace(SETTINGS, **changes)).attention.values
+        assert (values >= 0).all()
+        assert (values.sum(-1) > 0).all() and (values.astype(float).sum(-1) < 1).all()
+
+
+def test_rows_of_a_batch_record_what_they_would_alone(model, processor):
+    images, questions = [picture(0), None, [picture(1), picture(2)]], ["What?", "Why?", "Which of the two?"]
+    together = ask_many(model, processor, images, questions, SETTINGS, record_attention=True)
+    for answer, image, question in zip(together, images, questions, strict=True):
+        alone = ask(model, processor, image, question, SETTINGS, record_attention=True)
+        if image is None:
+            assert answer.trace.attention is None and alone.trace.attention is None
+            continue
+        np.testing.assert_allclose(answer.trace.attention.values, alone.trace.attention.values, atol=1e-3)
+        assert answer.trace.attention.grids == alone.trace.attention.grids
+    assert [grid.image for grid in together[2].trace.attention.grids] == [0, 1]
+
+
+def test_a_cancelled_run_and_a_watcher_see_what_there_is(model, processor, tmp_path):
+    seen = []
+    answer = ask(
+        model,
+        processor,
+        picture(0),
+        "What?",
+        SETTINGS,
+        cancel=lambda: len(seen) == 3,
+        record_attention=True,
+        watch=lambda run: seen.append(run.trace()),
+    )
+    assert [trace.forward_evaluations for trace in seen] == [1, 2, 3]
+    assert [len(trace.attention.values) for trace in seen] == [1, 2, 3]
+    loaded = SampleTrace.load(answer.trace.save(tmp_path / "t.npz"))
+    assert np.array_equal(loaded.attention.values, answer.trace.attention.values)
+    assert (loaded.attention.maps, loaded.attention.grids) == ((0, 1), answer.trace.attention.grids)
+
+
+@pytest.mark.parametrize("maps", [(2,), (-3,), (), "all", 1.5, 3])
+def test_unknown_layers_are_refused(model, processor, maps):
+    with pytest.raises(ValueError, match="record_attention is .* 2 layers"):
+        recorded(model, processor, maps)
+
+
+def test_a_cache_is_refused(model, processor):
+    with pytest.raises(ValueError, match="cache 'none'"):
+        recorded(model, processor, True, replace(SETTINGS, cache="prefix"))
+
+
+def ramp(size: tuple[int, int]) -> Image.Image:
+    """A picture whose red rises from left to right and whose green rises from top to bottom."""
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    return Image.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
+
+
+def patch_means(tiles: np.ndarray, patch: int) -> np.ndarray:
+    """Mean colour of each patch (tiles, patches, 3), of uint8 tiles (tiles, side, side, 3)."""
+    unit = tiles.shape[1] // patch
+    cut = tiles[:, : unit * patch, : unit * patch].reshape(len(tiles), unit, patch, unit, patch, 3)
+    return cut.mean((2, 4)).reshape(len(tiles), unit * unit, 3)
+
+
+@pytest.mark.parametrize("size", [(70, 50), (50, 90), (64, 64), (200, 60)])
+@pytest.mark.parametrize("merge_type", ["spatial_unpad", "spatial", "flat"])
+@pytest.mark.parametrize("ratio", ["anyres", "anyres_max_1"])
+def test_grids_lie_where_the_patches_came_from(size, merge_type, ratio):
+    side, patch = 30, 7  # the convolution drops the last 2 pixels, as the published one drops 6
+    pinpoints = grid_pinpoints(side, 4)
+    tiles = anyres(ramp(size), pinpoints, side)
+    layout = {"merge_type": merge_type, "aspect_ratio": ratio, "side": side, "pinpoints": pinpoints}
+    features = torch.from_numpy(patch_means(tiles, patch))
+    newline = torch.full((3,), -1.0, dtype=features.dtype)
+    places = merge_tiles(features, newline, image_size=size, **layout).numpy()
+    grids = patch_grids(size, len(tiles), image=0, start=0, is_padded=False, patch_size=patch, **layout)
+    used = np.concatenate([grid.places().ravel() for grid in grids])
+    is_newline = (places == -1).all(1)
+    assert sorted(used) == np.flatnonzero(~is_newline).tolist()
+    for number, grid in enumerate(grids):
+        left, top, right, bottom = grid.box
+        x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
+        y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
+        colours = places[grid.places()]
+        inside = np.ix_((y > 0.15) & (y < 0.85), (x > 0.15) & (x < 0.85))  # away from padding
+        # boxes of tiles are exact up to the pixels that the convolution drops: less than half a patch
+        wide, high = (right - left) / grid.columns / 2, (bottom - top) / grid.rows / 2
+        if number == 0:
+            wide, high = wide / 8, high / 8
+        assert np.abs(colours[..., 0] - 255 * x)[inside].max(initial=0) <= 255 * wide
+        assert np.abs(colours[..., 1] - 255 * y[:, None])[inside].max(initial=0) <= 255 * high
+
+
+@pytest.mark.parametrize("size", [(60, 30), (30, 60), (40, 40)])
+def test_a_padded_square_reaches_beyond_the_picture(size):
+    side, patch = 30, 7
+    means = patch_means(pad_to_square(ramp(size), side)[None], patch)[0]
+    (grid,) = patch_grids(
+        size,
+        1,
+        image=0,
+        start=0,
+        is_padded=True,
+        merge_type="flat",
+        aspect_ratio="pad",
+        side=side,
+        patch_size=patch,
+        pinpoints=(),
+    )
+    left, top, right, bottom = grid.box
+    x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
+    y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
+    inside = np.ix_((y > 0.2) & (y < 0.8), (x > 0.2) & (x < 0.8))
+    colours = means[grid.places()]
+    assert inside[0].size and inside[1].size
+    assert np.abs(colours[..., 0] - 255 * x)[inside].max() < 6
+    assert np.abs(colours[..., 1] - 255 * y[:, None])[inside].max() < 6
+
+
+def test_grids_of_an_anyres_prompt_fill_the_recorded_places():
+    model = tiny_model(image_aspect_ratio="anyres_max_4", mm_patch_merge_type="spatial_unpad")
+    processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
+    attention = recorded(model, processor, True, image=picture(3, 60, 90)).attention
+    places = np.concatenate([grid.places().ravel() for grid in attention.grids])
+    assert len(attention.grids) == 2
+    assert len(np.unique(places)) == len(places)
+    newlines = attention.grids[1].rows
+    assert attention.values.shape[2] == len(places) + newlines

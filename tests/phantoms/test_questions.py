@@ -1,0 +1,96 @@
+"""Balanced questions and true sentences."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from medv_lab.phantoms.questions import FAMILIES, PROBES, balanced_questions
+from medv_lab.phantoms.reports import make_caption, make_description, make_dialogue
+from medv_lab.phantoms.scenes import (
+    DOMAINS,
+    HELD_OUT,
+    KINDS,
+    SPLITS,
+    Scene,
+    is_held_out,
+    make_scene,
+    make_scenes,
+)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return make_scenes("test", 1500)
+
+
+def test_scenes_are_a_function_of_split_and_index():
+    assert make_scene("train", 17) == make_scene("train", 17)
+    assert make_scene("train", 17) != make_scene("test", 17)
+    seeds = [scene.seed for split in ("train", "validation", "test") for scene in make_scenes(split, 500)]
+    assert len(set(seeds)) > 1490
+
+
+def test_no_scene_of_one_split_is_in_another():
+    seen = {split: {repr(scene) for scene in make_scenes(split, 3000)} for split in SPLITS}
+    assert all(len(scenes) == 3000 for scenes in seen.values())
+    assert len(set().union(*seen.values())) == 3000 * len(SPLITS)
+
+
+def test_held_out_cells_appear_only_in_the_compositional_split(scenes):
+    assert not any(is_held_out(scene.domain, finding) for scene in scenes for finding in scene.findings)
+    held = make_scenes("compositional", 40)
+    assert all(is_held_out(scene.domain, scene.findings[0]) for scene in held)
+    assert {(scene.domain, scene.findings[0].kind) for scene in held} == set(HELD_OUT)
+
+
+def test_findings_have_cells_and_kinds_of_their_own(scenes):
+    for scene in scenes:
+        assert len({(finding.side, finding.zone) for finding in scene.findings}) == len(scene.findings)
+        assert len({finding.kind for finding in scene.findings}) == len(scene.findings)
+        assert all(finding.kind in KINDS[scene.domain] for finding in scene.findings)
+
+
+@pytest.mark.parametrize(("split", "index"), [("holdout", 0), ("train", -1)])
+def test_unknown_scenes_are_refused(split, index):
+    with pytest.raises(ValueError, match="splits are train, validation"):
+        make_scene(split, index)
+
+
+def test_every_wording_has_its_answers_equally_often(scenes):
+    questions = balanced_questions(scenes, rounds=6, seed=0)
+    assert {question.family for question in questions} == set(FAMILIES)
+    counts = Counter((question.probe, question.text, question.answer) for question in questions)
+    for text in {question.text for question in questions}:
+        per_answer = [n for (_, wording, _), n in counts.items() if wording == text]
+        assert len(per_answer) >= 2
+        assert len(set(per_answer)) == 1
+
+
+def test_answers_are_true_of_their_scenes(scenes):
+    by_name = {probe.name: probe for probe in PROBES}
+    for question in balanced_questions(scenes, rounds=2, seed=1):
+        assert by_name[question.probe].answer(scenes[question.scene]) == question.answer
+
+
+def test_no_question_gives_a_finding_away_together_with_its_place(scenes):
+    places = ("left", "right", "upper", "middle", "lower")
+    kinds = {kind for domain in DOMAINS for kind in KINDS[domain]}
+    for question in balanced_questions(scenes, rounds=1, seed=0):
+        words = set(question.text.rstrip("?").split())
+        assert not (words & kinds and words & set(places))
+
+
+def test_descriptions_have_the_promised_length_and_name_every_finding(scenes):
+    rng = np.random.default_rng(0)
+    for scene in scenes[:400]:
+        text = make_description(scene, rng)
+        assert 40 <= len(text.split()) <= 120
+        for finding in scene.findings:
+            assert finding.kind in text
+            assert f"{finding.side} {finding.zone} zone" in make_caption(scene, rng)
+
+
+def test_dialogues_ask_no_question_twice(scenes):
+    turns = make_dialogue(scenes[0], np.random.default_rng(0), 4)
+    assert len({question for question, _ in turns}) == len(turns) == 4

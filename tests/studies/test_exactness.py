@@ -1,0 +1,83 @@
+"""The report of two ways to run a model: nothing where they are the same, and what was planted where they are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medv_lab.config import GenerationSettings
+from medv_lab.studies.exactness import exactness_report
+from tests.model.tiny import tiny_model, tiny_processor
+
+SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
+QUESTIONS = ["What?", "Is there a nodule in the left lung?", "Yes or no?"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(initializer_range=0.4)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    random = np.random.RandomState(0)
+    pictures = [Image.fromarray(random.randint(0, 256, (30, 40, 3)).astype(np.uint8)) for _ in range(2)]
+    return tiny_processor()([pictures[0], None, pictures[1]], QUESTIONS, gen_length=8)
+
+
+def test_the_same_way_twice_shows_no_difference(model, inputs):
+    report = exactness_report(model, inputs, SETTINGS, SETTINGS)
+    assert report.different.tolist() == [0] * 3
+    assert report.largest_drift.tolist() == report.mean_drift.tolist() == [0.0] * 3
+    assert report.first_position.tolist() == report.first_pass.tolist() == [-1] * 3
+    assert report.compared_passes.tolist() == report.passes_a.tolist() == report.passes_b.tolist() == [8] * 3
+
+
+@pytest.mark.parametrize(
+    "ways", [{"batch_sizes": (1, 3)}, {"backends": ("sdpa", "eager")}, {"batch_sizes": (2, None)}], ids=str
+)
+def test_batches_and_backends_differ_by_rounding_only(model, inputs, ways):
+    backend = model.config._attn_implementation
+    report = exactness_report(
+        model, inputs, replace(SETTINGS, cfg_scale=0.5), replace(SETTINGS, cfg_scale=0.5), **ways
+    )
+    assert report.different.tolist() == [0] * 3
+    assert (report.largest_drift < 1e-3).all()
+    assert (report.largest_drift >= report.mean_drift).all()
+    assert model.config._attn_implementation == backend
+
+
+def test_a_dtype_drifts_and_leaves_the_model_as_it_was(model, inputs):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = exactness_report(model, inputs, SETTINGS, SETTINGS, dtypes=(torch.float32, torch.bfloat16))
+    assert (report.largest_drift > 1e-3).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual", "image"])
+def test_a_cache_drifts_from_the_second_pass_on(model, inputs, cache):
+    report = exactness_report(model, inputs, SETTINGS, replace(SETTINGS, cache=cache))
+    assert report.largest_drift.max() > 1e-3
+    only_first = exactness_report(
+        model, inputs, replace(SETTINGS, steps=2), replace(SETTINGS, steps=2, cache=cache)
+    )
+    assert only_first.largest_drift.max() < 1e-4  # each block has one pass, and that computes everything
+
+
+def test_answers_that_differ_are_counted_from_where_and_when_they_do(model, inputs):
+    said = {int(token) for answer in model.generate(**inputs, settings=SETTINGS) for token in answer}
+    others = replace(SETTINGS, suppressed_tokens=tuple(sorted(said)))
+    wanted = exactness_report(model, inputs, SETTINGS, others)
+    assert (wanted.different == wanted.positions).all()
+    assert wanted.first_pass.tolist() == [0] * 3
+    assert wanted.compared_passes.tolist() == [1] * 3
+    assert wanted.first_position.tolist() == [0] * 3
+
+
+def test_what_cannot_be_compared_is_refused(model, inputs):
+    with pytest.raises(ValueError, match="gen_length is 8 and 12"):
+        exactness_report(model, inputs, SETTINGS, replace(SETTINGS, gen_length=12, steps=12))
+    with pytest.raises(ValueError, match="1 or more"):
+        exactness_report(model, inputs, SETTINGS, SETTINGS, batch_sizes=(0, 1))

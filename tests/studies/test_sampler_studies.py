@@ -1,0 +1,117 @@
+"""A study can be killed and goes on, another model answers anew, and the summary follows from the scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from medv_lab.cli.main import app
+from medv_lab.config import GenerationSettings
+from medv_lab.studies import sampler_studies as studies
+from medv_lab.studies.arms import Arm
+from medv_lab.studies.sampler_studies import choose_fast, run_study, summarise_study
+from tests.model.tiny import tiny_model, tiny_processor
+
+SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
+QUICK = GenerationSettings(gen_length=8, block_length=4, steps=2)
+ARMS = [
+    Arm("exact", "Z", SETTINGS),
+    Arm("few", "Z", QUICK),
+    Arm("coarse", "dtype", QUICK, dtype="bfloat16"),
+    Arm("fast", "fast", SETTINGS, question="What is shown?"),
+]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(studies.STUDIES, "frontier", (lambda: ARMS, "exact"))
+    return lambda folder, seed=0, **more: run_study(
+        "frontier", tiny_model(seed), tiny_processor(), folder, questions=5, batch_size=2, **more
+    )
+
+
+def counting(lines):
+    return lambda line: lines.append(int(line.split(": ")[1].split(" ")[0]))
+
+
+def test_a_killed_study_goes_on_and_answers_nothing_twice(small, tmp_path):
+    first, again, after, other = [], [], [], []
+    summary = small(tmp_path, log=counting(first))
+    before = (tmp_path / "frontier" / "scores.csv").read_text()
+    assert first == [5] * 4
+    small(tmp_path, log=counting(again))
+    assert again == [0] * 4
+    assert (tmp_path / "frontier" / "scores.csv").read_text() == before
+    journal = tmp_path / ".rows.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-7]) + lines[-7][:30])  # the process died while it wrote
+    assert (
+        small(tmp_path, log=counting(after)).drop(columns="seconds").equals(summary.drop(columns="seconds"))
+    )
+    assert after == [0, 0, 2, 5]
+    small(tmp_path, seed=1, log=counting(other))
+    assert other == [5] * 4
+
+
+def test_what_is_written_belongs_together(small, tmp_path):
+    summary = small(tmp_path, log=lambda line: None)
+    scores = pd.read_csv(tmp_path / "frontier" / "scores.csv")
+    written = pd.read_csv(tmp_path / "frontier" / "summary.csv")
+    assert summarise_study(scores, "exact").arm.tolist() == summary.arm.tolist() == written.arm.tolist()
+    np.testing.assert_allclose(written.passes, summary.passes)
+    assert summary.set_index("arm").passes.to_dict() == {"exact": 8, "few": 2, "coarse": 2, "fast": 8}
+    manifest = json.loads((tmp_path / "frontier" / "manifest.json").read_text())
+    assert manifest["settings"]["arms"]["few"]["settings"]["steps"] == 2
+    assert manifest["settings"]["questions"] == 5
+
+
+def table(**scores) -> pd.DataFrame:
+    rows = []
+    for arm, values in scores.items():
+        for scene, score in enumerate(values):
+            row = {name: 0.5 for name in studies.MEASURES} | {"arm": arm, "group": "Z", "scene": scene}
+            rows.append(row | {"score": score, "seconds": len(arm)})
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)  # arms and scenes in any order
+
+
+def test_differences_are_paired_by_scene():
+    random = np.random.default_rng(0)
+    exact = random.random(200)
+    summary = summarise_study(table(exact=exact, less=exact - 0.1, mixed=random.permutation(exact)), "exact")
+    summary = summary.set_index("arm")
+    assert summary.loc["less", "difference_low"] == pytest.approx(-0.1)
+    assert summary.loc["less", "difference_high"] == pytest.approx(-0.1)
+    assert summary.loc["less", "share"] == pytest.approx((exact - 0.1).mean() / exact.mean())
+    assert summary.loc["mixed", "difference_high"] - summary.loc["mixed", "difference_low"] > 0.05
+    assert (
+        summary.loc["exact", "score_low"] < summary.loc["exact", "score"] < summary.loc["exact", "score_high"]
+    )
+
+
+def test_the_fastest_that_keeps_enough_is_chosen():
+    scores = table(exact=[1.0, 1.0], ok=[0.98, 0.99], no=[0.9, 1.0])
+    assert choose_fast(summarise_study(scores, "exact")) == "ok"
+    assert choose_fast(summarise_study(scores, "exact"), 2.0) is None
+
+
+def test_wrong_orders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="the studies are frontier, steps, eos"):
+        run_study("speed", None, None, tmp_path)
+    with pytest.raises(ValueError, match="questions is 1"):
+        run_study("eos", None, None, tmp_path, questions=1)
+
+
+def test_the_command_prints_the_table_and_what_the_frontier_says(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "medv_lab.model.checkpoints.load", lambda *names, **more: (tiny_model(), tiny_processor())
+    )
+    small(tmp_path, log=lambda line: None)
+    coarse = [Arm(arm.name, "Z", arm.settings) for arm in ARMS[:2]]
+    monkeypatch.setitem(studies.STUDIES, "frontier", (lambda: coarse, "exact"))
+    done = CliRunner().invoke(app, ["study", "frontier", "--questions", "5", "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "exact: 0 of 5" in done.output
+    assert "least time at 98%" in done.output
+    assert "95 % of the exact score" in done.output

@@ -1,0 +1,116 @@
+"""The benchmark adds up, compares runs that give the same answer, and says where it cannot run."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from medv_lab.cli.main import app
+from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.studies import timing as benchmark
+from medv_lab.studies.timing import SIZES, Size, Subject, fast_settings, make_subject, run_benchmark
+from tests.model.tiny import tiny_model
+
+SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
+WAYS = ("reference", "exact", "floor", "fast", "fast_batch")
+
+
+@pytest.fixture(scope="module")
+def subject():
+    model = tiny_model(initializer_range=0.4)
+    with torch.no_grad():
+        prefix = model.embed_tokens(torch.arange(5, 17)[None])
+    return Subject(
+        model,
+        prefix,
+        {"mask_token_id": model.config.mask_token_id, "suppressed": model.suppressed_ids(SETTINGS)},
+    )
+
+
+def test_ratios_follow_from_the_seconds_and_the_tokens_are_the_same(subject):
+    result = run_benchmark(subject, SETTINGS, repeats=1)
+    seconds = result["seconds_per_answer"]
+    assert result["same_tokens"]
+    assert result["ratio_exact_vs_reference"] == pytest.approx(seconds["reference"] / seconds["exact"])
+    assert result["ratio_fast_vs_reference"] == pytest.approx(seconds["reference"] / seconds["fast"])
+    assert result["ratio_fast_batch_vs_reference"] == pytest.approx(
+        seconds["reference"] / seconds["fast_batch"]
+    )
+    assert result["overhead_fraction"] == pytest.approx(seconds["exact"] / seconds["floor"] - 1)
+    for way in WAYS:
+        assert result["seconds_per_step"][way] == pytest.approx(seconds[way] / result["passes"][way])
+        assert seconds[way] > 0
+    assert all(result["seconds_per_step"][part] > 0 for part in ("body", "head", "sampler"))
+    assert result["passes"]["reference"] == result["passes"]["exact"] == result["passes"]["floor"] == 8
+    assert result["passes"]["fast"] < 8
+    assert json.dumps(result)
+
+
+def test_another_answer_would_be_seen(subject, monkeypatch):
+    def lazy(*args, **known):
+        yield from (torch.zeros(SETTINGS.gen_length, dtype=torch.long) for _ in range(SETTINGS.steps))
+
+    monkeypatch.setattr(benchmark, "sample_as_published", lazy)
+    assert not run_benchmark(subject, SETTINGS, repeats=1)["same_tokens"]
+
+
+def test_a_range_holds_the_median_of_the_repeats(subject):
+    result = run_benchmark(subject, SETTINGS, repeats=3)
+    for name in ("ratio_exact_vs_reference", "overhead_fraction", "ratio_fast_vs_reference"):
+        low, high = result[f"{name}_range"]
+        assert low < result[name] < high
+    with pytest.raises(ValueError, match="repeats is 0"):
+        run_benchmark(subject, SETTINGS, repeats=0)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_fast_settings_keep_the_share_of_steps(name):
+    settings, fast = SIZES[name].settings, PRESETS["fast"]
+    ours = fast_settings(settings)
+    assert ours.gen_length == settings.gen_length
+    assert ours.steps * fast.gen_length == settings.gen_length * fast.steps
+    assert (ours.remasking, ours.cache) == (fast.remasking, fast.cache)
+
+
+def test_the_mid_size_is_that_of_the_acceptance():
+    mid = SIZES["mid"]
+    assert (mid.settings.L, mid.settings.B, mid.settings.Z, mid.prompt) == (64, 32, 64, 128)
+    assert (mid.config["hidden_size"], mid.config["num_hidden_layers"]) == (512, 8)
+
+
+def test_the_embedded_model_is_asked_about_a_phantom_and_random_ones_about_noise():
+    subject = make_subject(SIZES["embedded"], "cpu")
+    assert subject.prefix_embeds.shape[1] > 16
+    size = Size(
+        SETTINGS, prompt=5, config={"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+    )
+    size.config.update(num_attention_heads=2, num_key_value_heads=2)
+    made = make_subject(size, "cpu")
+    assert made.prefix_embeds.shape == (1, 5, 16)
+    assert made.model.config.vocab_size == 126464
+
+
+def test_a_size_for_a_gpu_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        make_subject(SIZES["8b"], "cpu")
+
+
+def test_the_command_prints_one_line_or_writes_result_and_figure(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "make_subject", lambda size, device, dtype: subject)
+    monkeypatch.setitem(SIZES, "mid", Size(SETTINGS))
+    runner = CliRunner()
+    printed = runner.invoke(app, ["benchmark", "--repeats", "1", "--json", "-", "--output", str(tmp_path)])
+    assert printed.exit_code == 0, printed.output
+    line = json.loads(printed.stdout.strip())
+    assert {"ratio_exact_vs_reference", "overhead_fraction", "ratio_fast_vs_reference"} <= set(line)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"mid-cpu.{kind}" for kind in ("json", "csv", "pdf", "png")
+    }
+    assert json.loads((tmp_path / "mid-cpu.json").read_text()) == line
+    read = runner.invoke(app, ["benchmark", "--repeats", "1"])
+    assert "seconds a step, exact" in read.output
+    assert "same tokens: True" in read.output
+    unknown = runner.invoke(app, ["benchmark", "--size", "9b"])
+    assert unknown.exit_code == 2
+    assert "embedded, mid, 8b" in unknown.stderr

@@ -1,0 +1,184 @@
+"""Tests of asking: batches equal single runs, traces replay, runs can be ended early, bad input is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import medv_lab
+from medv_lab.config import GenerationSettings
+from medv_lab.data.images import ImageError
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.generation import ask, ask_many
+from medv_lab.model.processing import MedVProcessor
+from tests.model.tiny import tiny_model, tiny_processor, tiny_tokenizer
+
+SETTINGS = GenerationSettings(gen_length=12, block_length=6, steps=12, stop=())
+QUESTIONS = ["What?", "Is there a nodule in the left lung?", "Where is it, and how large?", "Yes or no?"] * 2
+
+
+def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+def decided_model(**overrides):
+    """Large random weights, so that no two confidences are equal up to rounding."""
+    return tiny_model(initializer_range=0.4, **overrides)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return decided_model()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_batch_of_eight_gives_the_answers_of_single_runs(model, processor, temperature):
+    settings = GenerationSettings(gen_length=12, block_length=6, steps=6, temperature=temperature, seed=3)
+    images = [picture(number) if number % 3 else None for number in range(8)]
+    together = ask_many(model, processor, images, QUESTIONS, settings, batch_size=8)
+    alone = [ask(model, processor, *pair, settings) for pair in zip(images, QUESTIONS, strict=True)]
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.trace.position, other.trace.position)
+        assert np.array_equal(one.trace.token_id, other.trace.token_id)
+
+
+def test_batch_with_different_numbers_of_tiles():
+    model = decided_model(image_aspect_ratio="anyres_max_4", mm_patch_merge_type="spatial_unpad")
+    processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
+    images = [picture(1, 30, 30), picture(2, 130, 40), picture(3, 60, 90)]
+    together = ask_many(model, processor, images, QUESTIONS[:3], SETTINGS, batch_size=3)
+    alone = [ask(model, processor, *pair, SETTINGS) for pair in zip(images, QUESTIONS[:3], strict=True)]
+    assert [answer.trace.replay().tolist() for answer in together] == [
+        answer.trace.replay().tolist() for answer in alone
+    ]
+
+
+def test_remainder_batches_keep_the_order(model, processor):
+    in_threes = ask_many(model, processor, None, QUESTIONS[:5], SETTINGS, batch_size=3)
+    at_once = ask_many(model, processor, None, QUESTIONS[:5], SETTINGS)
+    assert [answer.text for answer in in_threes] == [answer.text for answer in at_once]
+    assert len(in_threes) == 5
+
+
+def test_saved_trace_replays_to_the_answer(model, processor, tmp_path):
+    answer = ask(model, processor, picture(1), QUESTIONS[1], SETTINGS)
+    loaded = SampleTrace.load(answer.trace.save(tmp_path / "trace.npz"))
+    assert loaded.text == answer.text == str(answer)
+    assert loaded.text == processor.decode_answer(loaded.replay())
+    assert loaded.manifest["settings"]["gen_length"] == 12
+    assert answer.is_complete
+
+
+def test_suffix_follows_the_answer_and_counts_in_the_length(model, processor):
+    settings = GenerationSettings(gen_length=6, block_length=6, steps=6, suffix=" The end.", stop=())
+    answer = ask(model, processor, None, "What?", settings)
+    assert answer.text.endswith("The end.")
+    room = processor(text="What?")["input_ids"].shape[1] + settings.gen_length
+    with pytest.raises(ValueError, match="too long"):
+        ask(model, tiny_processor(max_length=room), None, "What?", settings)
+
+
+def test_manifest_names_settings_and_seed(model, processor):
+    answer = ask(model, processor, None, "What?", SETTINGS)
+    assert answer.manifest["settings"]["block_length"] == 6
+    assert (answer.manifest["seed"], answer.manifest["device"]) == (0, "cpu")
+    assert answer.seconds > 0
+
+
+def test_cancelling_keeps_what_was_committed(model, processor):
+    asked = iter([False] * 3 + [True] * 100)
+    answers = ask_many(model, processor, None, QUESTIONS, SETTINGS, 4, cancel=lambda: next(asked))
+    assert len(answers) == 4
+    assert [answer.is_complete for answer in answers] == [False] * 4
+    assert all(answer.trace.forward_evaluations == 3 for answer in answers)
+
+
+def test_cancelling_at_once_gives_an_empty_answer(model, processor):
+    answer = ask(model, processor, None, "What?", SETTINGS, cancel=lambda: True)
+    assert (answer.text, answer.is_complete, answer.trace.forward_evaluations) == ("", False, 0)
+
+
+def test_interrupt_leaves_the_partial_trace(processor):
+    model = tiny_model()
+    body, calls = model.body, []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return body(*arguments, **named)
+
+    model.body = interrupted
+    answer = ask(model, processor, None, "What?", SETTINGS)
+    assert (answer.is_complete, answer.trace.forward_evaluations) == (False, 5)
+
+
+def test_quick_runs_show_no_bar_and_asked_for_bars_show(model, processor, capsys):
+    ask(model, processor, None, "What?", SETTINGS)
+    assert "step" not in capsys.readouterr().err
+    ask(model, processor, None, "What?", SETTINGS, progress=True)
+    assert "12" in capsys.readouterr().err
+
+
+def test_generate_gives_the_ids_of_the_answer(model, processor):
+    answer = ask(model, processor, picture(2), QUESTIONS[1], SETTINGS)
+    (ids,) = model.generate(**processor(picture(2), QUESTIONS[1]), settings=SETTINGS)
+    assert ids.tolist() == answer.trace.replay().tolist()
+    suffixed = replace(SETTINGS, suffix=" The end.", stop=("<|eot_id|>",))
+    trace = ask(model, processor, None, "What?", suffixed).trace
+    suffix_ids = processor.tokenizer.encode(suffixed.suffix, add_special_tokens=False)
+    stop_ids = [[processor.special.end_of_turn]]
+    (ids,) = model.generate(
+        **processor(text="What?"), settings=suffixed, stop_ids=stop_ids, suffix_ids=suffix_ids
+    )
+    assert ids.tolist() == [*trace.replay()[: trace.stops[-1]].tolist(), *suffix_ids]
+
+
+def test_suppression_by_default_and_by_hand(model):
+    config = model.config
+    special = {
+        config.bos_token_id,
+        config.eos_token_id,
+        config.start_header_token_id,
+        config.end_header_token_id,
+    }
+    assert set(model.suppressed_ids(GenerationSettings())) == special
+    assert model.suppressed_ids(GenerationSettings(suppressed_tokens=(5,))) == (5,)
+    ids = torch.arange(10, 14)[None]
+    everything = tuple(token for token in range(config.vocab_size) if token != 7)
+    (forced,) = model.generate(ids, GenerationSettings(4, 4, 4, suppressed_tokens=everything))
+    assert forced.tolist() == [7] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((None, ""), ValueError),
+        ((b"junk", "What?"), ImageError),
+        ((None, "why " * 600), ValueError),
+    ],
+)
+def test_bad_questions_and_pictures_are_refused(model, processor, arguments, error):
+    with pytest.raises(error):
+        ask(model, processor, *arguments, SETTINGS)
+
+
+def test_bad_batches_are_refused(model, processor):
+    with pytest.raises(ValueError, match="give 1 or more"):
+        ask_many(model, processor, None, QUESTIONS, SETTINGS, batch_size=0)
+    with pytest.raises(ValueError, match="8 questions came with 1 images"):
+        ask_many(model, processor, [None], QUESTIONS, SETTINGS)
+    assert ask_many(model, processor, None, [], SETTINGS) == []
+
+
+def test_public_names_are_there():
+    assert medv_lab.ask is ask
+    assert all(getattr(medv_lab, name) is not None for name in medv_lab.__all__)

@@ -1,0 +1,98 @@
+"""The grid of the ablations: what differs, what is equal, what can be changed."""
+
+from dataclasses import replace
+
+import pytest
+
+from medv_lab.training.pipelines import (
+    INSTRUCTIONS,
+    MAIN,
+    OURS,
+    choose_arms,
+    equalise,
+    make_arms,
+    make_recipes,
+)
+from medv_lab.training.recipes import EMBEDDED
+from medv_lab.training.worlds import COLLECTIONS
+
+ARMS = make_arms()
+
+
+def pick(name: str, equal: str = "steps"):
+    return next(arm for arm in ARMS if (arm.name, arm.equal) == (name, equal))
+
+
+def test_every_cell_of_the_grid_has_one_name_and_known_data():
+    assert len({(arm.name, arm.equal) for arm in ARMS}) == len(ARMS)
+    assert {stage.data for arm in ARMS for stage in arm.stages} <= COLLECTIONS.keys()
+    assert [arm.name for arm in ARMS[:4]] == list(MAIN)
+
+
+def test_arms_equal_in_steps_share_every_stage_that_they_have():
+    plain = [arm for arm in ARMS if arm.equal == "steps" and arm.name not in ("lora", "vision")]
+    for data in {stage.data for arm in plain for stage in arm.stages}:
+        assert len({stage for arm in plain for stage in arm.stages if stage.data == data}) == 1
+
+
+def test_arms_equal_in_compute_have_the_steps_of_the_longest():
+    longest = pick("V2")
+    equal = [arm for arm in ARMS if arm.equal == "compute"]
+    assert {arm.name for arm in equal} >= {*MAIN, "no-alignment"}
+    assert pick("V2", "compute").stages == longest.stages
+    assert {arm.steps for arm in equal} == {longest.steps}
+    for arm in equal:
+        short = pick(arm.name)
+        assert [s for s in arm.stages if s.data != INSTRUCTIONS] == [
+            s for s in short.stages if s.data != INSTRUCTIONS
+        ]
+
+
+def test_the_arms_differ_in_what_they_are_named_for():
+    ours = pick(OURS)
+    assert replace(pick("twin"), name=ours.name, label=ours.label, is_causal=False) == ours
+    assert pick("V1").stages == tuple(s for s in pick("V2").stages if s.data != "captions")
+    assert pick("no-alignment").stages == tuple(s for s in ours.stages if s.data != "captions")
+    assert pick("stage3-radiology").stages[:-1] == ours.stages
+    assert pick("lora").stages[-1].recipe == replace(
+        ours.stages[-1].recipe, lora=pick("lora").stages[-1].recipe.lora
+    )
+    assert pick("vision").stages[-1].recipe.parts == ("vision_tower", "projector", "language_tower")
+
+
+def test_recipes_are_small_copies_of_the_embedded_ones():
+    for stage, recipe in make_recipes().items():
+        base = EMBEDDED[stage.removeprefix("general-")]
+        assert recipe.parts == base.parts
+        assert stage.endswith("alignment") or recipe.learning_rates == base.learning_rates
+        assert recipe.betas == base.betas
+        assert recipe.count_steps() < base.count_steps()
+
+
+def test_changes_hold_in_every_arm_and_compute_stays_equal():
+    arms = make_arms(["instruct.steps=7", "general-instruct.batch_size=4"])
+    found = {
+        s.recipe.steps for arm in arms if arm.equal == "steps" for s in arm.stages if s.data == INSTRUCTIONS
+    }
+    assert found == {7}
+    longest = next(arm for arm in arms if arm.name == "V2")
+    assert {arm.steps for arm in arms if arm.equal == "compute"} == {longest.steps}
+    for change in ("steps=3", "vision.steps=3", "instruct.stepps=3"):
+        with pytest.raises(ValueError, match=change.partition("=")[0].split(".")[-1]):
+            make_arms([change])
+
+
+def test_arms_are_chosen_by_name():
+    assert choose_arms(ARMS) == list(ARMS)
+    assert {arm.name for arm in choose_arms(ARMS, ["V1"])} == {"V1"}
+    assert {arm.name for arm in choose_arms(ARMS, ["main", "lora"])} == {*MAIN, "lora"}
+    assert {(arm.name, arm.equal) for arm in choose_arms(ARMS, ["V1"], "compute")} == {("V1", "compute")}
+    with pytest.raises(ValueError, match="no arm 'v1'; there are main, V1"):
+        choose_arms(ARMS, ["v1"])
+    with pytest.raises(ValueError, match="steps, compute"):
+        choose_arms(ARMS, equal="time")
+
+
+def test_an_arm_that_is_longer_cannot_be_shortened():
+    with pytest.raises(ValueError, match="cannot give it 5"):
+        equalise(pick(OURS), 5)
