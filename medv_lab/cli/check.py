@@ -72,7 +72,7 @@ def count(
 
         import pandas as pd
 
-        from medv_lab.data.vqa import count_records, read_vqa, tell_dataset
+        from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
         from medv_lab.paper.published import load_table
         from medv_lab.runtime import make_manifest
         from medv_lab.store import replace_text
@@ -80,7 +80,7 @@ def count(
         counts = []
         for folder in folders:
             reading = read_vqa(tell_dataset(folder), folder, need_images=False)
-            counts.append(count_records([one for one in reading.records if one.language == "en"]))
+            counts.append(count_questions([one for one in reading.questions if one.tags["language"] == "en"]))
         titles = {title.lower(): title for title in load_table(8)["dataset"]}
         table = pd.concat(counts, ignore_index=True).replace({"split": {"validation": "val"}})
         table["dataset"] = table["dataset"].map(titles)

@@ -79,23 +79,23 @@ def vqa(
 ) -> None:
     """Answer a VQA data set, or score answers to it: LLaVA-Med's metrics in percent, with 95 % intervals."""
     with clear_errors(), one_voice():
-        from medv_lab.data.vqa import count_records, read_vqa, tell_dataset
-        from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, vqa_items, vqa_queries
+        from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
+        from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, to_queries, vqa_items
         from medv_lab.runtime import medv_home
 
         name = tell_dataset(data) if dataset == "auto" else dataset
         output = output or medv_home() / "results" / f"{name}-{split}"
         need_images = answers is None and not dry_run
         reading = read_vqa(name, data, need_images=need_images, pictures=output / "pictures")
-        records = [record for record in reading.records if record.language == language]
-        asked = [record for record in records if record.split == split][:limit]
-        _print_counts(count_records(records))
+        questions = [one for one in reading.questions if one.tags["language"] == language]
+        asked = [one for one in questions if one.split == split][:limit]
+        _print_counts(count_questions(questions))
         for one in reading.broken:
             typer.echo(f"broken: {one}", err=True)
         if not asked:
             raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
         settings = _settings(model, "vqa", gen_length, block_length, steps)
-        queries = vqa_queries(asked, with_pictures=answers is None)
+        queries = to_queries(asked, with_pictures=answers is None)
         if dry_run:
             _print_answering(queries, settings, answers)
             return
@@ -105,7 +105,7 @@ def vqa(
         found = _answer(queries, responder, output, batch_size)
         if found is None:
             return
-        table = summarise_vqa(vqa_items(asked, [one.answer for one in found]), answer_candidates(records))
+        table = summarise_vqa(vqa_items(asked, [one.answer for one in found]), answer_candidates(questions))
         title = f"{responder.name} on {name}, {split} split: percent (95 % interval)"
         _print_scores(table, title, ("script", "metric", "questions"))
         _print_effort(found, is_measured=answers is None)
@@ -242,14 +242,14 @@ def _open_ended(
     reading = read_chatbot(data, images or Path(data) / "images", need_images=with_pictures and not dry_run)
     for one in reading.broken:
         typer.echo(f"broken: {one}", err=True)
-    records = reading.records[:limit]
-    if not records:
+    asked = reading.questions[:limit]
+    if not asked:
         raise ValueError(
             f"{data} has no usable question; its {len(reading.broken)} broken rows are listed above"
         )
-    _print_make_up(Counter(one.kind for one in records), Counter(one.domain for one in records))
-    queries = benchmarks.chat_queries(records, with_pictures)
-    return queries, lambda texts: benchmarks.chat_cases(records, texts), None
+    _print_make_up(Counter(one.kind for one in asked), Counter(one.tags["domain"] for one in asked))
+    queries = benchmarks.to_queries(asked, with_pictures)
+    return queries, lambda texts: benchmarks.chat_cases(asked, texts), None
 
 
 def _judge(name: str, facts: Judge | None, output: Path, url, swap: bool, prices, cap) -> Judge | None:

@@ -14,17 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medv_lab.data.rows import Fault, Reading, Row
-from medv_lab.data.vqa_records import (
-    SPLIT_FILES,
-    VqaRecord,
-    choice_of,
-    collect,
-    is_yes_no,
-    join,
-    picture_in,
-    text_of,
-)
+from medv_lab.data.releases import ANSWER_TYPES, LANGUAGES, SPLIT_FILES, kind_of_answer
+from medv_lab.data.rows import Fault, Reading, Row, choice_of, image_in, join, read_questions, text_of
+from medv_lab.records import Question
 
 BATCH_ROWS = 64
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
@@ -39,14 +31,14 @@ def is_hugging_face(folder: str | Path) -> bool:
 
 def read_hugging_face(
     dataset: str, folder: str | Path, pictures: str | Path, *, need_images: bool = True
-) -> Reading[VqaRecord]:
+) -> Reading:
     """Read the splits of a folder.
 
     Columns image, question and answer are needed; answer_type (without it closed is what is answered by yes or
     no), q_lang, an id, organ (location, image_organ) and modality are read where they are.
 
     Args:
-        dataset: the name that records get.
+        dataset: the name that questions are tagged with.
         folder: `[data/]{split}-*.parquet`, or `dataset_dict.json` and a folder of Arrow files for each split.
         pictures: folder that pictures inside the tables are written to; made if need be.
         need_images: whether a picture that a table only names, and that does not exist, makes its row broken.
@@ -62,9 +54,9 @@ def read_hugging_face(
             f"{str(folder)!r} has no tables; allowed are data/train-*.parquet and folders of save_to_disk"
         )
     return join(
-        collect(
+        read_questions(
             _rows(files),
-            lambda row, split=split: _record(row, dataset, split, folder, pictures),
+            lambda row, split=split: _question(row, dataset, split, folder, pictures),
             "id",
             need_images,
         )
@@ -119,22 +111,21 @@ def _batches(file: Path) -> Iterator[Any]:
                 yield batch.slice(start, BATCH_ROWS)
 
 
-def _record(row: Mapping[str, Any], dataset: str, split: str, folder: Path, pictures: Path) -> VqaRecord:
+def _question(row: Mapping[str, Any], dataset: str, split: str, folder: Path, pictures: Path) -> Question:
     answer = text_of(row, "answer")
-    is_closed = is_yes_no(answer)
+    kind = kind_of_answer(answer)
     if row.get("answer_type") is not None:
-        is_closed = choice_of(row, "answer_type", ("OPEN", "CLOSED")) == "CLOSED"
-    return VqaRecord(
-        dataset=dataset,
+        kind = ANSWER_TYPES[choice_of(row, "answer_type", tuple(ANSWER_TYPES))]
+    language = "en" if row.get("q_lang") is None else choice_of(row, "q_lang", LANGUAGES)
+    tags = {"organ": _first(row, ORGAN_KEYS), "modality": _first(row, MODALITY_KEYS)}
+    return Question(
         id=text_of(row, "id"),
-        question=text_of(row, "question"),
-        answer=answer,
+        text=text_of(row, "question"),
         image=_picture(row.get("image"), folder, pictures),
-        is_closed=is_closed,
+        reference=answer,
+        kind=kind,
         split=split,
-        organ=_first(row, ORGAN_KEYS),
-        modality=_first(row, MODALITY_KEYS),
-        language=choice_of(row, "q_lang", ("en", "zh")) if row.get("q_lang") is not None else "en",
+        tags={"dataset": dataset, "language": language} | {key: tag for key, tag in tags.items() if tag},
     )
 
 
@@ -157,4 +148,4 @@ def _picture(value: Any, folder: Path, pictures: Path) -> Path:
         return path
     if not isinstance(name, str) or not name:
         raise Fault("missing image", f"image is {value!r:.60}", "give a picture's bytes or its path")
-    return picture_in(folder, name)
+    return image_in(folder, name)

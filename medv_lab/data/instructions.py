@@ -6,15 +6,14 @@ some released files is read too. Texts are not trimmed. Where a single `<image>`
 matter: it is moved to the front when the dialogue is encoded. Knows no tokenizer and opens no picture.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medv_lab.data.rows import Damage, Fault, damage, read_rows
-from medv_lab.data.vqa_records import VqaRecord
+from medv_lab.records import Question
 
 IMAGE_TOKEN = "<image>"
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -37,29 +36,20 @@ class Dialogue:
     turns: tuple[tuple[str, str], ...]
 
 
-def read_dialogues(path: str | Path, on_damage: Callable[[Damage], None] | None = None) -> Iterator[Dialogue]:
+def read_dialogues(path: str | Path) -> Iterator[Dialogue]:
     """Read a JSON list or JSON Lines of instruction rows, one at a time.
 
-    Args:
-        path: the file.
-        on_damage: is given every broken row, which is then left out; None makes the first one an error.
-
     Raises:
-        ValueError: for a broken row without `on_damage`, or a file of another layout.
+        ValueError: for a broken row, or a file of another layout.
         FileNotFoundError: if there is no such file.
     """
     for number, value in read_rows(path):
         damages = damages_of(value, number)
-        if not damages:
-            yield to_dialogue(value)
-        elif on_damage is None:
+        if damages:
             raise ValueError(
-                f"{str(path)!r}: {damages[0]}. `medv data check` lists every broken row of a file; give on_damage "
-                "to read on without them"
+                f"{str(path)!r}: {damages[0]}. `medv data check` lists every broken row of a file"
             )
-        else:
-            for one in damages:
-                on_damage(one)
+        yield to_dialogue(value)
 
 
 def damages_of(value: Any, number: int) -> list[Damage]:
@@ -98,33 +88,19 @@ def to_dialogue(row: Mapping[str, Any]) -> Dialogue:
     return Dialogue(id_of(row), _images(row), turns)
 
 
-def from_vqa(record: VqaRecord, images: str | Path) -> Dialogue:
-    """A question with its answer as a dialogue of one exchange, for training on one data set.
+def from_question(question: Question, images: str | Path) -> Dialogue:
+    """Return a question and its reference answer as a dialogue of one exchange, to train on.
 
     Args:
-        record: of any reader.
+        question: from any reader of a data set, whose image is a path.
         images: folder that the dialogue's picture is named relative to.
 
     Raises:
-        ValueError: if the record's picture is not in that folder.
+        ValueError: if the question's picture is not in that folder.
     """
-    name = record.image.relative_to(images).as_posix()
-    turns = (("human", f"{IMAGE_TOKEN}\n{record.question}"), ("gpt", record.answer))
-    return Dialogue(record.id, (name,), turns)
-
-
-def write_dialogues(dialogues: Iterable[Dialogue], path: str | Path) -> int:
-    """Write dialogues as JSON Lines that `read_dialogues` reads back; how many there were."""
-    count = 0
-    with Path(path).open("w", encoding="utf-8") as file:
-        for dialogue in dialogues:
-            row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
-            if dialogue.images:
-                row["image"] = dialogue.images[0] if len(dialogue.images) == 1 else list(dialogue.images)
-            row["conversations"] = [{"from": role, "value": text} for role, text in dialogue.turns]
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count
+    name = question.image.relative_to(images).as_posix()
+    turns = (("human", f"{IMAGE_TOKEN}\n{question.text}"), ("gpt", question.reference))
+    return Dialogue(question.id, (name,), turns)
 
 
 def _messages(row: Mapping[str, Any]) -> Any:

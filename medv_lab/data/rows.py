@@ -1,20 +1,21 @@
-"""Rows of data files as a stream, and what is wrong with those that cannot be used.
+"""Rows of data files as a stream, the questions made of them, and what is wrong with those that cannot be used.
 
 A file is a JSON list or JSON Lines; which of the two is read from its first character, so the name does not
 matter. Only one row is in memory at a time. Nothing is dropped silently: a row that is broken comes as a
-`Damage`, and a reader that holds all its rows gives both in a `Reading`.
+`Damage`, and a `Reading` of a benchmark holds its questions and its broken rows.
 """
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 import pandas as pd
 
-Record = TypeVar("Record")
+from medv_lab.records import Question
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HEAD_LENGTH = 4096  # bytes looked at to tell the two layouts apart
@@ -32,10 +33,10 @@ class Fault(ValueError):
 
 @dataclass(frozen=True)
 class Damage:
-    """A fault and where it is.
+    """A fault, and the row that has it.
 
     Attributes:
-        row: from 1; the line in JSON Lines, the place in a list.
+        row: from 1; the line in JSON Lines, the number of the item in a list.
         id: the row's own name, "" where it has none.
         kind: one of few short texts, to count by.
         what, remedy: what was found, and what to do.
@@ -60,20 +61,20 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading(Generic[Record]):
-    """All usable rows of a file or folder, and all others with what is wrong with them."""
+class Reading:
+    """All usable rows of a file or folder as questions, and all others with what is wrong with them."""
 
-    records: tuple[Record, ...]
+    questions: tuple[Question, ...]
     broken: tuple[Damage, ...]
 
 
 def damage(number: int, name: str, fault: Fault) -> Damage:
-    """A fault with the row that it was found in."""
+    """Return a fault with the row that it was found in."""
     return Damage(number, name, fault.kind, fault.what, fault.remedy)
 
 
-def damage_table(damages: tuple[Damage, ...] | list[Damage]) -> pd.DataFrame:
-    """One line for every damage: row, id, kind, what, remedy."""
+def damage_table(damages: Sequence[Damage]) -> pd.DataFrame:
+    """Return a table with one line per damage: row, id, kind, what, remedy."""
     return pd.DataFrame([asdict(one) for one in damages], columns=[field.name for field in fields(Damage)])
 
 
@@ -81,7 +82,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     """Read a JSON list or JSON Lines row by row, in constant memory.
 
     A line that is not JSON is one damaged row, and reading goes on behind it; a JSON list cannot be read behind
-    the first such place, so it ends with a damaged row. Empty lines are counted and otherwise passed over.
+    the first such character, so it ends with a damaged row. Empty lines are counted and otherwise passed over.
 
     Args:
         path: a UTF-8 file whose first character is `[` (a list) or `{` (JSON Lines).
@@ -104,6 +105,119 @@ def read_rows(path: str | Path) -> Iterator[Row]:
                 "lines begin with '{'. Pickles are never opened, since opening one runs code"
             )
         yield from _read_list(file) if first == b"[" else _read_lines(file)
+
+
+def read_questions(
+    rows: Iterable[Row], make: Callable[[Mapping[str, Any]], Question], id_key: str, need_images: bool
+) -> Reading:
+    """Make questions of rows; every row that cannot become one is kept as a damage, and a warning says so.
+
+    Args:
+        rows: from `read_rows`.
+        make: returns a row's question, or raises `Fault`.
+        id_key: the field that names a row in damages.
+        need_images: if true, a picture that does not exist is a damage.
+    """
+    questions: list[Question] = []
+    broken: list[Damage] = []
+    first_rows: dict[str, int] = {}
+    is_there: dict[Path, bool] = {}
+
+    def make_whole(value: Any, number: int) -> Question:
+        if not isinstance(value, Mapping):
+            raise Fault("not an object", f"the row is {value!r:.40}", "write an object {...} for every row")
+        question = make(value)
+        if question.id in first_rows:
+            raise Fault(
+                "duplicate id", f"row {first_rows[question.id]} has it too", "give every row an id of its own"
+            )
+        first_rows[question.id] = number
+        if need_images and question.image not in is_there:
+            is_there[question.image] = is_file(question.image)
+        if need_images and not is_there[question.image]:
+            raise Fault(
+                "missing image",
+                f"there is no {question.image}",
+                "put it there, or read the texts alone with need_images=False",
+            )
+        return question
+
+    for number, value in rows:
+        if isinstance(value, Damage):
+            broken.append(value)
+            continue
+        try:
+            questions.append(make_whole(value, number))
+        except Fault as fault:
+            name = str(value.get(id_key, "")) if isinstance(value, Mapping) else ""
+            broken.append(damage(number, name, fault))
+    if broken:
+        warnings.warn(
+            f"{len(broken)} of the rows are broken and not among the {len(questions)} questions: see "
+            f"damage_table(reading.broken). The first: {broken[0]}",
+            stacklevel=3,
+        )
+    return Reading(tuple(questions), tuple(broken))
+
+
+def join(readings: Iterable[Reading]) -> Reading:
+    """Join several readings to one; damages keep the row numbers of their own files."""
+    parts = list(readings)
+    return Reading(
+        tuple(question for part in parts for question in part.questions),
+        tuple(one for part in parts for one in part.broken),
+    )
+
+
+def text_of(row: Mapping[str, Any], key: str) -> str:
+    """Return a row's text, trimmed; whole numbers count as text, since some answers are numbers.
+
+    Raises:
+        Fault: if it is missing, empty, or of another type.
+    """
+    if key not in row:
+        raise Fault("missing field", f"there is no {key!r} among {sorted(row)}", f"add {key!r}")
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Fault("wrong type", f"{key} is {value!r} ({type(value).__name__})", "give a text")
+    text = str(value).strip()
+    if not text:
+        raise Fault(f"empty {key}", f"{key} is {value!r}", "write the text, or take the row out")
+    return text
+
+
+def choice_of(row: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
+    """Return a row's text, which must be one of a few.
+
+    Raises:
+        Fault: as `text_of`, or for a text outside `allowed`.
+    """
+    value = text_of(row, key)
+    if value not in allowed:
+        raise Fault(f"unknown {key}", f"{key} is {value!r}", f"allowed are {', '.join(allowed)}")
+    return value
+
+
+def image_in(folder: Path, name: str) -> Path:
+    """Return the path of a picture in a folder.
+
+    Raises:
+        Fault: if the name leads out of the folder.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise Fault(
+            "image outside the folder", f"the image is {name!r}", "give a path relative to the image folder"
+        )
+    return folder / path
+
+
+def is_file(path: Path) -> bool:
+    """Return True if there is such a file; a name that no file system takes names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _read_list(file: BinaryIO) -> Iterator[Row]:
@@ -142,7 +256,7 @@ def _read_lines(file: BinaryIO) -> Iterator[Row]:
             yield Row(number, json.loads(line))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             if line.endswith(b"\n"):
-                fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object a line")
+                fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
             else:
                 fault = Fault(
                     "truncated JSON", f"the last line is cut off ({error})", "copy or download the file again"

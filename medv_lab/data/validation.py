@@ -16,8 +16,7 @@ import pandas as pd
 
 from medv_lab.data.images import ImageError, open_image
 from medv_lab.data.instructions import ROLES, Dialogue, damages_of, to_dialogue
-from medv_lab.data.rows import Damage, Fault, damage, damage_table, read_rows
-from medv_lab.data.vqa_records import is_file, picture_in
+from medv_lab.data.rows import Damage, Fault, damage, damage_table, image_in, is_file, read_rows
 
 Size = tuple[int, int]  # (width, height)
 LengthOf = Callable[[Dialogue, tuple[Size, ...]], int]  # (dialogue, sizes of its pictures) -> positions
@@ -164,7 +163,7 @@ class _Pictures:
 
     def _look(self, name: str) -> Fault | None:
         try:
-            path = picture_in(self.folder, name)
+            path = image_in(self.folder, name)
         except Fault as fault:
             return fault
         if not is_file(path):

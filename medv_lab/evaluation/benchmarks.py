@@ -4,41 +4,40 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from medv_lab.data.chatbot import ChatbotQuestion
-from medv_lab.data.vqa_records import VqaRecord
 from medv_lab.evaluation.judges import Case
 from medv_lab.evaluation.responders import Query
 from medv_lab.evaluation.runner import Answered
 from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
+from medv_lab.records import Question
 
 VQA_COLUMNS = ("script", "metric", "questions", "score", "low", "high")
 
 
-def vqa_queries(records: Sequence[VqaRecord], with_pictures: bool = True) -> list[Query]:
-    """One query a record, named by the record's id: records of one split, whose ids differ."""
-    return [Query(record.id, record.question, record.image if with_pictures else None) for record in records]
+def to_queries(questions: Sequence[Question], with_pictures: bool = True) -> list[Query]:
+    """Return one query per question, named by its id: questions of one split, whose ids differ."""
+    return [Query(one.id, one.text, one.image if with_pictures else None) for one in questions]
 
 
-def vqa_items(records: Sequence[VqaRecord], answers: Sequence[str]) -> list[VqaItem]:
-    """What the metrics score.
+def vqa_items(questions: Sequence[Question], answers: Sequence[str]) -> list[VqaItem]:
+    """Return what the metrics score.
 
     Raises:
-        ValueError: for another number of answers than of records.
+        ValueError: for another number of answers than of questions.
     """
     return [
-        VqaItem("CLOSED" if record.is_closed else "OPEN", record.answer, answer)
-        for record, answer in zip(records, answers, strict=True)
+        VqaItem(question.kind.upper(), question.reference, answer)
+        for question, answer in zip(questions, answers, strict=True)
     ]
 
 
-def answer_candidates(records: Sequence[VqaRecord]) -> list[str]:
-    """The distinct answers to open training questions, from which the single script takes the nearest.
+def answer_candidates(questions: Sequence[Question]) -> list[str]:
+    """Return the distinct answers to open training questions, from which the single script takes the nearest.
 
     LLaVA-Med reads its candidates from a file of its own, which is not part of the data sets; so its `open accuracy`
     is comparable only under the same list.
     """
-    own = [record.answer for record in records if record.split == "train" and not record.is_closed]
+    own = [one.reference for one in questions if one.split == "train" and not one.is_closed]
     return list(dict.fromkeys(own))
 
 
@@ -65,13 +64,8 @@ def summarise_vqa(items: Sequence[VqaItem], candidates: Sequence[str] = ()) -> p
     return pd.DataFrame(rows, columns=list(VQA_COLUMNS))
 
 
-def chat_queries(questions: Sequence[ChatbotQuestion], with_pictures: bool = True) -> list[Query]:
-    """One query a question of the chatbot benchmark."""
-    return [Query(one.id, one.question, one.image if with_pictures else None) for one in questions]
-
-
-def chat_cases(questions: Sequence[ChatbotQuestion], answers: Sequence[str]) -> list[Case]:
-    """What a judge is given; averaged by kind of question and by domain.
+def chat_cases(questions: Sequence[Question], answers: Sequence[str]) -> list[Case]:
+    """Return what a judge is given; averaged by kind of question and by domain.
 
     Raises:
         ValueError: for another number of answers than of questions.
@@ -79,12 +73,12 @@ def chat_cases(questions: Sequence[ChatbotQuestion], answers: Sequence[str]) -> 
     return [
         Case(
             one.id,
-            one.question,
-            one.answer,
+            one.text,
+            one.reference,
             answer,
             one.caption,
-            "\n".join(one.context),
-            (one.kind, one.domain),
+            one.context,
+            (one.kind, one.tags["domain"]),
         )
         for one, answer in zip(questions, answers, strict=True)
     ]

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from medv_lab.data.images import open_image
-from medv_lab.data.instructions import Dialogue, from_vqa, read_dialogues
+from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
 from medv_lab.data.vqa import read_vqa
 from medv_lab.model.checkpoints import load
 from medv_lab.model.processing import MedVProcessor
@@ -64,10 +64,10 @@ def _read_vqa(dataset: str, folder: Path) -> list[Dialogue]:
         raise ValueError(
             f"{folder.name}: {len(reading.broken)} broken rows, the first is {reading.broken[0]}"
         )
-    own = [record for record in reading.records if record.split == "train" and record.language == "en"]
+    own = [one for one in reading.questions if one.split == "train" and one.tags["language"] == "en"]
     if not own:
         raise ValueError(f"{folder.name} holds no training split of {dataset}; add the release's file of it")
-    return [from_vqa(record, folder) for record in own]
+    return [from_question(one, folder) for one in own]
 
 
 class DialogueDataset(Dataset):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.data.vqa import read_vqa
-from medv_lab.evaluation.benchmarks import answer_candidates, vqa_items, vqa_queries
+from medv_lab.evaluation.benchmarks import answer_candidates, to_queries, vqa_items
 from medv_lab.evaluation.responders import FileResponder
 from medv_lab.metrics.scoring import Script, evaluate_vqa
 from medv_lab.phantoms.conversation import make_conversation
@@ -108,12 +108,12 @@ def test_the_real_answers_get_llava_med_s_scores(answers, tmp_path):
     run("vqa", "--data", data, "--answers", file, "--output", tmp_path)
     (scores,) = tmp_path.glob("scores-*.csv")
     found = pd.read_csv(scores).set_index(["script", "metric"]).score
-    records = read_vqa("vqa-rad", data).records
-    asked = [record for record in records if record.split == "test"]
-    texts = [reply.text for reply in FileResponder(file, "x").answer(vqa_queries(asked))]
+    questions = read_vqa("vqa-rad", data).questions
+    asked = [one for one in questions if one.split == "test"]
+    texts = [reply.text for reply in FileResponder(file, "x").answer(to_queries(asked))]
     assert len(texts) == 451
     for script in Script:
-        expected = evaluate_vqa(vqa_items(asked, texts), script, answer_candidates(records))
+        expected = evaluate_vqa(vqa_items(asked, texts), script, answer_candidates(questions))
         assert found[script.value].to_dict() == pytest.approx(expected, abs=5e-5)  # the file has four digits
     quoted = [
         found["single", "recall"],

@@ -15,8 +15,9 @@ def test_the_benchmark_is_whole(tmp_path, real):
     folder = real or make_chatbot(tmp_path)
     reading = read_chatbot(folder, folder / "images", need_images=real is None)
     assert reading.broken == ()
-    questions = reading.records
-    kinds, domains = (Counter(getattr(one, name) for one in questions) for name in ("kind", "domain"))
+    questions = reading.questions
+    kinds = Counter(one.kind for one in questions)
+    domains = Counter(one.tags["domain"] for one in questions)
     if real:
         assert len({one.image for one in questions}) == 50
         assert kinds == {"conversation": 143, "detailed_description": 50}
@@ -25,18 +26,23 @@ def test_the_benchmark_is_whole(tmp_path, real):
         assert kinds == {"conversation": 1, "detailed_description": 1}
         assert domains == {"histology": 2}
     for one in questions:
-        assert "<image>" not in one.question
-        assert one.question and one.answer and one.caption
-        assert one.domain == one.domains[0]
+        assert "<image>" not in one.text
+        assert one.text and one.reference and one.caption
 
 
 def test_all_texts_are_kept(tmp_path):
-    first, second = read_chatbot(make_chatbot(tmp_path), tmp_path / "images").records
-    assert (first.id, first.question) == ("0", "What is the organ?")
-    assert first.answer == "The organ is the eye."
-    assert first.domains == ("histology", "gross")
-    assert first.context == ("Cells were not found ( Fig. 3 ) .",)
-    assert second.context == ()
+    first, second = read_chatbot(make_chatbot(tmp_path), tmp_path / "images").questions
+    assert (first.id, first.text) == ("0", "What is the organ?")
+    assert first.reference == "The organ is the eye."
+    assert first.tags == {"domain": "histology"}  # the first in the order of DOMAINS; gross is true too
+    assert first.context == "Cells were not found ( Fig. 3 ) ."
+    assert second.context == ""
+
+
+def test_all_sentences_about_a_figure_are_its_context(tmp_path):
+    row = chatbot_row(0, in_text_mention=[{"tokens": "One."}, {"tokens": "Two."}])
+    (question,) = read_chatbot(make_chatbot(tmp_path, [row]), tmp_path / "images").questions
+    assert question.context == "One.\nTwo."
 
 
 BROKEN = [
@@ -57,5 +63,5 @@ def test_broken_rows_are_reported(tmp_path, row, kind):
     folder = make_chatbot(tmp_path, [chatbot_row(0), row, chatbot_row(2)])
     with pytest.warns(UserWarning, match=kind):
         reading = read_chatbot(folder, tmp_path / "images")
-    assert [one.id for one in reading.records] == ["0", "2"]
+    assert [one.id for one in reading.questions] == ["0", "2"]
     assert [(one.row, one.kind) for one in reading.broken] == [(2, kind)]

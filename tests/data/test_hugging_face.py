@@ -52,17 +52,16 @@ ANSWERS = ["yes", "left lung", "No", "CT", "yes"]
 @pytest.mark.parametrize("dataset", READERS)
 @pytest.mark.parametrize("write", [write_parquet, write_saved])
 @pytest.mark.parametrize(("name", "split"), [("train", "train"), ("val", "validation"), ("test", "test")])
-def test_both_layouts_give_the_same_records(tmp_path, dataset, write, name, split):
+def test_both_layouts_give_the_same_questions(tmp_path, dataset, write, name, split):
     write(tmp_path / "set", name, rows_of(ANSWERS))
     reading = read_vqa(dataset, tmp_path / "set", pictures=tmp_path / "pictures")
     assert reading.broken == ()
-    assert [record.answer for record in reading.records] == ANSWERS
-    assert [record.id for record in reading.records] == ["1", "2", "3", "4", "5"]
-    assert [record.is_closed for record in reading.records] == [True, False, True, False, True]
-    assert {(record.dataset, record.split, record.language) for record in reading.records} == {
-        (dataset, split, "en")
-    }
-    levels = [open_image(record.image).getpixel((0, 0))[0] for record in reading.records]
+    assert [one.reference for one in reading.questions] == ANSWERS
+    assert [one.id for one in reading.questions] == ["1", "2", "3", "4", "5"]
+    assert [one.is_closed for one in reading.questions] == [True, False, True, False, True]
+    assert {one.split for one in reading.questions} == {split}
+    assert all(one.tags == {"dataset": dataset, "language": "en"} for one in reading.questions)
+    levels = [open_image(one.image).getpixel((0, 0))[0] for one in reading.questions]
     assert levels == pytest.approx([0, 0, 10, 10, 20], abs=1)
 
 
@@ -86,11 +85,10 @@ def test_more_columns_say_more(tmp_path):
         qid=[7, 8],
     )
     write_parquet(tmp_path / "set", "train", table, parts=1, place=".")
-    records = read_vqa("slake", tmp_path / "set", pictures=tmp_path / "pictures").records
-    assert [(r.id, r.is_closed, r.language, r.organ, r.modality) for r in records] == [
-        ("7", True, "en", "Lung", "CT"),
-        ("8", False, "zh", "Brain", "MRI"),
-    ]
+    first, second = read_vqa("slake", tmp_path / "set", pictures=tmp_path / "pictures").questions
+    assert (first.id, first.kind, second.id, second.kind) == ("7", "closed", "8", "open")
+    assert first.tags == {"dataset": "slake", "language": "en", "organ": "Lung", "modality": "CT"}
+    assert second.tags == {"dataset": "slake", "language": "zh", "organ": "Brain", "modality": "MRI"}
 
 
 def test_broken_rows_are_reported(tmp_path):
@@ -105,7 +103,7 @@ def test_broken_rows_are_reported(tmp_path):
     (tmp_path / "set" / "a.png").write_bytes(picture(1, "PNG"))
     with pytest.warns(UserWarning, match="3 of the rows"):
         reading = read_vqa("pathvqa", tmp_path / "set", pictures=tmp_path / "pictures")
-    assert [record.image for record in reading.records] == [tmp_path / "set" / "a.png"]
+    assert [one.image for one in reading.questions] == [tmp_path / "set" / "a.png"]
     assert [(one.row, one.kind) for one in reading.broken] == [
         (2, "missing image"),
         (3, "image outside the folder"),

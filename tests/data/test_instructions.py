@@ -2,7 +2,7 @@
 
 import pytest
 
-from medv_lab.data.instructions import Dialogue, find_faults, from_vqa, read_dialogues, write_dialogues
+from medv_lab.data.instructions import find_faults, from_question, read_dialogues
 from medv_lab.data.validation import check_instructions
 from medv_lab.data.vqa import read_vqa
 from medv_lab.model.prompts import IMAGE_PLACEHOLDER, encode_dialogue
@@ -74,24 +74,10 @@ def test_the_recorded_dialogues_of_the_reference_are_read_unchanged(tmp_path):
     }
 
 
-def test_dialogues_survive_writing(tmp_path):
-    path = tmp_path / "x.jsonl"
-    dialogues = [
-        Dialogue("1", ("a.png",), (("human", "<image>\nWo?"), ("gpt", "Im Fuß.\n"))),
-        Dialogue("", (), (("user", "图"), ("assistant", "有"))),
-        Dialogue("3", ("a", "b"), (("human", "<image><image>"), ("gpt", "c"))),
-    ]
-    assert write_dialogues(dialogues, path) == 3
-    assert list(read_dialogues(path)) == dialogues
-
-
-def test_a_broken_row_is_an_error_unless_someone_takes_it(tmp_path):
+def test_a_broken_row_is_an_error_that_names_it(tmp_path):
     path = write_json(tmp_path / "x.json", [SINGLE, row_of("<image>", ""), MULTI])
     with pytest.raises(ValueError, match=r"row 2 \(id x\): empty answer.*medv data check"):
         list(read_dialogues(path))
-    taken = []
-    assert len(list(read_dialogues(path, taken.append))) == 2
-    assert [one.row for one in taken] == [2]
 
 
 def test_reading_is_lazy(tmp_path):
@@ -106,18 +92,27 @@ def test_reading_is_lazy(tmp_path):
 def test_a_training_split_becomes_dialogues_without_a_broken_row(tmp_path, real):
     folder = real or make_vqa_rad(tmp_path)
     images = folder / "VQA_RAD Image Folder"
-    records = [record for record in read_vqa("vqa-rad", folder).records if record.split == "train"]
-    path = tmp_path / "train.jsonl"
-    assert write_dialogues((from_vqa(record, images) for record in records), path) == (1797 if real else 3)
+    questions = [one for one in read_vqa("vqa-rad", folder).questions if one.split == "train"]
+    dialogues = [from_question(one, images) for one in questions]
+    rows = [
+        {
+            "id": dialogue.id,
+            "image": dialogue.images[0],
+            "conversations": [{"from": role, "value": text} for role, text in dialogue.turns],
+        }
+        for dialogue in dialogues
+    ]
+    path = write_lines(tmp_path / "train.jsonl", rows)
     report = check_instructions(path, images)
     assert report.damages == ()
     assert (report.rows, report.images) == ((1797, 313) if real else (3, 2))
-    for record, dialogue in zip(records, read_dialogues(path), strict=True):
-        assert dialogue.turns == (("human", f"<image>\n{record.question}"), ("gpt", record.answer))
-        assert (images / dialogue.images[0]) == record.image
+    assert list(read_dialogues(path)) == dialogues
+    for question, dialogue in zip(questions, dialogues, strict=True):
+        assert dialogue.turns == (("human", f"<image>\n{question.text}"), ("gpt", question.reference))
+        assert (images / dialogue.images[0]) == question.image
 
 
 def test_a_picture_outside_the_folder_cannot_be_named(tmp_path):
-    record = read_vqa("vqa-rad", make_vqa_rad(tmp_path)).records[0]
+    question = read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions[0]
     with pytest.raises(ValueError, match="elsewhere"):
-        from_vqa(record, tmp_path / "elsewhere")
+        from_question(question, tmp_path / "elsewhere")

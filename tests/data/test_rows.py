@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from medv_lab.data.rows import Damage, Fault, damage, damage_table, read_rows
+from medv_lab.data.rows import Damage, Fault, damage, damage_table, read_rows, text_of
 
 ROWS = [{"a": 1}, {"b": [2.5, None, "ß"]}, {"c": {"d": True}}]
 
@@ -94,3 +94,9 @@ def test_damages_as_a_table():
     }
     assert list(damage_table([]).columns) == ["row", "id", "kind", "what", "remedy"]
     assert str(found) == "row 3 (id x): kind: what; do this"
+
+
+def test_numbers_are_texts_and_truth_values_are_not():
+    assert text_of({"a": 4}, "a") == "4"
+    with pytest.raises(ValueError, match="wrong type"):
+        text_of({"a": False}, "a")

@@ -4,26 +4,18 @@ import pandas as pd
 import pytest
 
 from medv_lab.data.chatbot import read_chatbot
-from medv_lab.data.vqa import read_vqa, tell_dataset
+from medv_lab.data.vqa import read_vqa
 from medv_lab.evaluation.benchmarks import (
     answer_candidates,
     chat_cases,
-    chat_queries,
     summarise_effort,
     summarise_vqa,
+    to_queries,
     vqa_items,
-    vqa_queries,
 )
 from medv_lab.evaluation.runner import Answered
 from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
-from tests.data.released import (
-    make_chatbot,
-    make_pathvqa,
-    make_plain_pathvqa,
-    make_slake,
-    make_vqa_rad,
-    write_json,
-)
+from tests.data.released import make_chatbot, make_vqa_rad
 
 ITEMS = [
     VqaItem("OPEN", "left lung", "the left lung"),
@@ -34,25 +26,25 @@ ITEMS = [
 ]
 
 
-def test_a_record_becomes_a_query_and_an_item(tmp_path):
-    records = [one for one in read_vqa("vqa-rad", make_vqa_rad(tmp_path)).records if one.split == "train"]
-    queries = vqa_queries(records)
+def test_a_question_becomes_a_query_and_an_item(tmp_path):
+    questions = [one for one in read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions if one.split == "train"]
+    queries = to_queries(questions)
     assert [(one.id, one.text, one.image) for one in queries] == [
-        (r.id, r.question, r.image) for r in records
+        (one.id, one.text, one.image) for one in questions
     ]
-    assert {query.image for query in vqa_queries(records, with_pictures=False)} == {None}
-    items = vqa_items(records, ["x", "y", "z"])
+    assert {query.image for query in to_queries(questions, with_pictures=False)} == {None}
+    items = vqa_items(questions, ["x", "y", "z"])
     assert [(one.answer_type, one.reference) for one in items] == [
         ("CLOSED", "Yes"),
         ("OPEN", "4"),
         ("OPEN", "superficial"),
     ]
     with pytest.raises(ValueError, match="shorter"):
-        vqa_items(records, ["x"])
+        vqa_items(questions, ["x"])
 
 
 def test_candidates_are_the_open_answers_of_training(tmp_path):
-    assert answer_candidates(read_vqa("vqa-rad", make_vqa_rad(tmp_path)).records) == ["4", "superficial"]
+    assert answer_candidates(read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions) == ["4", "superficial"]
 
 
 @pytest.mark.parametrize("script", Script)
@@ -74,8 +66,8 @@ def test_without_candidates_nothing_is_said_of_them():
 
 def test_a_benchmark_row_becomes_a_query_and_a_case(tmp_path):
     folder = make_chatbot(tmp_path)
-    questions = read_chatbot(folder, folder / "images").records
-    assert [query.text for query in chat_queries(questions)] == ["What is the organ?"] * 2
+    questions = read_chatbot(folder, folder / "images").questions
+    assert [query.text for query in to_queries(questions)] == ["What is the organ?"] * 2
     first, second = chat_cases(questions, ["an ear", "a nose"])
     assert (first.reference, first.candidate, first.caption) == (
         "The organ is the eye.",
@@ -106,15 +98,3 @@ def test_effort_is_table_3_s():
     unknown = summarise_effort([answered(0, 2.0, None), answered(0, 1.0, 3)])
     assert pd.isna(unknown["seconds_per_word"])
     assert pd.isna(unknown["passes_per_question"])
-
-
-def test_a_folder_says_which_data_set_it_holds(tmp_path):
-    made = {
-        "vqa-rad": [make_vqa_rad(tmp_path / "rad")],
-        "slake": [make_slake(tmp_path / "slake")],
-        "pathvqa": [make_pathvqa(tmp_path / "path"), make_plain_pathvqa(tmp_path / "plain")],
-    }
-    assert all(tell_dataset(folder) == name for name, folders in made.items() for folder in folders)
-    other = write_json(tmp_path / "other" / "benchmark_qa.json", []).parent
-    with pytest.raises(ValueError, match="vqa-rad, slake, pathvqa"):
-        tell_dataset(other)
