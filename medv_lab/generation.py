@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -204,7 +204,7 @@ def _answer_batch(
     probe, grids = None, [[] for _ in questions]
     if observers.record_attention is not False:
         probe = AttentionProbe(len(model.model.layers), observers.record_attention)
-        grids = _grids(processor, inputs, model.config.image_token_index)
+        grids = _grids(inputs, model.config.image_token_index)
     records: list[StepRecord] = []
 
     def trace_of(row: int) -> SampleTrace:
@@ -241,13 +241,18 @@ def _answer_batch(
     return answers
 
 
-def _grids(processor: MedVProcessor, inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:
-    """The grids of the pictures of every row."""
-    sizes, tiles = inputs.get("image_sizes", []), [len(image) for image in inputs.get("pixel_values", [])]
-    ends = (inputs["input_ids"] == image_token).sum(1).cumsum(0).tolist()
-    return [
-        processor.patch_grids(sizes[first:last], tiles[first:last]) for first, last in pairwise([0, *ends])
-    ]
+def _grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:
+    """The grids of the pictures of every row, their positions counted from the row's first picture."""
+    layouts = iter(inputs.get("tile_layouts", []))
+    rows = []
+    for count in (inputs["input_ids"] == image_token).sum(1).tolist():
+        grids: list[PatchGrid] = []
+        start = 0
+        for image, layout in enumerate(islice(layouts, count)):
+            grids += layout.patch_grids(image, start)
+            start += layout.num_positions
+        rows.append(grids)
+    return rows
 
 
 class _Ending:

@@ -18,7 +18,7 @@ import torch
 
 from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
 from medv_lab.diffusion.sampler import StepRecord
-from medv_lab.model.splice import Spliced
+from medv_lab.model.image_features import MergedInputs
 
 if TYPE_CHECKING:
     from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -49,12 +49,12 @@ class AttentionProbe:
         self._pictures = torch.zeros(0, 0, dtype=torch.bool)
 
     @contextmanager
-    def watching(self, model: MedVForMaskedDiffusion, spliced: Spliced) -> Iterator[None]:
+    def watching(self, model: MedVForMaskedDiffusion, merged: MergedInputs) -> Iterator[None]:
         """Record the passes made inside; attention is eager there, whatever the model uses elsewhere."""
-        self._prompt = spliced.inputs_embeds.shape[1]
-        self._pictures = spliced.labels == model.config.ignore_index
-        if spliced.attention_mask is not None:
-            self._pictures &= spliced.attention_mask.bool()
+        self._prompt = merged.inputs_embeds.shape[1]
+        self._pictures = merged.labels == model.config.ignore_index
+        if merged.attention_mask is not None:
+            self._pictures &= merged.attention_mask.bool()
         own = model.config._attn_implementation
         layers = enumerate(model.model.layers)
         hooks = [

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 from medv_lab.diffusion.forward import masked_cross_entropy
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import Images, MedVLanguageModel
+from medv_lab.model.tiling import TileLayout
 
 
 @dataclass
@@ -41,7 +42,7 @@ class MedVForNextToken(MedVLanguageModel):
         input_ids: torch.Tensor,
         pixel_values: Images | None = None,
         vision_features: Images | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
+        tile_layouts: Sequence[TileLayout] | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         noise: Any = None,
@@ -52,22 +53,22 @@ class MedVForNextToken(MedVLanguageModel):
         follows an end of turn or of text is not learned, since decoding has ended there.
 
         Args:
-            input_ids, pixel_values, vision_features, image_sizes, attention_mask: as in `splice`.
+            input_ids, pixel_values, vision_features, tile_layouts, attention_mask: as in `merge_image_features`.
             labels: (B, S), -100 where a token is not learned.
             noise: not read; the trainer offers it to every model.
         """
-        spliced = self.splice(
+        merged = self.merge_image_features(
             input_ids,
             pixel_values,
             vision_features=vision_features,
-            image_sizes=image_sizes,
+            tile_layouts=tile_layouts,
             attention_mask=attention_mask,
             labels=labels,
         )
-        hidden = self.body(spliced.inputs_embeds, spliced.attention_mask)
+        hidden = self.body(merged.inputs_embeds, merged.attention_mask)
         if labels is None:
             return NextTokenOutput(logits=self.head(hidden))
-        before, targets = spliced.labels[:, :-1], spliced.labels[:, 1:]
+        before, targets = merged.labels[:, :-1], merged.labels[:, 1:]
         learned = (targets != self.config.ignore_index) & ~torch.isin(before, before.new_tensor(self._ends))
         losses = masked_cross_entropy(self.head(hidden[:, :-1][learned]), targets[learned])
         share = (1 / learned.sum(1).clamp(min=1))[learned.nonzero()[:, 0]]
@@ -92,14 +93,16 @@ class MedVForNextToken(MedVLanguageModel):
             temperature: 0 takes the most probable token, otherwise tokens are drawn from softmax(logits / temperature).
             seed: of the draws; every row has a generator of its own.
             attention_mask: (B, S), 0 at padding.
-            images: `pixel_values` or `vision_features`, and `image_sizes`, as `splice` takes them.
+            images: `pixel_values` or `vision_features`, and `tile_layouts`, as `merge_image_features` takes them.
 
         Returns:
             The ids of each answer, with the token that ended it.
         """
         mask = None if attention_mask is None else attention_mask.to(self.device)
-        spliced = self.splice(input_ids.to(self.device), attention_mask=mask, padding_side="left", **images)
-        embeds, seen = spliced.inputs_embeds, spliced.attention_mask
+        merged = self.merge_image_features(
+            input_ids.to(self.device), attention_mask=mask, padding_side="left", **images
+        )
+        embeds, seen = merged.inputs_embeds, merged.attention_mask
         if seen is None:
             seen = embeds.new_ones(embeds.shape[:2], dtype=torch.long)
         positions = (seen.long().cumsum(1) - 1).clamp(min=0)

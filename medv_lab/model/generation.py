@@ -1,6 +1,6 @@
 """`generate` for the model: from prompt ids and images to denoised answers, through the exact sampler.
 
-A mixin over the model's own `splice`, `embed_tokens`, `body` and `head`. Knows no tokenizer: texts of the
+A mixin over the model's own `merge_image_features`, `embed_tokens`, `body` and `head`. Knows no tokenizer: texts of the
 settings (`stop`, `suffix`) are given as ids. B prompts, S ids, P prompt positions, L answer positions.
 """
 
@@ -15,7 +15,7 @@ from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.diffusion.growth import sample_growing
 from medv_lab.diffusion.sampler import StepRecord, sample
 from medv_lab.model.attention_probe import AttentionProbe
-from medv_lab.model.splice import Spliced
+from medv_lab.model.image_features import MergedInputs
 
 
 class DenoisingGeneration:
@@ -44,7 +44,7 @@ class DenoisingGeneration:
             suffix_ids: ids behind the answer positions.
             cancel: asked before every pass; true ends the run.
             probe: watches the attention of the passes; only without a cache.
-            images: `pixel_values` or `vision_features`, and `image_sizes`, as `splice` takes them.
+            images: `pixel_values` or `vision_features`, and `tile_layouts`, as `merge_image_features` takes them.
 
         Yields:
             A `StepRecord` for every forward pass.
@@ -62,26 +62,26 @@ class DenoisingGeneration:
         input_ids = input_ids.to(device)
         if attention_mask is not None:
             attention_mask = attention_mask.to(device)
-        spliced = self.splice(
+        merged = self.merge_image_features(
             input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
         )
-        known = self.places(spliced) | {"suppressed": self.suppressed_ids(settings)}
+        known = self.places(merged) | {"suppressed": self.suppressed_ids(settings)}
         known |= {"stop_ids": stop_ids, "suffix_ids": suffix_ids, "cancel": cancel}
-        with nullcontext() if probe is None else probe.watching(self, spliced):
+        with nullcontext() if probe is None else probe.watching(self, merged):
             if settings.remasking in GROWING:
                 del known["reusable"]  # nothing is cached
                 ends = (self.config.eos_token_id, self.config.eot_token_id)
-                yield from sample_growing(self, spliced.inputs_embeds, settings, end_ids=ends, **known)
+                yield from sample_growing(self, merged.inputs_embeds, settings, end_ids=ends, **known)
             else:
-                yield from sample(self, spliced.inputs_embeds, settings, **known)
+                yield from sample(self, merged.inputs_embeds, settings, **known)
 
-    def places(self, spliced: Spliced) -> dict[str, Any]:
-        """What the sampler must know of the places of prompts that were spliced with their ids as labels."""
+    def places(self, merged: MergedInputs) -> dict[str, Any]:
+        """What the sampler must know of the places of prompts that were merged with their ids as labels."""
         return {
             "mask_token_id": self.config.mask_token_id,
-            "attention_mask": spliced.attention_mask,
-            "prompt_masked": spliced.labels == self.config.mask_token_id,
-            "reusable": spliced.labels == self.config.ignore_index,  # images, and padding
+            "attention_mask": merged.attention_mask,
+            "prompt_masked": merged.labels == self.config.mask_token_id,
+            "reusable": merged.labels == self.config.ignore_index,  # images, and padding
         }
 
     def generate(

@@ -17,11 +17,17 @@ from transformers.utils import ModelOutput
 
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
-from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.generation import DenoisingGeneration
+from medv_lab.model.image_features import (
+    MergedInputs,
+    apply_plan,
+    conversation_mask,
+    pack_image_features,
+    plan_merge,
+)
 from medv_lab.model.selection import hidden_at
-from medv_lab.model.splice import Spliced, apply_plan, conversation_mask, plan_splice
+from medv_lab.model.tiling import TileLayout
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 # So many rows through a large output layer: on a CPU up to twice as fast with the larger matrix first (float32, MKL).
@@ -188,42 +194,83 @@ class MedVLanguageModel(MedVPreTrainedModel):
             )
         return self.model.vision_tower(pixel_values)
 
-    def splice(
+    def get_image_features(
+        self,
+        pixel_values: Images | None = None,
+        vision_features: Images | None = None,
+        tile_layouts: Sequence[TileLayout] | None = None,
+    ) -> list[torch.Tensor]:
+        """Return each image as the vectors that stand for it in the sequence.
+
+        Args:
+            pixel_values, vision_features, tile_layouts: as in `merge_image_features`.
+
+        Returns:
+            (positions, H) per image.
+
+        Raises:
+            ValueError: if images and layouts do not match, or both pixel_values and vision_features are given.
+        """
+        if pixel_values is not None and vision_features is not None:
+            raise ValueError("both pixel_values and vision_features were given; give one of them")
+        images = vision_features if pixel_values is None else pixel_values
+        if images is None or len(images) == 0:
+            return []
+        tile_dims = 2 if pixel_values is None else 3
+        tiles = [image if image.ndim > tile_dims else image[None] for image in images]
+        if tile_layouts is None:
+            vision = self.config.vision_config
+            side = vision.image_size
+            single = TileLayout((side, side), side, vision.patch_size, self.config.mm_patch_merge_type)
+            tile_layouts = [single] * len(tiles)
+        if len(tile_layouts) != len(tiles):
+            raise ValueError(f"{len(tile_layouts)} tile_layouts for {len(tiles)} images; give one for each")
+        # All tiles of all images go through vision tower and projector at once.
+        features = torch.cat(tiles).to(self.device)
+        if pixel_values is not None:
+            features = self.vision_features(features)
+        projected = self.model.mm_projector(features.to(next(self.model.mm_projector.parameters()).dtype))
+        return [
+            pack_image_features(own, layout, self.model.image_newline)
+            for own, layout in zip(projected.split([len(own) for own in tiles]), tile_layouts, strict=True)
+        ]
+
+    def merge_image_features(
         self,
         input_ids: torch.Tensor,
         pixel_values: Images | None = None,
         *,
         vision_features: Images | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
+        tile_layouts: Sequence[TileLayout] | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         conversation_ids: torch.Tensor | None = None,
         padding_side: Literal["left", "right"] = "right",
-    ) -> Spliced:
-        """Put images in the place of their placeholders.
+    ) -> MergedInputs:
+        """Put image features in the place of their placeholders.
 
         With an attention mask, padded ids are removed first and rows are padded anew. Without one, every id
         counts and the zero vectors that fill up shorter rows are ordinary input, as in the reference.
 
         Args:
             input_ids: (B, S) with `config.image_token_index` for an image.
-            pixel_values: one (tiles, 3, side, side) or (3, side, side) an image, in the order of the
+            pixel_values: one (tiles, 3, side, side) or (3, side, side) per image, in the order of the
                 placeholders row by row; or one tensor (N, 3, side, side) for N images of one tile.
             vision_features: the same after `vision_features()`, (tiles, P, vision hidden) or (P, vision
                 hidden) each.
-            image_sizes: (width, height) of each original image; needed for several tiles.
+            tile_layouts: one per image, as the processor returns them with the pixels; None for images of one tile.
             attention_mask: (B, S), 0 where an id is padding.
             labels: (B, S).
             conversation_ids: turn of each id (B, S).
             padding_side: "left" lines up the ends of the rows, for generation.
 
         Raises:
-            ValueError: if placeholders, images and sizes do not match, or if both pixel_values and
+            ValueError: if placeholders, images and layouts do not match, or if both pixel_values and
                 vision_features are given.
         """
         config = self.config
-        images = self._image_vectors(pixel_values, vision_features, image_sizes)
-        plan = plan_splice(
+        images = self.get_image_features(pixel_values, vision_features, tile_layouts)
+        plan = plan_merge(
             input_ids.cpu().numpy(),
             [len(image) for image in images],
             config.image_token_index,
@@ -240,45 +287,6 @@ class MedVLanguageModel(MedVPreTrainedModel):
             conversation_ids=conversation_ids,
             ignore_index=config.ignore_index,
         )
-
-    def _image_vectors(
-        self,
-        pixel_values: Images | None,
-        vision_features: Images | None,
-        image_sizes: Sequence[tuple[int, int]] | None,
-    ) -> list[torch.Tensor]:
-        if pixel_values is not None and vision_features is not None:
-            raise ValueError("both pixel_values and vision_features were given; give one of them")
-        if pixel_values is None and vision_features is None:
-            return []
-        is_pixels = pixel_values is not None
-        tile_dims = 3 if is_pixels else 2
-        tiles = [
-            x if x.ndim > tile_dims else x[None] for x in (pixel_values if is_pixels else vision_features)
-        ]
-        if not tiles:
-            return []
-        if image_sizes is not None and len(image_sizes) != len(tiles):
-            raise ValueError(
-                f"{len(image_sizes)} image_sizes for {len(tiles)} images; give one (width, height) for each"
-            )
-        counts = [len(image) for image in tiles]
-        every = torch.cat(tiles).to(self.device)
-        features = self.vision_features(every) if is_pixels else every
-        projected = self.model.mm_projector(features.to(next(self.model.mm_projector.parameters()).dtype))
-        config = self.config
-        return [
-            merge_tiles(
-                image,
-                self.model.image_newline,
-                merge_type=config.mm_patch_merge_type,
-                aspect_ratio=config.image_aspect_ratio,
-                side=config.vision_config.image_size,
-                image_size=None if image_sizes is None else tuple(int(x) for x in image_sizes[number]),
-                pinpoints=config.image_grid_pinpoints,
-            )
-            for number, image in enumerate(projected.split(counts))
-        ]
 
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
         """The parameters by the part that a training stage freezes or trains: part to (name to parameter).
@@ -313,7 +321,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
         input_ids: torch.Tensor,
         pixel_values: Images | None = None,
         vision_features: Images | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
+        tile_layouts: Sequence[TileLayout] | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         conversation_ids: torch.Tensor | None = None,
@@ -322,11 +330,11 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
         """With labels, mask some and score their restoration; without, give the logits of the ids as given.
 
         Args:
-            input_ids: (B, S), as in `splice`.
-            pixel_values: as in `splice`.
-            vision_features: as in `splice`.
-            image_sizes: as in `splice`.
-            attention_mask: as in `splice`.
+            input_ids: (B, S), as in `merge_image_features`.
+            pixel_values: as in `merge_image_features`.
+            vision_features: as in `merge_image_features`.
+            tile_layouts: as in `merge_image_features`.
+            attention_mask: as in `merge_image_features`.
             labels: (B, S), -100 where a token is neither noised nor learned.
             conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns
                 only.
@@ -334,34 +342,34 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
                 images in; drawn from torch's global generator by default, in the reference's order.
 
         Raises:
-            ValueError: as `splice`, and if the noise has another shape than the spliced labels.
+            ValueError: as `merge_image_features`, and for noise of another shape than the labels with the images in.
         """
-        spliced = self.splice(
+        merged = self.merge_image_features(
             input_ids,
             pixel_values,
             vision_features=vision_features,
-            image_sizes=image_sizes,
+            tile_layouts=tile_layouts,
             attention_mask=attention_mask,
             labels=labels,
             conversation_ids=conversation_ids,
         )
-        visible = spliced.attention_mask
-        if spliced.conversation_ids is not None:
-            visible = conversation_mask(spliced.conversation_ids, visible)
+        visible = merged.attention_mask
+        if merged.conversation_ids is not None:
+            visible = conversation_mask(merged.conversation_ids, visible)
         if labels is None:
-            return MaskedDiffusionOutput(logits=self.head(self.body(spliced.inputs_embeds, visible)))
+            return MaskedDiffusionOutput(logits=self.head(self.body(merged.inputs_embeds, visible)))
 
         ignored = self.config.ignore_index
         if noise is None:
-            noise = draw_noise(spliced.labels, ignore_index=ignored)
+            noise = draw_noise(merged.labels, ignore_index=ignored)
         elif callable(noise):
-            noise = noise(spliced.labels)
-        if noise.masked.shape != spliced.labels.shape:
+            noise = noise(merged.labels)
+        if noise.masked.shape != merged.labels.shape:
             raise ValueError(
                 f"noise.masked has the shape {tuple(noise.masked.shape)}, the labels with the images in have "
-                f"{tuple(spliced.labels.shape)}; draw the noise over the spliced labels (model.splice)"
+                f"{tuple(merged.labels.shape)}; draw the noise over the merged labels (model.merge_image_features)"
             )
-        hidden = self.body(self.add_noise(spliced.inputs_embeds, noise.masked), visible)
-        masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), spliced.labels[noise.masked])
-        loss = masked_diffusion_loss(masked_ce, noise, spliced.labels, ignored)
+        hidden = self.body(self.add_noise(merged.inputs_embeds, noise.masked), visible)
+        masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), merged.labels[noise.masked])
+        loss = masked_diffusion_loss(masked_ce, noise, merged.labels, ignored)
         return MaskedDiffusionOutput(loss=loss, masked_ce=masked_ce)

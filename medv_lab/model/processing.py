@@ -14,10 +14,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from medv_lab.data.images import open_image
-from medv_lab.diffusion.attention_maps import PatchGrid
-from medv_lab.model.anyres import merge_tiles
 from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.patches import patch_grids
 from medv_lab.model.prompts import (
     IMAGE_TOKEN,
     encode_dialogue,
@@ -26,7 +23,7 @@ from medv_lab.model.prompts import (
     special_ids,
     system_prompt_of,
 )
-from medv_lab.model.tiles import count_tiles, grid_pinpoints, parse_aspect_ratio, prepare
+from medv_lab.model.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
 
 Turns = Sequence[tuple[str, str]]
 
@@ -111,7 +108,7 @@ class MedVProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Keys of what a call returns."""
-        return ["input_ids", "attention_mask", "pixel_values", "image_sizes"]
+        return ["input_ids", "attention_mask", "pixel_values", "tile_layouts"]
 
     def __call__(
         self,
@@ -130,83 +127,72 @@ class MedVProcessor(ProcessorMixin):
 
         Returns:
             input_ids (B, S) int64 padded on the left, attention_mask (B, S); with images also pixel_values, a
-            list of (tiles, 3, side, side) float32 per image row by row, and image_sizes [(width, height)].
+            list of (tiles, 3, side, side) float32 per image row by row, and tile_layouts, a `TileLayout` per image.
 
         Raises:
-            ValueError: for an empty or over-long question, or images that do not match their places.
-        TypeError: for a turn that is not text.
+            ValueError: for an empty or over-long question, or images that do not match their placeholders.
+            TypeError: for a turn that is not text.
             ImageError: for a picture that cannot be opened.
         """
         prompts, pictures = _as_batch(text, images)
         rows: list[list[int]] = []
         tiles: list[torch.Tensor] = []
-        sizes: list[tuple[int, int]] = []
+        layouts: list[TileLayout] = []
         for turns, own in zip(prompts, pictures, strict=True):
-            opened = [open_image(picture) for picture in own]
-            ids = self._encode(turns, len(opened))
-            mode = "pad" if len(opened) > 1 else self.image_aspect_ratio
-            cut = [self._prepare(image, mode) for image in opened]
-            positions = [
-                self.count_positions(image.size, len(pixels))
-                for image, pixels in zip(opened, cut, strict=True)
-            ]
-            self._check_length(len(ids) - len(opened), sum(positions), gen_length)
+            ids = self._encode(turns, len(own))
+            pixels, planned = self.prepare_images(own)
+            positions = sum(layout.num_positions for layout in planned)
+            self._check_length(len(ids) - len(own), positions, gen_length)
             rows.append(ids)
-            tiles += cut
-            sizes += [image.size for image in opened]
+            tiles += pixels
+            layouts += planned
         data = _pad_left(rows, self.special.end_of_text)
         if tiles:
-            data |= {"pixel_values": tiles, "image_sizes": sizes}
+            data |= {"pixel_values": tiles, "tile_layouts": layouts}
         return BatchFeature(data)
 
-    def count_positions(self, size: tuple[int, int], tiles: int) -> int:
-        """How many positions an image of (width, height), cut into so many tiles, takes in the sequence."""
-        patches = (self.image_size // self.patch_size) ** 2
-        merged = merge_tiles(
-            torch.empty(tiles, patches, 1, device="meta"),
-            torch.empty(1, device="meta"),
-            merge_type=self.mm_patch_merge_type,
-            aspect_ratio=self.image_aspect_ratio,
-            side=self.image_size,
-            image_size=size,
-            pinpoints=self.image_grid_pinpoints,
-        )
-        return len(merged)
-
-    def patch_grids(self, sizes: Sequence[tuple[int, int]], tiles: Sequence[int]) -> list[PatchGrid]:
-        """How the places of one prompt's pictures lie on them.
+    def prepare_images(
+        self, images: Sequence[Any], aspect_ratio: str | None = None
+    ) -> tuple[list[torch.Tensor], list[TileLayout]]:
+        """Open and cut the images of one prompt.
 
         Args:
-            sizes: (width, height) of each picture.
-            tiles: how many each was cut into.
+            images: what `open_image` takes, each.
+            aspect_ratio: of a single image, instead of the processor's.
+
+        Returns:
+            The pixels (tiles, 3, side, side) float32 and the layout of each image.
+
+        Raises:
+            ImageError: for a picture that cannot be opened.
         """
-        is_padded = len(sizes) > 1 or self.image_aspect_ratio == "pad"
-        grids: list[PatchGrid] = []
-        start = 0
-        for image, (size, count) in enumerate(zip(sizes, tiles, strict=True)):
-            grids += patch_grids(
+        opened = [open_image(image) for image in images]
+        layouts = self._plan([image.size for image in opened], aspect_ratio)
+        pairs = zip(opened, layouts, strict=True)
+        return [torch.from_numpy(cut_tiles(image, layout)) for image, layout in pairs], layouts
+
+    def _plan(self, sizes: Sequence[tuple[int, int]], aspect_ratio: str | None = None) -> list[TileLayout]:
+        """The layouts of one prompt's images; several are single padded tiles, as published."""
+        mode = "pad" if len(sizes) > 1 else aspect_ratio or self.image_aspect_ratio
+        return [
+            plan_tiles(
                 size,
-                count,
-                image=image,
-                start=start,
-                is_padded=is_padded,
+                aspect_ratio=mode,
                 merge_type=self.mm_patch_merge_type,
-                aspect_ratio=self.image_aspect_ratio,
-                side=self.image_size,
+                tile_size=self.image_size,
                 patch_size=self.patch_size,
                 pinpoints=self.image_grid_pinpoints,
             )
-            start += self.count_positions(size, count)
-        return grids
+            for size in sizes
+        ]
 
     def count_dialogue(self, turns: Turns, sizes: Sequence[tuple[int, int]]) -> int:
-        """How many positions a training dialogue takes with its chat frame and its images in, uncut.
+        """Count the positions that a training dialogue takes with its chat frame and its images in, uncut.
 
         Args:
             turns: (role, text) in order, with one `<image>` for every image.
             sizes: (width, height) of its images; several are single tiles, as everywhere.
         """
-        mode = "pad" if len(sizes) > 1 else self.image_aspect_ratio
         ids, _, _ = encode_dialogue(
             turns,
             self.tokenizer,
@@ -214,9 +200,7 @@ class MedVProcessor(ProcessorMixin):
             chat_mode=self.chat_mode,
             system_prompt=self.system_prompt,
         )
-        tiles = [count_tiles(size, mode, self.image_size, self.image_grid_pinpoints) for size in sizes]
-        positions = [self.count_positions(*one) for one in zip(sizes, tiles, strict=True)]
-        return len(ids) - len(sizes) + sum(positions)
+        return len(ids) - len(sizes) + sum(layout.num_positions for layout in self._plan(sizes))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Generated ids as text, without special tokens, trimmed."""
@@ -241,9 +225,6 @@ class MedVProcessor(ProcessorMixin):
         turns = _with_image_places(turns, images)
         prompt = render_prompt(turns, self.chat_mode, self.system_prompt)
         return encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
-
-    def _prepare(self, image: Any, mode: str) -> torch.Tensor:
-        return torch.from_numpy(prepare(image, mode, self.image_size, self.image_grid_pinpoints))
 
     def _check_length(self, words: int, image_positions: int, gen_length: int) -> None:
         if self.max_length is None or words + image_positions + gen_length <= self.max_length:

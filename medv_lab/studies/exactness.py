@@ -118,19 +118,19 @@ def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass
     images = {name: part for name, part in inputs.items() if name not in ("input_ids", "attention_mask")}
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask.to(model.device)
-    spliced = model.splice(ids, attention_mask=mask, labels=ids, padding_side="left", **images)
-    known = model.places(spliced)
+    merged = model.merge_image_features(ids, attention_mask=mask, labels=ids, padding_side="left", **images)
+    known = model.places(merged)
     mask_token_id = known.pop("mask_token_id")
     passes: list[list[_Pass]] = []
     for start in range(0, len(ids), size or len(ids)):
         part = slice(start, start + (size or len(ids)))
         first = int(
-            spliced.attention_mask[part].any(0).long().argmax()
+            merged.attention_mask[part].any(0).long().argmax()
         )  # what pads every row of the part is cut off
         recorder = _Recorder(model)
         records = sample(
             recorder,
-            spliced.inputs_embeds[part, first:],
+            merged.inputs_embeds[part, first:],
             settings,
             mask_token_id=mask_token_id,
             suppressed=model.suppressed_ids(settings),

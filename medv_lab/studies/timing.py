@@ -98,7 +98,7 @@ def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subje
         inputs = processor([render(make_scene("test", 0))], ["Describe the image."])
         inputs.pop("attention_mask")  # one prompt, nothing is padded
         ids = inputs.pop("input_ids").to(placement.device)
-        prefix = model.splice(ids, padding_side="left", **inputs).inputs_embeds
+        prefix = model.merge_image_features(ids, padding_side="left", **inputs).inputs_embeds
     else:
         config = MedVConfig(**size.config, vision_config=_SMALL_VISION)
         torch.manual_seed(0)

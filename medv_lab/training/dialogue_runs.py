@@ -12,13 +12,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from medv_lab.data.images import open_image
 from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
 from medv_lab.data.vqa import read_vqa
 from medv_lab.model.checkpoints import load
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import PLAIN_MODE, Encoded, collate, encode_dialogue
-from medv_lab.model.tiles import prepare
 from medv_lab.training.phantom_runs import DEFAULT_ENGINE, be_silent, carry_out, is_first_process
 from medv_lab.training.recipes import Recipe
 from medv_lab.training.resuming import claim_folder
@@ -105,20 +103,16 @@ class PictureCollator:
         self.mode = "square" if is_alignment else processor.image_aspect_ratio
 
     def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor | list]:
-        """Items of a `DialogueDataset` to input_ids, labels (B, S), pixel_values and image_sizes."""
-        processor = self.processor
+        """Items of a `DialogueDataset` to input_ids, labels (B, S), pixel_values and tile_layouts."""
         samples = [[item[name] for name in Encoded._fields] for item in items]
-        rows = collate(samples, processor.special.end_of_text)
+        rows = collate(samples, self.processor.special.end_of_text)
         batch: dict = {name: torch.tensor(rows[name]) for name in ("input_ids", "labels")}
-        pixels, sizes = [], []
+        pixels, layouts = [], []
         for item in items:
-            mode = "pad" if len(item["images"]) > 1 else self.mode
-            for name in item["images"]:
-                image = open_image(self.folder / name)
-                tiles = prepare(image, mode, processor.image_size, processor.image_grid_pinpoints)
-                pixels.append(torch.from_numpy(tiles))
-                sizes.append(image.size)
-        return batch | ({"pixel_values": pixels, "image_sizes": sizes} if pixels else {})
+            own = self.processor.prepare_images([self.folder / name for name in item["images"]], self.mode)
+            pixels += own[0]
+            layouts += own[1]
+        return batch | ({"pixel_values": pixels, "tile_layouts": layouts} if pixels else {})
 
 
 def train_on_dialogues(

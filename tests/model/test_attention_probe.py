@@ -11,10 +11,7 @@ from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.attention_maps import ROLLOUT
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.generation import ask, ask_many
-from medv_lab.model.anyres import merge_tiles
-from medv_lab.model.patches import patch_grids
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.model.tiles import anyres, grid_pinpoints, pad_to_square
 from tests.model.tiny import PATCH, SIDE, tiny_model, tiny_processor, tiny_tokenizer
 
 SETTINGS = GenerationSettings(gen_length=6, block_length=3, steps=6, stop=())
@@ -39,7 +36,7 @@ def eager_maps(model, processor, image, question) -> list[torch.Tensor]:
     """Attention (T, T) of each layer in the first pass, mean over heads, by transformers' own output."""
     inputs = processor(image, question)
     ids = torch.cat([inputs["input_ids"], torch.full((1, 6), model.config.mask_token_id)], dim=1)
-    embeds = model.splice(ids, inputs["pixel_values"]).inputs_embeds
+    embeds = model.merge_image_features(ids, inputs["pixel_values"]).inputs_embeds
     model.set_attn_implementation("eager")
     with torch.no_grad():
         maps = model.model(inputs_embeds=embeds, output_attentions=True, use_cache=False).attentions
@@ -140,74 +137,6 @@ def test_unknown_layers_are_refused(model, processor, maps):
 def test_a_cache_is_refused(model, processor):
     with pytest.raises(ValueError, match="cache 'none'"):
         recorded(model, processor, True, replace(SETTINGS, cache="prefix"))
-
-
-def ramp(size: tuple[int, int]) -> Image.Image:
-    """A picture whose red rises from left to right and whose green rises from top to bottom."""
-    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
-    return Image.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
-
-
-def patch_means(tiles: np.ndarray, patch: int) -> np.ndarray:
-    """Mean colour of each patch (tiles, patches, 3), of uint8 tiles (tiles, side, side, 3)."""
-    unit = tiles.shape[1] // patch
-    cut = tiles[:, : unit * patch, : unit * patch].reshape(len(tiles), unit, patch, unit, patch, 3)
-    return cut.mean((2, 4)).reshape(len(tiles), unit * unit, 3)
-
-
-@pytest.mark.parametrize("size", [(70, 50), (50, 90), (64, 64), (200, 60)])
-@pytest.mark.parametrize("merge_type", ["spatial_unpad", "spatial", "flat"])
-@pytest.mark.parametrize("ratio", ["anyres", "anyres_max_1"])
-def test_grids_lie_where_the_patches_came_from(size, merge_type, ratio):
-    side, patch = 30, 7  # the convolution drops the last 2 pixels, as the published one drops 6
-    pinpoints = grid_pinpoints(side, 4)
-    tiles = anyres(ramp(size), pinpoints, side)
-    layout = {"merge_type": merge_type, "aspect_ratio": ratio, "side": side, "pinpoints": pinpoints}
-    features = torch.from_numpy(patch_means(tiles, patch))
-    newline = torch.full((3,), -1.0, dtype=features.dtype)
-    places = merge_tiles(features, newline, image_size=size, **layout).numpy()
-    grids = patch_grids(size, len(tiles), image=0, start=0, is_padded=False, patch_size=patch, **layout)
-    used = np.concatenate([grid.places().ravel() for grid in grids])
-    is_newline = (places == -1).all(1)
-    assert sorted(used) == np.flatnonzero(~is_newline).tolist()
-    for number, grid in enumerate(grids):
-        left, top, right, bottom = grid.box
-        x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
-        y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
-        colours = places[grid.places()]
-        inside = np.ix_((y > 0.15) & (y < 0.85), (x > 0.15) & (x < 0.85))  # away from padding
-        # boxes of tiles are exact up to the pixels that the convolution drops: less than half a patch
-        wide, high = (right - left) / grid.columns / 2, (bottom - top) / grid.rows / 2
-        if number == 0:
-            wide, high = wide / 8, high / 8
-        assert np.abs(colours[..., 0] - 255 * x)[inside].max(initial=0) <= 255 * wide
-        assert np.abs(colours[..., 1] - 255 * y[:, None])[inside].max(initial=0) <= 255 * high
-
-
-@pytest.mark.parametrize("size", [(60, 30), (30, 60), (40, 40)])
-def test_a_padded_square_reaches_beyond_the_picture(size):
-    side, patch = 30, 7
-    means = patch_means(pad_to_square(ramp(size), side)[None], patch)[0]
-    (grid,) = patch_grids(
-        size,
-        1,
-        image=0,
-        start=0,
-        is_padded=True,
-        merge_type="flat",
-        aspect_ratio="pad",
-        side=side,
-        patch_size=patch,
-        pinpoints=(),
-    )
-    left, top, right, bottom = grid.box
-    x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
-    y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
-    inside = np.ix_((y > 0.2) & (y < 0.8), (x > 0.2) & (x < 0.8))
-    colours = means[grid.places()]
-    assert inside[0].size and inside[1].size
-    assert np.abs(colours[..., 0] - 255 * x)[inside].max() < 6
-    assert np.abs(colours[..., 1] - 255 * y[:, None])[inside].max() < 6
 
 
 def test_grids_of_an_anyres_prompt_fill_the_recorded_places():

@@ -69,7 +69,8 @@ def test_a_batch_is_written_as_its_rows_alone_and_as_without_a_cache(backend):
             written = torch.tensor([row[:length]], dtype=torch.long)
             ids = torch.cat([inputs["input_ids"], written], dim=1)
             with torch.no_grad():
-                logits = model(ids, inputs.get("pixel_values"), image_sizes=inputs.get("image_sizes")).logits
+                images = {name: inputs.get(name) for name in ("pixel_values", "tile_layouts")}
+                logits = model(ids, **images).logits
             assert logits[0, -1].argmax() == token
     assert len({tuple(row) for row in together}) > 1
 

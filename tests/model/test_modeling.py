@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel
 
 from medv_lab.diffusion.forward import draw_noise
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
+from medv_lab.model.tiling import TileLayout
 from tests.model.tiny import tiny_model
 
 IMAGE = -200
@@ -25,6 +26,11 @@ VISION = {
 }
 
 
+def layout(size: tuple[int, int], is_cut: bool = True) -> TileLayout:
+    """A picture of one tile, or one cut into tiles that it fills exactly."""
+    return TileLayout(size, 24, 8, "spatial_unpad", size if is_cut else None, max_tiles=4)
+
+
 def make_model(**settings):
     torch.manual_seed(0)
     sizes = {
@@ -41,7 +47,7 @@ def make_model(**settings):
 
 
 def batch_of_unequal_rows():
-    """Three prompts: 4 tiles and long, one tile and short, text only; ids padded on the right."""
+    """Three prompts: 5 tiles and long, one tile and short, text only; ids padded on the right."""
     rows = [[1, 7, IMAGE, 8, 9, 10, 11], [1, IMAGE, 12, 13], [1, 14, 15]]
     ids = torch.full((3, 7), 2)
     mask = torch.zeros(3, 7, dtype=torch.long)
@@ -49,7 +55,8 @@ def batch_of_unequal_rows():
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
     torch.manual_seed(1)
-    return ids, mask, [torch.randn(5, 3, 24, 24), torch.randn(1, 3, 24, 24)], [(48, 48), (24, 24)]
+    pixels = [torch.randn(5, 3, 24, 24), torch.randn(1, 3, 24, 24)]
+    return ids, mask, pixels, [layout((48, 48)), layout((24, 24), is_cut=False)]
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
@@ -65,14 +72,14 @@ def test_late_token_changes_early_hidden_state(backend):
 
 
 def test_sdpa_equals_eager_with_padding_and_turns():
-    ids, mask, pixels, sizes = batch_of_unequal_rows()
+    ids, mask, pixels, layouts = batch_of_unequal_rows()
     turns = (torch.arange(7) > 4).long().expand(3, -1)
     logits = []
     for backend in ("sdpa", "eager"):
         model = make_model()
         model.set_attn_implementation(backend)
         with torch.no_grad():
-            arguments = {"image_sizes": sizes, "attention_mask": mask, "conversation_ids": turns}
+            arguments = {"tile_layouts": layouts, "attention_mask": mask, "conversation_ids": turns}
             logits.append(model(ids, pixels, **arguments).logits)
     assert torch.isfinite(logits[0]).all()
     torch.testing.assert_close(*logits, rtol=0, atol=2e-5)
@@ -88,14 +95,16 @@ def test_flash_refuses_a_dialogue_mask():
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_batch_rows_equal_single_rows(side):
     model = make_model()
-    ids, mask, pixels, sizes = batch_of_unequal_rows()
+    ids, mask, pixels, layouts = batch_of_unequal_rows()
     with torch.no_grad():
-        batch = model.splice(ids, pixels, image_sizes=sizes, attention_mask=mask, padding_side=side)
+        batch = model.merge_image_features(
+            ids, pixels, tile_layouts=layouts, attention_mask=mask, padding_side=side
+        )
         positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
         hidden = model.body(batch.inputs_embeds, batch.attention_mask, positions)
         for row, images in enumerate([slice(0, 1), slice(1, 2), slice(2, 2)]):
-            single = model.splice(
-                ids[row : row + 1, : mask[row].sum()], pixels[images], image_sizes=sizes[images]
+            single = model.merge_image_features(
+                ids[row : row + 1, : mask[row].sum()], pixels[images], tile_layouts=layouts[images]
             )
             kept = batch.attention_mask[row].bool()
             assert kept.sum() == single.inputs_embeds.shape[1]
@@ -107,10 +116,10 @@ def test_batch_rows_equal_single_rows(side):
 
 def test_padding_without_a_mask_is_ordinary_input():
     model = make_model()
-    ids, _, pixels, sizes = batch_of_unequal_rows()
-    spliced = model.splice(ids, pixels, image_sizes=sizes)
-    assert spliced.attention_mask is None
-    assert spliced.inputs_embeds[2, 7:].abs().max() == 0
+    ids, _, pixels, layouts = batch_of_unequal_rows()
+    merged = model.merge_image_features(ids, pixels, tile_layouts=layouts)
+    assert merged.attention_mask is None
+    assert merged.inputs_embeds[2, 7:].abs().max() == 0
 
 
 def test_save_and_load_keeps_every_weight(tmp_path):
@@ -156,7 +165,9 @@ def test_cached_features_give_the_same_loss():
     ids = torch.tensor([[IMAGE, 10, 11, 12], [IMAGE, 13, 14, 15]])
     labels = ids.masked_fill(ids == IMAGE, -100)
     pixels = torch.randn(2, 3, 24, 24)
-    noise = draw_noise(model.splice(ids, pixels, labels=labels).labels, t=torch.tensor([0.9, 0.9]))
+    noise = draw_noise(
+        model.merge_image_features(ids, pixels, labels=labels).labels, t=torch.tensor([0.9, 0.9])
+    )
     from_pixels = model(ids, pixels, labels=labels, noise=noise).loss
     with torch.no_grad():
         features = model.vision_features(pixels)
@@ -200,15 +211,23 @@ def test_embedding_follows_a_shorter_tokenizer():
         ),
         (
             {"input_ids": torch.tensor([[IMAGE]]), "pixel_values": [torch.zeros(5, 3, 24, 24)]},
-            "give image_sizes",
+            "5 tiles of 9 patches, its layout 1 of 9: give tile_layouts",
         ),
         (
             {
                 "input_ids": torch.tensor([[IMAGE]]),
                 "pixel_values": [torch.zeros(4, 3, 24, 24)],
-                "image_sizes": [(48, 48)],
+                "tile_layouts": [layout((48, 48))],
             },
-            r"1 \+ 4 tiles, but 4",
+            "4 tiles of 9 patches, its layout 5 of 9",
+        ),
+        (
+            {
+                "input_ids": torch.tensor([[IMAGE]]),
+                "pixel_values": torch.zeros(1, 3, 24, 24),
+                "tile_layouts": [],
+            },
+            "0 tile_layouts for 1 images",
         ),
         (
             {
@@ -227,7 +246,7 @@ def test_wrong_images_are_refused(arguments, message):
 
 def test_noise_of_another_shape_is_refused():
     ids = torch.arange(10, 16)[None]
-    with pytest.raises(ValueError, match="spliced labels"):
+    with pytest.raises(ValueError, match="merged labels"):
         make_model()(ids, labels=ids, noise=draw_noise(ids[:, :4]))
 
 

@@ -21,7 +21,7 @@ def test_one_question_with_an_image():
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, batch["input_ids"].shape[1])
     assert (batch["input_ids"] == IMAGE_PLACEHOLDER).sum() == 1
     assert [tuple(pixels.shape) for pixels in batch["pixel_values"]] == [(1, 3, SIDE, SIDE)]
-    assert batch["image_sizes"] == [(40, 30)]
+    assert [layout.image_size for layout in batch["tile_layouts"]] == [(40, 30)]
 
 
 def test_text_alone_has_no_pixels():
@@ -60,7 +60,7 @@ def test_rows_of_a_batch_equal_single_rows_and_are_padded_left():
         assert row[len(row) - len(alone) :].tolist() == alone.tolist()
         assert mask.tolist() == [0] * (len(row) - len(alone)) + [1] * len(alone)
     assert len(batch["pixel_values"]) == 3
-    assert batch["image_sizes"][2] == (20, 50)
+    assert batch["tile_layouts"][2].image_size == (20, 50)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,10 @@ def test_position_count_is_what_the_model_uses(mode, merge, size):
     model = tiny_model(**settings)
     processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
     batch = processor(picture(*size), "What?")
-    spliced = model.splice(**batch)
-    counted = processor.count_positions(size, len(batch["pixel_values"][0]))
-    assert spliced.inputs_embeds.shape[1] == batch["input_ids"].shape[1] - 1 + counted
+    (layout,) = batch["tile_layouts"]
+    assert len(batch["pixel_values"][0]) == layout.num_tiles
+    merged = model.merge_image_features(**batch)
+    assert merged.inputs_embeds.shape[1] == batch["input_ids"].shape[1] - 1 + layout.num_positions
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,10 @@ def test_the_length_of_a_dialogue_is_what_the_model_uses(mode, merge, sizes):
     inputs = {"input_ids": torch.tensor([encoded.input_ids])}
     if sizes:
         pictures = processor([picture(*size) for size in sizes], "<image>" * len(sizes) + "What?")
-        inputs |= {name: pictures[name] for name in ("pixel_values", "image_sizes")}
-    assert processor.count_dialogue(turns, sizes) == model.splice(**inputs).inputs_embeds.shape[1]
+        inputs |= {name: pictures[name] for name in ("pixel_values", "tile_layouts")}
+    assert (
+        processor.count_dialogue(turns, sizes) == model.merge_image_features(**inputs).inputs_embeds.shape[1]
+    )
 
 
 def test_several_images_are_single_padded_tiles():

@@ -8,7 +8,7 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.sampler import sample
-from tests.parity.golden import cases, close, kinds, load_arrays, load_json, make_pixels, tiny_model
+from tests.parity.golden import cases, close, kinds, load_arrays, load_json, make_tiles, tiny_model
 
 KNOWN = [f"generation_{name}" for name in ("main", "stops", "special", "edge", "full", "resized")]
 # `cache` is the feature cache of a published demo, which is another sampler.
@@ -43,23 +43,23 @@ def run(kind: str, case: str):
     """All step records of a recorded case."""
     recorded = load_json(kind)["cases"][case]
     model = model_of(kind, case)
-    prompt = spliced(model, recorded, [recorded["prompt_ids"]])
+    prompt = merged(model, recorded, [recorded["prompt_ids"]])
     assert prompt.inputs_embeds.shape[1] == recorded["prompt_length_in_embeddings"]
     return records_of(model, recorded, prompt)
 
 
-def spliced(model, recorded, prompts: list[list[int]]):
+def merged(model, recorded, prompts: list[list[int]]):
     """Prompts, each with the case's images in it, padded on the left."""
     images = recorded.get("images", [])
-    pixels = [make_pixels(image, recorded["image_aspect_ratio"], model.config) for image in images]
+    tiles = [make_tiles(image, recorded["image_aspect_ratio"], model.config) for image in images]
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     with torch.no_grad():
-        return model.splice(
+        return model.merge_image_features(
             ids,
-            pixels * len(prompts) or None,
-            image_sizes=[(image["width"], image["height"]) for image in images] * len(prompts) or None,
+            [pixels for pixels, _ in tiles] * len(prompts) or None,
+            tile_layouts=[layout for _, layout in tiles] * len(prompts) or None,
             attention_mask=None if bool(real.all()) else real,
             labels=ids,
             padding_side="left",
@@ -137,7 +137,7 @@ def test_a_row_of_a_batch_is_filled_as_it_is_alone(kind, case):
     recorded = load_json(kind)["cases"][case]
     model, ids = model_of(kind, case), recorded["prompt_ids"]
     longer, shorter = [1, 2, *ids], [1, *[token for token in ids if token == IMAGE]]
-    records = records_of(model, recorded, spliced(model, recorded, [longer, ids, shorter]))
+    records = records_of(model, recorded, merged(model, recorded, [longer, ids, shorter]))
     alone = run(kind, case)
     own = [record for record in records if record.active[1]]
     suffix = recorded.get("suffix_token_ids", [])

@@ -7,11 +7,11 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from medv_lab.diffusion.forward import draw_noise
-from medv_lab.model.splice import conversation_mask
+from medv_lab.model.image_features import conversation_mask
 from medv_lab.training.noise import NoiseSource
 from medv_lab.training.recipes import Recipe
 from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer, make_arguments
-from tests.parity.check_splice import processed_images, used_images
+from tests.parity.check_image_features import processed_images, used_images
 from tests.parity.golden import (
     TOLERANCE,
     cases,
@@ -39,9 +39,9 @@ class Case:
     arrays: dict
     settings: dict
 
-    def splice(self):
+    def merge(self):
         inputs = dict(self.inputs)
-        return self.model.splice(inputs.pop("input_ids"), inputs.pop("pixel_values"), **inputs)
+        return self.model.merge_image_features(inputs.pop("input_ids"), inputs.pop("pixel_values"), **inputs)
 
 
 def recorded_arrays(case):
@@ -65,11 +65,13 @@ def training_case(case):
     settings, arrays = load_json("training")["cases"][case], recorded_arrays(case)
     model = training_model(settings)
     ids = torch.from_numpy(arrays["input_ids"])
-    pixels, sizes = processed_images(settings, model.config, used_images(ids, model.config.image_token_index))
+    pixels, layouts = processed_images(
+        settings, model.config, used_images(ids, model.config.image_token_index)
+    )
     inputs = {
         "input_ids": ids,
         "pixel_values": pixels,
-        "image_sizes": sizes,
+        "tile_layouts": layouts,
         "labels": torch.from_numpy(arrays["labels"]),
     }
     if "attention_mask" in arrays:
@@ -81,10 +83,10 @@ def training_case(case):
 
 
 def turns_of_ids(case):
-    """The turn of each id: turns are recorded with the images in, so numbers are sent through the splice."""
+    """The turn of each id: turns are recorded with the images in, so numbers are merged as labels are."""
     ids = case.inputs["input_ids"]
     case.inputs["conversation_ids"] = torch.arange(1, ids.shape[1] + 1).expand_as(ids)
-    source = case.splice().conversation_ids
+    source = case.merge().conversation_ids
     turns = torch.zeros(len(ids), ids.shape[1] + 1, dtype=torch.long)
     return turns.scatter(1, source, torch.from_numpy(case.arrays["conversation_ids"]))[:, 1:]
 
@@ -92,24 +94,24 @@ def turns_of_ids(case):
 @cases("training")
 def test_noise(kind, case):
     found = training_case(case)
-    spliced = found.splice()
-    np.testing.assert_array_equal(spliced.labels.numpy(), found.arrays["spliced_labels"])
+    merged = found.merge()
+    np.testing.assert_array_equal(merged.labels.numpy(), found.arrays["spliced_labels"])
     torch.manual_seed(found.settings["torch_seed"])
-    noise = draw_noise(spliced.labels)
+    noise = draw_noise(merged.labels)
     np.testing.assert_array_equal(noise.t.numpy(), found.arrays["t"])
     np.testing.assert_allclose(noise.p_mask.numpy(), found.arrays["p_mask"], rtol=0, atol=1e-7)
     np.testing.assert_array_equal(noise.masked.numpy(), found.arrays["masked"].astype(bool))
-    close(found.model.add_noise(spliced.inputs_embeds, noise.masked), found.arrays["noisy_embeds"], "hidden")
+    close(found.model.add_noise(merged.inputs_embeds, noise.masked), found.arrays["noisy_embeds"], "hidden")
 
 
 @cases("training")
 def test_dialogue_mask(kind, case):
     found = training_case(case)
-    spliced = found.splice()
-    visible = spliced.attention_mask
+    merged = found.merge()
+    visible = merged.attention_mask
     if "conversation_ids" in found.arrays:
-        np.testing.assert_array_equal(spliced.conversation_ids.numpy(), found.arrays["conversation_ids"])
-        visible = conversation_mask(spliced.conversation_ids, visible)
+        np.testing.assert_array_equal(merged.conversation_ids.numpy(), found.arrays["conversation_ids"])
+        visible = conversation_mask(merged.conversation_ids, visible)
         np.testing.assert_array_equal(visible.numpy(), found.arrays["backbone_mask_4d"].astype(bool))
     with torch.no_grad():
         logits = found.model.head(found.model.body(torch.from_numpy(found.arrays["noisy_embeds"]), visible))
@@ -146,7 +148,7 @@ def test_the_trainer_s_own_step(kind, case, tmp_path):
 
     recorded = torch.from_numpy(found.arrays["masked"].astype(bool))
     drawn = NoiseSource("uniform", 0, torch.Generator().manual_seed(found.settings["torch_seed"]), -100)
-    assert torch.equal(drawn(found.splice().labels).masked, recorded)
+    assert torch.equal(drawn(found.merge().labels).masked, recorded)
 
 
 def check_gradients(model, arrays, settings):
@@ -238,10 +240,10 @@ def check_final(weights, start, arrays, sums):
 
 
 def check_draw(model, inputs, seed, arrays, name):
-    labels = model.splice(
+    labels = model.merge_image_features(
         inputs["input_ids"],
         inputs["pixel_values"],
-        image_sizes=inputs["image_sizes"],
+        tile_layouts=inputs["tile_layouts"],
         labels=inputs["labels"],
     ).labels
     torch.manual_seed(seed)
@@ -253,12 +255,12 @@ def check_draw(model, inputs, seed, arrays, name):
 def trace_sample(sample, settings, model):
     ids = torch.tensor(sample["input_ids"])
     described = {"images": sample["images"], "image_aspect_ratio": settings["image_aspect_ratio"]}
-    pixels, sizes = processed_images(
+    pixels, layouts = processed_images(
         described, model.config, used_images(ids, model.config.image_token_index)
     )
     return {
         "input_ids": ids,
         "pixel_values": pixels,
-        "image_sizes": sizes,
+        "tile_layouts": layouts,
         "labels": torch.tensor(sample["labels"]),
     }

@@ -13,7 +13,7 @@ from tests.parity.golden import (
     load_arrays,
     load_json,
     make_image,
-    make_pixels,
+    make_tiles,
     require,
     tiny_config,
     tiny_model,
@@ -28,7 +28,7 @@ def recorded_pixels(kind, case, mode):
     if mode not in recorded["images"][case]:
         pytest.skip(f"{kind} has no {case}.{mode}")
     config = tiny_config(recorded["geometry"])
-    return load_arrays(kind), make_pixels(recorded["images"][case], mode, config)
+    return load_arrays(kind), make_tiles(recorded["images"][case], mode, config)[0]
 
 
 @cases(*KINDS, key="images")

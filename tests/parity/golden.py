@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
-from medv_lab.model.tiles import prepare
+from medv_lab.model.tiling import TileLayout, cut_tiles, plan_tiles
 
 TOLERANCE = {
     "pixels": 1e-6,
@@ -94,11 +94,20 @@ def make_image(width: int, height: int, image_seed: int) -> np.ndarray:
     return ((7 * x * (c + 1) + 5 * y * (3 - c) + (x * y) // (8 + c) + noise) % 256).astype(np.uint8)
 
 
-def make_pixels(image: dict[str, int], aspect_ratio: str, config: MedVConfig) -> torch.Tensor:
-    """Pixel values (tiles, 3, side, side) of a recorded image, given by its width, height and image_seed."""
+def make_tiles(
+    image: dict[str, int], aspect_ratio: str, config: MedVConfig
+) -> tuple[torch.Tensor, TileLayout]:
+    """Pixel values (tiles, 3, side, side) and layout of a recorded image, given by its width, height and image_seed."""
     picture = Image.fromarray(make_image(image["width"], image["height"], image["image_seed"]))
-    tiles = prepare(picture, aspect_ratio, config.vision_config.image_size, config.image_grid_pinpoints)
-    return torch.from_numpy(tiles)
+    layout = plan_tiles(
+        picture.size,
+        aspect_ratio=aspect_ratio,
+        merge_type=config.mm_patch_merge_type,
+        tile_size=config.vision_config.image_size,
+        patch_size=config.vision_config.patch_size,
+        pinpoints=config.image_grid_pinpoints,
+    )
+    return torch.from_numpy(cut_tiles(picture, layout)), layout
 
 
 def make_weight(name: str, shape: tuple[int, ...], seed: int, hidden_size: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_dialogues_are_encoded_and_collated_as_published(tmp_path):
     batch = PictureCollator(processor, tmp_path)([first, second])
     assert batch["input_ids"].shape == batch["labels"].shape
     assert batch["labels"][1, len(second["labels"]) :].eq(processor.special.end_of_text).all()
-    assert batch["image_sizes"] == [(60, 40)]
+    assert [layout.image_size for layout in batch["tile_layouts"]] == [(60, 40)]
     assert torch.equal(
         batch["pixel_values"][0], processor(Image.open(tmp_path / "a.png"), "?")["pixel_values"][0]
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tests.parity.golden import cases, close, kinds, load_arrays, load_json, make_pixels, require, tiny_model
+from tests.parity.golden import cases, close, kinds, load_arrays, load_json, make_tiles, require, tiny_model
 
 KINDS = kinds("splice_") or ["splice_56"]
 
@@ -15,13 +15,14 @@ def used_images(ids, image_token):
 
 
 def processed_images(settings, config, used):
-    """Pixel tensors and sizes of the images that have a placeholder."""
+    """Pixel tensors and layouts of the images that have a placeholder."""
     mode = settings.get("processed_as", settings["image_aspect_ratio"])
     images = [image for image, is_used in zip(settings["images"], used, strict=True) if is_used]
-    return [make_pixels(image, mode, config) for image in images], [(i["width"], i["height"]) for i in images]
+    pairs = [make_tiles(image, mode, config) for image in images]
+    return [pixels for pixels, _ in pairs], [layout for _, layout in pairs]
 
 
-def splice_case(kind, case):
+def merge_case(kind, case):
     require("weights_check")
     recorded = load_json(kind)
     settings = recorded["cases"][case]
@@ -35,21 +36,21 @@ def splice_case(kind, case):
     )
     ids = torch.from_numpy(np.atleast_2d(arrays["input_ids"]))
     used = used_images(ids, model.config.image_token_index)
-    pixels, sizes = processed_images(settings, model.config, used)
+    pixels, layouts = processed_images(settings, model.config, used)
     given = {
         name: torch.from_numpy(arrays[f"{name}_in"])
         for name in ("attention_mask", "labels")
         if f"{name}_in" in arrays
     }
     with torch.no_grad():
-        spliced = model.splice(ids, pixels, image_sizes=sizes, **given)
-    return settings, arrays, pixels, used, spliced
+        merged = model.merge_image_features(ids, pixels, tile_layouts=layouts, **given)
+    return settings, arrays, pixels, used, merged
 
 
 @cases(*KINDS)
 def test_inputs_embeds(kind, case):
-    settings, arrays, _, _, spliced = splice_case(kind, case)
-    embeds = spliced.inputs_embeds
+    settings, arrays, _, _, merged = merge_case(kind, case)
+    embeds = merged.inputs_embeds
     assert embeds.shape[1] == settings["sequence_length"]
     if "inputs_embeds" in arrays:
         close(embeds, arrays["inputs_embeds"], "hidden")
@@ -60,12 +61,12 @@ def test_inputs_embeds(kind, case):
         np.testing.assert_allclose(sums, arrays["inputs_embeds_column_sums"], rtol=0, atol=limit)
     for name in ("attention_mask", "labels"):
         if f"{name}_out" in arrays:
-            np.testing.assert_array_equal(getattr(spliced, name).numpy(), arrays[f"{name}_out"])
+            np.testing.assert_array_equal(getattr(merged, name).numpy(), arrays[f"{name}_out"])
 
 
 @cases(*KINDS)
 def test_tiles(kind, case):
-    settings, arrays, pixels, used, _ = splice_case(kind, case)
+    settings, arrays, pixels, used, _ = merge_case(kind, case)
     shapes = [shape for shape, is_used in zip(settings["pixel_values_shapes"], used, strict=True) if is_used]
     for number, (tiles, shape) in enumerate(zip(pixels, shapes, strict=True)):
         assert list(tiles.shape) == (shape if len(shape) == 4 else [1, *shape])
