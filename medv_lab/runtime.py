@@ -1,4 +1,4 @@
-"""Where a run happens and how it is recorded: device, dtype, seeds, home folder, run manifest.
+"""Device and dtype of a run, its seeds, its home folder and its manifest.
 
 Knows no model class and no file format but safetensors' bytes. torch is imported inside the functions that
 need it, so that importing this module costs nothing.
@@ -114,13 +114,13 @@ def seed_everything(seed: int) -> None:
 
 
 def medv_home() -> Path:
-    """Folder for what runs leave behind: MEDV_HOME, or ~/.cache/medv-lab; not created here."""
+    """Return the folder for results and caches of runs: MEDV_HOME, or ~/.cache/medv-lab; it is not created."""
     named = os.environ.get("MEDV_HOME")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "medv-lab"
 
 
 def hash_model(folder: Path | str) -> str:
-    """SHA-256 over the bytes of a checkpoint's safetensors files, in the order of their names.
+    """Return the SHA-256 over the bytes of a checkpoint's safetensors files, in the order of their names.
 
     Raises:
         FileNotFoundError: if the folder holds no safetensors file.
@@ -144,7 +144,7 @@ def make_manifest(
     device: Any = None,
     dtype: Any = None,
 ) -> dict[str, Any]:
-    """Record what made a result: JSON-able, without machine names or paths.
+    """Return a record of what made a result: JSON-able, without machine names or paths.
 
     Args:
         settings: what was asked for; values that JSON cannot hold are written as text.
@@ -194,7 +194,7 @@ def _versions() -> dict[str, str]:
 
 
 def _checkout_state() -> tuple[str, bool | None]:
-    """(commit, has uncommitted changes) of the checkout that holds this package, else ("unknown", None)."""
+    """Return (commit, has uncommitted changes) of the checkout with this package, else ("unknown", None)."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "unknown", None
@@ -213,7 +213,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it: containers and scalars stay, paths lose their folder, others are text."""
+    """Convert a value to JSON: containers and scalars stay, paths lose their folder, others become text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""DICOM files to 8-bit RGB pixels, as a viewer would show them.
+"""DICOM files as 8-bit RGB pixels, as a viewer would show them.
 
 Grey pictures: modality LUT or rescale slope and intercept, then the file's VOI LUT or first window, then
 MONOCHROME1 inverted. Without a window, unsigned pictures of 8 bits or fewer keep their full range and all
@@ -56,7 +56,7 @@ LIMITLESS = 1e9  # beyond any window
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that starts with `head` is DICOM, judged by content.
+    """Return True if a file that starts with `head` is DICOM, judged by content.
 
     Either `DICM` follows the 128-byte preamble or, for files without one, the first element is a known tag of
     group 2 or 8 with the right value representation, or (implicit) a short even length.
@@ -75,7 +75,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def decode_dicom(file: BinaryIO, name: str, frame: int, max_pixels: int) -> np.ndarray:
-    """One frame of a DICOM file as uint8 RGB.
+    """Decode one frame of a DICOM file to uint8 RGB.
 
     Args:
         file: open binary file for which `is_dicom` holds.
@@ -115,7 +115,7 @@ def decode_dicom(file: BinaryIO, name: str, frame: int, max_pixels: int) -> np.n
 
 
 def _check_deflated(file: BinaryIO, name: str, max_pixels: int) -> None:
-    """Refuse a deflated data set that would inflate far beyond the pixel limit (8 bytes a pixel)."""
+    """Refuse a deflated data set that would inflate far beyond the pixel limit (8 bytes per pixel)."""
     head = file.read(HEAD_LENGTH)
     file.seek(0)
     meta = head[PREAMBLE + 4 :]
@@ -162,7 +162,7 @@ def _check_decoder(dataset: Dataset, name: str) -> None:
 
 
 def _to_rgb(dataset: Dataset, pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
-    """Decoded pixels (H, W) or (H, W, 3) to uint8 RGB by the file's photometric interpretation."""
+    """Convert decoded pixels (H, W) or (H, W, 3) to uint8 RGB by the file's photometric interpretation."""
     photometric = str(dataset.get("PhotometricInterpretation", "none"))
     if photometric in ("MONOCHROME1", "MONOCHROME2") and pixels.ndim == 2:
         grey = _show_grey(_grey_elements(dataset, frame), pixels, name)
@@ -186,7 +186,7 @@ def _to_rgb(dataset: Dataset, pixels: np.ndarray, name: str, frame: int) -> np.n
 
 
 def _grey_elements(dataset: Dataset, frame: int) -> Dataset:
-    """The elements that say how grey is shown, the frame's own functional groups first."""
+    """Return the elements that say how grey is shown, the frame's own functional groups first."""
     elements = Dataset()
     elements.set_original_encoding(*dataset.original_encoding)  # tables stored as bytes need the byte order
     for keyword in GREY_ELEMENTS:
@@ -204,7 +204,7 @@ def _grey_elements(dataset: Dataset, frame: int) -> Dataset:
 
 
 def _show_grey(elements: Dataset, pixels: np.ndarray, name: str) -> np.ndarray:
-    """Stored grey values (H, W) to uint8: modality, then the file's window or lookup table, then 8 bits."""
+    """Convert stored grey values (H, W) to uint8: modality, then the file's window or lookup table, then 8 bits."""
     values = apply_modality_lut(pixels, elements)
     if elements.get("VOILUTSequence"):
         bits = elements.VOILUTSequence[0].LUTDescriptor[2]

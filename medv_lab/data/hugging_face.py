@@ -1,17 +1,17 @@
 """Folders of Hugging Face `datasets` on disk, read as tables: Parquet snapshots and what `save_to_disk` writes.
 
-The `datasets` library itself is not used: it would run what a folder brings along. Tables are read a few rows at
-a time through pyarrow (the extra `tables`), and the pictures inside them are written out once, each under the
-hash of its bytes, so that everything behind this module knows plain picture files only.
+Tables are read a few rows at a time through pyarrow (the extra `tables`), and the pictures inside them are written out
+once, each under the hash of its bytes, so that everything after this module knows plain picture files only.
+
+The `datasets` library is not used. It would save few lines; left to find the splits of a folder, it takes
+`validate-*.parquet` for training data and refuses a snapshot with a loading script beside its tables.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from medv_lab.data.releases import ANSWER_TYPES, LANGUAGES, SPLIT_FILES, kind_of_answer
@@ -25,7 +25,7 @@ ID_KEYS = ("qid", "question_id", "id")
 
 
 def is_hugging_face(folder: str | Path) -> bool:
-    """Whether a folder has Parquet files of splits, or was written by `save_to_disk`."""
+    """Return True if a folder has Parquet files of splits, or was written by `save_to_disk`."""
     return bool(_tables(Path(folder)))
 
 
@@ -34,18 +34,19 @@ def read_hugging_face(
 ) -> Reading:
     """Read the splits of a folder.
 
-    Columns image, question and answer are needed; answer_type (without it closed is what is answered by yes or
-    no), q_lang, an id, organ (location, image_organ) and modality are read where they are.
+    The columns image, question and answer are needed; answer_type (without it, questions answered by yes or no are
+    closed), q_lang, an id, organ (location, image_organ) and modality are read where they are there.
 
     Args:
         dataset: the name that questions are tagged with.
         folder: `[data/]{split}-*.parquet`, or `dataset_dict.json` and a folder of Arrow files for each split.
         pictures: folder that pictures inside the tables are written to; made if need be.
-        need_images: whether a picture that a table only names, and that does not exist, makes its row broken.
+        need_images: if true, a picture that a table only names, and that does not exist, makes its row broken.
 
     Raises:
         FileNotFoundError: if the folder has no such tables.
         ModuleNotFoundError: without pyarrow.
+        ValueError: for a table that is damaged or incomplete.
     """
     folder, pictures = Path(folder), Path(pictures)
     tables = _tables(folder)
@@ -65,7 +66,7 @@ def read_hugging_face(
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
-    """Files of every split, in order."""
+    """Return the files of every split, in order."""
     found: dict[str, list[Path]] = {}
     for split, names in SPLIT_FILES.items():
         for name in names:
@@ -79,15 +80,6 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _pyarrow(part: str) -> ModuleType:
-    try:
-        return import_module(f"pyarrow.{part}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "folders of Hugging Face datasets need pyarrow; install it with `pip install 'medv-lab[tables]'`"
-        ) from error
-
-
 def _rows(files: list[Path]) -> Iterator[Row]:
     number = 0
     for file in files:
@@ -99,16 +91,27 @@ def _rows(files: list[Path]) -> Iterator[Row]:
 
 
 def _batches(file: Path) -> Iterator[Any]:
-    """Record batches of a Parquet file or of an Arrow stream, none of which is held whole."""
-    if file.suffix == ".parquet":
-        with _pyarrow("parquet").ParquetFile(file) as table:
-            yield from table.iter_batches(batch_size=BATCH_ROWS)
-        return
-    stream = _pyarrow("ipc").open_stream
-    with file.open("rb") as source, stream(source) as batches:
-        for batch in batches:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.slice(start, BATCH_ROWS)
+    """Yield record batches of a Parquet file or of an Arrow stream, none of which is held whole."""
+    try:
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "folders of Hugging Face datasets need pyarrow; install it with `pip install 'medv-lab[tables]'`"
+        ) from error
+    try:
+        if file.suffix == ".parquet":
+            with pyarrow.parquet.ParquetFile(file) as table:
+                yield from table.iter_batches(batch_size=BATCH_ROWS)
+            return
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
+            for batch in batches:
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    yield batch.slice(start, BATCH_ROWS)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{str(file)!r} cannot be read as a table ({error}); copy or download it again"
+        ) from error
 
 
 def _question(row: Mapping[str, Any], dataset: str, split: str, folder: Path, pictures: Path) -> Question:
@@ -134,7 +137,7 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
 
 
 def _picture(value: Any, folder: Path, pictures: Path) -> Path:
-    """The path of a row's picture, written out if it came as bytes."""
+    """Return the path of a row's picture, written out if it came as bytes."""
     name = value.get("path") if isinstance(value, Mapping) else value
     content = value.get("bytes") if isinstance(value, Mapping) else None
     if content:

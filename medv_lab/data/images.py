@@ -7,6 +7,8 @@ through `dicom`. How pixels become 8-bit RGB:
 - Transparency (RGBA, LA, palette or colour-key): on black.
 - Deep grey (16 or 32 bits, or float): the picture's own 0.5-99.5 percentile window (`pixels.window_grey`).
 - EXIF orientation is applied.
+
+Real pictures to try it on come inside installed packages (`sample_images`).
 """
 
 import io
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from pydicom.data import get_testdata_file
 
 from medv_lab.data.dicom import HEAD_LENGTH, decode_dicom, is_dicom
 from medv_lab.data.pixels import (
@@ -29,7 +32,7 @@ from medv_lab.data.pixels import (
     window_grey,
 )
 
-__all__ = ["ImageError", "open_image"]
+__all__ = ["ImageError", "Picture", "open_image", "sample_images"]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 ALLOWED = "PNG, JPEG, TIFF, WebP, BMP or DICOM"
@@ -52,6 +55,13 @@ DECODING_ERRORS = (
     Image.DecompressionBombWarning,
 )
 DAMAGED = "The picture is damaged, incomplete or too large: open it in an image viewer and save it again."
+
+SAMPLES = {  # name -> file in the packages pydicom or pydicom-data
+    "chest x-ray": "RG1_UNCR.dcm",
+    "head ct": "693_UNCR.dcm",
+    "shoulder mri": "MR2_UNCR.dcm",
+    "spine ct": "CT_small.dcm",
+}
 
 Picture = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
@@ -102,6 +112,21 @@ def open_image(source: Picture, *, frame: int = 0, max_pixels: int = MAX_PIXELS)
             return _decode(file, f"{str(path)!r}", frame, max_pixels)
 
 
+def sample_images() -> dict[str, Path]:
+    """Return paths of real, freely redistributable DICOM pictures, by name; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: when the package pydicom-data, which holds some of them, is not installed.
+    """
+    paths = {name: get_testdata_file(file, download=False) for name, file in SAMPLES.items()}
+    missing = [SAMPLES[name] for name, path in paths.items() if path is None]
+    if missing:
+        raise FileNotFoundError(
+            f"{', '.join(missing)} not found: install the package with `pip install pydicom-data`"
+        )
+    return {name: Path(path) for name, path in paths.items()}
+
+
 def _decode(file: io.BufferedIOBase, name: str, frame: int, max_pixels: int) -> Image.Image:
     head = file.read(HEAD_LENGTH)
     file.seek(0)
@@ -128,7 +153,7 @@ def _decode(file: io.BufferedIOBase, name: str, frame: int, max_pixels: int) -> 
 
 
 def _convert(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    """The current frame of a Pillow image, upright and in 8-bit RGB."""
+    """Convert the current frame of a Pillow image to 8-bit RGB, upright."""
     check_pixels(name, *image.size, 1, max_pixels)
     with reporting(DECODING_ERRORS, name, DAMAGED):
         image.load()
@@ -149,7 +174,7 @@ def _convert(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 
 def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
-    """An array of any allowed shape and type to uint8 (H, W, 3)."""
+    """Convert an array of any allowed shape and type to uint8 (H, W, 3)."""
     name = f"the given array of shape {array.shape} and type {array.dtype}"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{name} is not a picture. Allowed shapes are {ARRAYS}, channels last.")

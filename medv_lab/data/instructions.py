@@ -2,8 +2,8 @@
 
 The rules are those of the published training code: `<image>` in a message marks where a picture goes, a text-only
 row has no `image`, several pictures come as a list, ids may be missing, and the misspelt key `conversatons` of
-some released files is read too. Texts are not trimmed. Where a single `<image>` stands in its message does not
-matter: it is moved to the front when the dialogue is encoded. Knows no tokenizer and opens no picture.
+some released files is read too. Texts are not trimmed. A single `<image>` may stand anywhere in its message: it is
+moved to the front when the dialogue is encoded. Knows no tokenizer and opens no picture.
 """
 
 import re
@@ -53,7 +53,7 @@ def read_dialogues(path: str | Path) -> Iterator[Dialogue]:
 
 
 def damages_of(value: Any, number: int) -> list[Damage]:
-    """Everything that is wrong with one row by itself, from `read_rows`; nothing for a whole row."""
+    """Return everything that is wrong with one row of `read_rows` by itself; nothing for a whole row."""
     if isinstance(value, Damage):
         return [value]
     name = id_of(value) if isinstance(value, Mapping) else ""
@@ -61,7 +61,7 @@ def damages_of(value: Any, number: int) -> list[Damage]:
 
 
 def find_faults(row: Any) -> list[Fault]:
-    """Faults of a row's shape, turns and image places; texts and pictures themselves are not weighed."""
+    """Return the faults of a row's shape, turns and image placeholders; pictures are not looked at."""
     if not isinstance(row, Mapping):
         return [Fault("not an object", f"the row is {row!r:.40}", "write an object {...} for every row")]
     messages = _messages(row)
@@ -71,19 +71,19 @@ def find_faults(row: Any) -> list[Fault]:
         return [Fault(kind, found, "give conversations: [{from, value}, ...]")]
     if not messages:
         return [Fault("empty conversation", "conversations is []", "add a question and an answer")]
-    faults = [*_id_faults(row), *_image_type_faults(row), *_message_faults(messages)]
+    faults = [*_field_faults(row), *_message_faults(messages)]
     if not faults:
-        faults = [*_order_faults(messages), *_place_faults(row, messages)]
+        faults = [*_order_faults(messages), *_placeholder_faults(row, messages)]
     return faults
 
 
 def id_of(row: Mapping[str, Any]) -> str:
-    """The row's id as text, "" where it has none."""
+    """Return the row's id as text, "" where it has none."""
     return "" if row.get("id") is None else str(row["id"])
 
 
 def to_dialogue(row: Mapping[str, Any]) -> Dialogue:
-    """The dialogue of a row in which `find_faults` found nothing."""
+    """Return the dialogue of a row in which `find_faults` found nothing."""
     turns = tuple((message["from"], message["value"]) for message in _messages(row))
     return Dialogue(id_of(row), _images(row), turns)
 
@@ -114,14 +114,11 @@ def _images(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (image,) if isinstance(image, str) else tuple(image)
 
 
-def _id_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _field_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
     if isinstance(row.get("id"), bool) or not isinstance(row.get("id"), str | int | None):
         yield Fault(
             "wrong type", f"id is {row['id']!r:.40}", "give a text or a whole number, or leave it out"
         )
-
-
-def _image_type_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
     image = row.get("image")
     names = image if isinstance(image, list) else [image] if image is not None else []
     if not all(isinstance(name, str) and name for name in names):
@@ -129,36 +126,36 @@ def _image_type_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _message_faults(messages: list[Any]) -> Iterator[Fault]:
-    for place, message in enumerate(messages, 1):
+    for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping) or not {"from", "value"} <= message.keys():
-            yield Fault("wrong type", f"message {place} is {message!r:.60}", "give {from, value}")
+            yield Fault("wrong type", f"message {number} is {message!r:.60}", "give {from, value}")
             continue
         role, text = message["from"], message["value"]
         if not isinstance(role, str) or role not in ROLES:
             yield Fault(
-                "unknown role", f"message {place} is from {role!r}", f"allowed are {', '.join(ROLES)}"
+                "unknown role", f"message {number} is from {role!r}", f"allowed are {', '.join(ROLES)}"
             )
             continue
         if not isinstance(text, str) or not _is_unicode(text):
-            yield Fault("not text", f"message {place} has the value {text!r:.60}", "give a text")
+            yield Fault("not text", f"message {number} has the value {text!r:.60}", "give a text")
             continue
         speaker = "answer" if ROLES[role] == "assistant" else "question"
         if not text.strip():
-            yield Fault(f"empty {speaker}", f"message {place} is {text!r:.20}", "write it, or take it out")
+            yield Fault(f"empty {speaker}", f"message {number} is {text!r:.20}", "write it, or take it out")
         if speaker == "answer" and IMAGE_TOKEN in text:
             yield Fault(
-                "placeholder in an answer", f"message {place} has {IMAGE_TOKEN}", "put it into a question"
+                "placeholder in an answer", f"message {number} has {IMAGE_TOKEN}", "put it into a question"
             )
         if token := SPECIAL_TOKEN.search(text):
             yield Fault(
                 "special token",
-                f"message {place} has {token.group()}",
+                f"message {number} has {token.group()}",
                 "take it out: it would be read as the end of a turn, a mask or the like",
             )
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: JSON can hold half of a surrogate pair, which no tokenizer takes."""
+    """Return True if a text can be encoded: JSON can hold half of a surrogate pair, which no tokenizer takes."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -170,11 +167,11 @@ def _order_faults(messages: list[Mapping[str, str]]) -> Iterator[Fault]:
             "the first message is an answer",
             "put a question before it: training skips an answer that nobody asked for",
         )
-    for place in range(1, len(speakers)):
-        if speakers[place] == speakers[place - 1]:
+    for index in range(1, len(speakers)):
+        if speakers[index] == speakers[index - 1]:
             yield Fault(
                 "repeated role",
-                f"messages {place} and {place + 1} are both from {messages[place]['from']}",
+                f"messages {index} and {index + 1} are both from {messages[index]['from']}",
                 "join them, or add what is missing between them",
             )
     if speakers[-1] == "user":
@@ -183,17 +180,17 @@ def _order_faults(messages: list[Mapping[str, str]]) -> Iterator[Fault]:
         )
 
 
-def _place_faults(row: Mapping[str, Any], messages: list[Mapping[str, str]]) -> Iterator[Fault]:
+def _placeholder_faults(row: Mapping[str, Any], messages: list[Mapping[str, str]]) -> Iterator[Fault]:
     images = _images(row)
-    places = sum(message["value"].count(IMAGE_TOKEN) for message in messages)
-    if places == len(images):
+    placeholders = sum(message["value"].count(IMAGE_TOKEN) for message in messages)
+    if placeholders == len(images):
         return
-    found = f"{places} {IMAGE_TOKEN} for {len(images)} image(s)"
+    found = f"{placeholders} {IMAGE_TOKEN} for {len(images)} image(s)"
     if not images:
         yield Fault("placeholder without an image", found, f"name the image, or take {IMAGE_TOKEN} out")
-    elif not places:
+    elif not placeholders:
         yield Fault("no placeholder", found, f"put {IMAGE_TOKEN} into the first question")
     elif len(images) == 1:
         yield Fault("several placeholders for one image", found, "leave one of them")
     else:
-        yield Fault("placeholders and images differ", found, "give every image one place")
+        yield Fault("placeholders and images differ", found, "give every image one placeholder")

@@ -1,4 +1,4 @@
-"""What every image decoder shares: the one error, the limit on size, and deep grey values to 8 bits."""
+"""Parts that the image decoders share: one error, the limit on size, and deep grey values to 8 bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def reporting(errors: tuple[type[Exception], ...], name: str, advice: str) -> It
 
 
 def check_pixels(name: str, width: int, height: int, frames: int, max_pixels: int) -> None:
-    """Refuse pictures without pixels and pictures over the limit; called before anything is decoded.
+    """Refuse pictures without pixels and pictures over the limit, before anything is decoded.
 
     Raises:
         ImageError: when a side is below 1 or width x height x frames exceeds `max_pixels`.
@@ -42,7 +42,11 @@ def check_pixels(name: str, width: int, height: int, frames: int, max_pixels: in
 
 
 def check_frame(name: str, frame: int, frames: int) -> None:
-    """Refuse a frame that the picture does not have, naming how many it has."""
+    """Refuse a frame that the picture does not have.
+
+    Raises:
+        ImageError: says how many frames there are.
+    """
     if not 0 <= frame < frames:
         raise ImageError(
             f"{name} has {frames} frame{'s' * (frames != 1)}, so frame {frame} does not exist: "
@@ -51,7 +55,7 @@ def check_frame(name: str, frame: int, frames: int) -> None:
 
 
 def window_grey(name: str, values: np.ndarray) -> np.ndarray:
-    """Deep grey values (H, W) to uint8 by the picture's own window.
+    """Convert deep grey values (H, W) to uint8 by the picture's own window.
 
     The window runs from the 0.5th to the 99.5th percentile; where these coincide (almost all pixels equal) it
     runs from minimum to maximum, and a picture of one single value becomes black.

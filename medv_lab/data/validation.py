@@ -1,8 +1,8 @@
-"""A whole instruction file looked through before a long run: every broken row at once, and a summary.
+"""Checks of a whole instruction file before a long run: every broken row at once, and a summary.
 
 Beyond what `instructions.find_faults` sees in one row, pictures are looked for (and opened when asked), ids and
-lengths are compared. How long a dialogue gets depends on a tokenizer and a model's image settings, which are
-not known here: a function tells it. Memory grows by one id and three numbers a row, and one entry a picture.
+lengths are compared. The length of a dialogue depends on a tokenizer and a model's image settings, which are
+not known here: a function returns it. Memory grows by one id and a few numbers per row, and one entry per picture.
 """
 
 from array import array
@@ -24,12 +24,12 @@ LengthOf = Callable[[Dialogue, tuple[Size, ...]], int]  # (dialogue, sizes of it
 
 @dataclass(frozen=True)
 class Report:
-    """What a file holds.
+    """Contents of an instruction file, and its damages.
 
     Attributes:
-        rows: how many there are, whole or broken.
+        rows: number of rows, whole or broken.
         damages: everything found; a row can have several.
-        images: how many different pictures are named.
+        images: number of different pictures that are named.
         lengths: quantity -> one number for every row that is whole by itself.
     """
 
@@ -40,20 +40,20 @@ class Report:
 
     @property
     def broken_rows(self) -> int:
-        """How many rows have at least one damage."""
+        """Number of rows with at least one damage."""
         return len({one.row for one in self.damages})
 
     def counts(self) -> pd.Series:
-        """Number of damages by kind, most first."""
+        """Return the number of damages by kind, most first."""
         found = Counter(one.kind for one in self.damages)
         return pd.Series(dict(found.most_common()), name="damages", dtype=int)
 
     def table(self) -> pd.DataFrame:
-        """Every damage: row, id, kind, what, remedy."""
+        """Return every damage: row, id, kind, what, remedy."""
         return damage_table(self.damages)
 
     def summary(self) -> pd.DataFrame:
-        """Least, median, mean, 95th percentile, most and sum of every quantity, over rows whole by themselves."""
+        """Return least, median, mean, 95th percentile, most and sum of each quantity, over rows whole by themselves."""
         measured = {name: np.asarray(values) for name, values in self.lengths.items() if len(values)}
         return pd.DataFrame(
             {
@@ -84,8 +84,8 @@ def check_instructions(
     Args:
         path: JSON list or JSON Lines of {id, image, conversations}.
         images: folder that image names are relative to.
-        open_images: whether to decode every picture, which takes much longer than looking whether it is there.
-        length_of: positions that a dialogue takes with its images in; needs `open_images`, for their sizes.
+        open_images: if true, decode every picture, which takes much longer than looking for its file.
+        length_of: number of sequence positions of a dialogue with its images in; needs `open_images`, for their sizes.
         max_length: longest dialogue that training does not cut; needs `length_of`.
 
     Raises:
@@ -146,7 +146,7 @@ def check_instructions(
 
 
 class _Pictures:
-    """Looks at every picture once, and remembers what was wrong with it and how large it is."""
+    """Pictures that were looked at, each once: what was wrong with it, and its size."""
 
     def __init__(self, folder: Path, is_opening: bool) -> None:
         self.folder = folder
@@ -155,7 +155,7 @@ class _Pictures:
         self.sizes: dict[str, Size] = {}
 
     def look(self, dialogue: Dialogue) -> list[Fault]:
-        """Faults of a dialogue's pictures."""
+        """Return the faults of a dialogue's pictures."""
         for name in dialogue.images:
             if name not in self.faults:
                 self.faults[name] = self._look(name)

@@ -6,8 +6,7 @@ from functools import cache
 import anywidget
 import traitlets
 
-from medv_lab.data.images import open_image
-from medv_lab.data.samples import sample_images
+from medv_lab.data.images import open_image, sample_images
 from medv_lab.explorer.runs import Choice
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import Scene, make_scene
@@ -40,7 +39,7 @@ def real_choices() -> list[Choice]:
     """
     choices = []
     for name, path in sample_images().items():
-        code = f'from medv_lab.data.samples import sample_images\npicture = sample_images()["{name}"]'
+        code = f'from medv_lab.data.images import sample_images\npicture = sample_images()["{name}"]'
         choices.append(Choice(name, path, code, REAL_NOTE))
     return choices
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from medv_lab.data.samples import sample_images
+from medv_lab.data.images import sample_images
 from tests.browser.conftest import PATIENCE, ROOT, SCREENSHOTS, Lab, Tab
 
 pytestmark = pytest.mark.browser

@@ -111,6 +111,15 @@ def test_broken_rows_are_reported(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("write", [write_parquet, write_saved])
+def test_a_damaged_table_is_named(tmp_path, write):
+    write(tmp_path, "train", rows_of(ANSWERS))
+    (file, *_) = sorted([*tmp_path.rglob("*.parquet"), *tmp_path.rglob("*.arrow")])
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"{file.name}' cannot be read as a table .*download it again"):
+        read_vqa("slake", tmp_path, pictures=tmp_path / "pictures")
+
+
 def test_pictures_need_a_folder(tmp_path):
     write_parquet(tmp_path, "train", rows_of(ANSWERS))
     with pytest.raises(ValueError, match="pictures="):

@@ -15,7 +15,7 @@ from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 import medv_lab
-from medv_lab.data.samples import sample_images
+from medv_lab.data.images import sample_images
 from medv_lab.explorer import app as module
 from medv_lab.explorer import results
 from medv_lab.explorer.app import BOTH, Explorer, explore
