@@ -30,7 +30,7 @@ def benchmark(
         mpl.use("Agg")
         from medv_lab.paper.exhibits import save_figure
         from medv_lab.studies.timing import SIZES, make_subject, run_benchmark
-        from medv_lab.views.speed import plot_speed, speed_data
+        from medv_lab.views.study_plots import plot_speed, speed_data
         from medv_lab.views.style import themed
 
         if size not in SIZES:

@@ -29,7 +29,7 @@ def panels(
     """Ask systems what Figures 2 to 12 show; what is answered already is not asked again."""
     with clear_errors():
         from medv_lab.model.checkpoints import load
-        from medv_lab.paper.drawing import results_folder
+        from medv_lab.paper.figures import preset_folders
         from medv_lab.studies.panel_runs import (
             answer_panels,
             find_examples,
@@ -38,7 +38,7 @@ def panels(
         )
         from medv_lab.studies.panels import PLANS
 
-        folder = output or results_folder(preset) / "panels"
+        folder = output or preset_folders(preset)[0] / "panels"
         plan = PLANS[preset]
         examples = find_examples(folder, questions)
         asked = []
@@ -83,23 +83,20 @@ def figures(
         str, typer.Option(help="embedded (results, figures) or full (results/full, figures/full)")
     ] = "embedded",
 ) -> None:
-    """Redraw figures and tables from published numbers and measured results; what is up to date is left alone."""
+    """Draw figures and tables anew from published numbers and measured results, and a gallery of them."""
     with clear_errors():
         import matplotlib as mpl
 
         mpl.use("Agg")
-        from medv_lab.paper.drawing import draw_exhibits, figures_folder, results_folder
-        from medv_lab.paper.exhibits import MissingResults
-        from medv_lab.paper.figures import EXHIBITS, choose
-        from medv_lab.paper.gallery import GALLERY, write_gallery
+        from medv_lab.paper.exhibits import MissingResults, draw_exhibits
+        from medv_lab.paper.figures import EXHIBITS, choose, preset_folders
+        from medv_lab.paper.gallery import write_gallery
 
-        folder = output or figures_folder(preset)
-        source = results or results_folder(preset)
-        done = draw_exhibits(choose(only), source, folder, report=typer.echo)
-        if done.drawn or not (folder / GALLERY).is_file():
-            write_gallery(EXHIBITS, folder, source)
-        if only is not None and done.missing:
-            raise MissingResults("; ".join(f"{name}: {text}" for name, text in done.missing.items()))
-        typer.echo(
-            f"{folder}: {len(done.drawn)} drawn, {len(done.kept)} up to date, {len(done.missing)} lack results"
-        )
+        measured, folder = preset_folders(preset)
+        measured, folder = results or measured, output or folder
+        chosen = choose(only)
+        missing = draw_exhibits(chosen, measured, folder, report=typer.echo)
+        if only is not None and missing:
+            raise MissingResults("; ".join(f"{name}: {text}" for name, text in missing.items()))
+        gallery = write_gallery(EXHIBITS, folder, measured)
+        typer.echo(f"{len(chosen) - len(missing)} drawn, {len(missing)} lack results; see {gallery}")

@@ -5,7 +5,7 @@ a file of `tables/`, or "measured" and a file of the results folder. The csv of 
 the frame and nothing else of the numbers; it may open pictures that the frame names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,6 @@ class Exhibit:
         name: of its files, without suffix.
         title: one line.
         caption: what is shown, for the gallery.
-        inputs: patterns of the files in the results folder that it reads; published tables are read besides.
         collect: results folder to the frame of what is shown, with a column `source`.
         draw: frame and results folder to a figure, or for a table to (Markdown, LaTeX).
         kind: "figure" or "table".
@@ -43,15 +42,10 @@ class Exhibit:
     caption: str
     collect: Callable[[Path], pd.DataFrame]
     draw: Callable[[pd.DataFrame, Path], Figure | tuple[str, str]]
-    inputs: tuple[str, ...] = ()
     kind: Literal["figure", "table"] = "figure"
 
-    def input_files(self, results: Path) -> list[Path]:
-        """The files in the results folder that it reads, in order."""
-        return sorted({path for pattern in self.inputs for path in results.glob(pattern) if path.is_file()})
-
     def output_files(self, folder: Path) -> list[Path]:
-        """The files it is written to."""
+        """Return the files that it becomes, the csv last."""
         return [folder / f"{self.name}{suffix}" for suffix in SUFFIXES[self.kind]]
 
     def write(self, data: pd.DataFrame, results: Path, folder: Path) -> None:
@@ -67,34 +61,58 @@ class Exhibit:
         save_data(data, table)
 
 
-def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> list[Path]:
+def draw_exhibits(
+    exhibits: Sequence[Exhibit], results: Path, folder: Path, report: Callable[[str], None] = lambda _: None
+) -> dict[str, str]:
+    """Draw exhibits anew, all of them: nothing is left from an earlier run unless it is said.
+
+    Args:
+        exhibits: what is wanted.
+        results: folder of measured results.
+        folder: of the figures.
+        report: told one line per exhibit: its files, or what it lacks.
+
+    Returns:
+        What could not be drawn: names, and what results each lacks.
+    """
+    missing: dict[str, str] = {}
+    for number, exhibit in enumerate(exhibits, 1):
+        said = f"[{number}/{len(exhibits)}] {exhibit.name}"
+        try:
+            data = exhibit.collect(results)
+        except MissingResults as error:
+            missing[exhibit.name] = str(error)
+            is_old = any(path.is_file() for path in exhibit.output_files(folder))
+            report(f"{said}: not drawn, {error}" + ("; its files are of an earlier run" if is_old else ""))
+            continue
+        exhibit.write(data, results, folder)
+        report(f"{said}: {', '.join(path.name for path in exhibit.output_files(folder))}")
+    return missing
+
+
+def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
     """Write `stem`.pdf, .png and .csv, the same bytes at every run; closes the figure.
 
     The first line of the csv is a comment: the sources of its rows, or `data.attrs["provenance"]`.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_suffix(suffix) for suffix in SUFFIXES["figure"]]
-    figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    figure.savefig(paths[1], dpi=PRINT_DPI, metadata={"Software": None})
+    figure.savefig(
+        stem.with_suffix(".pdf"), metadata={"CreationDate": None, "Producer": None, "Creator": None}
+    )
+    figure.savefig(stem.with_suffix(".png"), dpi=PRINT_DPI, metadata={"Software": None})
     plt.close(figure)
-    save_data(data, paths[2])
-    return paths
+    save_data(data, stem.with_suffix(".csv"))
 
 
 def save_data(data: pd.DataFrame, path: Path) -> None:
-    """Write what is shown; the first line is a comment that says where it comes from."""
+    """Write what is shown; the first line is a comment that names the sources of the rows, each once."""
     rows = data.to_csv(index=data.index.name is not None, lineterminator="\n")
-    about = describe_sources(data) if "source" in data else data.attrs["provenance"]
+    about = "; ".join(dict.fromkeys(data["source"])) if "source" in data else data.attrs["provenance"]
     path.write_text(f"# {about}\n{rows}", encoding="utf-8", newline="\n")
 
 
-def describe_sources(data: pd.DataFrame) -> str:
-    """The sources of a frame in one line, each once, in their order."""
-    return "; ".join(dict.fromkeys(data["source"]))
-
-
 def read_data(path: Path) -> pd.DataFrame:
-    """A frame that `save_data` wrote; its sources' line in `attrs["provenance"]`."""
+    """Read a frame that `save_data` wrote; its sources' line is in `attrs["provenance"]`."""
     with path.open(encoding="utf-8") as file:
         first = file.readline()
         data = pd.read_csv(file)
@@ -103,5 +121,5 @@ def read_data(path: Path) -> pd.DataFrame:
 
 
 def measured_source(path: Path, results: Path) -> str:
-    """What a row of measured numbers names as its source."""
+    """Return what a row of measured numbers names as its source."""
     return f"measured {path.relative_to(results).as_posix()}"

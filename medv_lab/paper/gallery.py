@@ -75,7 +75,7 @@ def _section(exhibit: Exhibit, folder: Path, results: Path) -> str:
 
 
 def _provenance(data: pd.DataFrame, results: Path) -> str:
-    """One item a source; of measured ones, model and commit as their manifest has them."""
+    """List each source; of measured ones, model and commit as their manifest has them."""
     items = []
     for source in dict.fromkeys(data["source"]):
         kind, name = source.split(maxsplit=1)
@@ -85,7 +85,7 @@ def _provenance(data: pd.DataFrame, results: Path) -> str:
 
 
 def _describe_run(path: Path) -> str:
-    """The runs that the manifests of a results file record; a trace carries its own."""
+    """Name the runs that the manifests of a results file record; a trace carries its own."""
     manifests = [json.loads(found.read_text(encoding="utf-8")) for found in find_manifests(path)]
     runs = [run for manifest in manifests for run in _runs(manifest, path)]
     if not runs:
@@ -99,13 +99,13 @@ def _describe_run(path: Path) -> str:
 
 
 def find_manifests(path: Path) -> list[Path]:
-    """The manifests of a results file: beside it, or of the cells it sums up; none for a trace, which has its own."""
+    """Find the manifests of a results file: beside it, or of the cells it sums up; a trace has its own."""
     beside = path.with_name("manifest.json")
     return [beside] if beside.is_file() else sorted((path.parent / "cells").glob("*.json"))
 
 
 def _runs(manifest: Any, path: Path) -> list[dict[str, Any]]:
-    """The records of runs anywhere in a manifest; of several by digest, those that a file is named for."""
+    """Collect the records of runs anywhere in a manifest; of several by digest, those that a file is named for."""
     if isinstance(manifest, list):
         return [record for part in manifest for record in _runs(part, path)]
     if not isinstance(manifest, dict):

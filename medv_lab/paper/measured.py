@@ -1,6 +1,6 @@
 """Our measurements beside the paper's tables: results folders read into the columns of the published tables.
 
-Each function gives one row a system or setting, with the columns of its table that were measured, their intervals as
+Each function gives one row per system or setting, with the columns of its table that were measured, their intervals as
 NAME_low and NAME_high, and `source`; no rows where the results folder has none.
 """
 
@@ -20,7 +20,7 @@ ABLATIONS = "ablations/table.csv"
 SWEEPS = "studies/steps/summary.csv"
 COUNTS = "table8/counts.csv"
 RECIPES = "embedded/manifest.json"  # in the package, with the checkpoint that they made
-GROUPS = {  # of the small world's benchmark: columns of Table 1
+GROUPS = {  # of the phantom benchmark: columns of Table 1
     "conversation": "conversation",
     "detailed_description": "description",
     "chest x-ray": "cxr",
@@ -40,7 +40,7 @@ QUANTITIES = {
 
 
 def measured_open_ended(results: Path) -> pd.DataFrame:
-    """Table 1's columns: relative scores of the small world's systems by the judge that knows the facts."""
+    """Read Table 1's columns: relative scores of our systems on phantoms by the judge that knows the facts."""
     scores = _read(results, SCORES[1])
     chosen = scores[scores.judge == JUDGE]
     rows = [
@@ -51,7 +51,7 @@ def measured_open_ended(results: Path) -> pd.DataFrame:
 
 
 def measured_vqa(results: Path) -> pd.DataFrame:
-    """Table 2's place: token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed."""
+    """Read token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed, beside Table 2."""
     scores = _read(results, SCORES[2])
     names = {f"{one} {kind}": f"{one}_{kind}" for one in BENCHMARKS for kind in ("open", "closed")}
     rows = [
@@ -62,7 +62,7 @@ def measured_vqa(results: Path) -> pd.DataFrame:
 
 
 def measured_steps(results: Path) -> pd.DataFrame:
-    """Table 3's columns: time, length and score against the number of steps, over all questions."""
+    """Read Table 3's columns: time, length and score against the number of steps, over all questions."""
     scores = _read(results, SCORES[3])
     chosen = scores[scores.group == "all"]
     rows = []
@@ -74,7 +74,7 @@ def measured_steps(results: Path) -> pd.DataFrame:
 
 
 def measured_pipelines(results: Path) -> pd.DataFrame:
-    """Table 4's place: the training ablations' arms: fact score, open recall, closed accuracy, means over seeds."""
+    """Read the training ablations beside Table 4: fact score, open recall, closed accuracy, means over seeds."""
     table = _read(results, ABLATIONS).rename(columns={"mean": "estimate"})
     names = {"facts": "facts", "open": "phantoms_open", "closed": "phantoms_closed"}
     rows = [
@@ -85,7 +85,7 @@ def measured_pipelines(results: Path) -> pd.DataFrame:
 
 
 def measured_inference(results: Path) -> pd.DataFrame:
-    """Table 5's place: L, Z and B varied one at a time, with the fact score of descriptions."""
+    """Read L, Z and B varied one at a time, with the fact score of descriptions, beside Table 5."""
     table = _read(results, SWEEPS)
     rows = []
     for own in table.itertuples():
@@ -110,7 +110,7 @@ def measured_inference(results: Path) -> pd.DataFrame:
 
 
 def own_recipes(results: Path) -> pd.DataFrame:
-    """Table 6's settings of the embedded checkpoint's stages, as the manifest beside it has them."""
+    """Read Table 6's settings of the embedded checkpoint's stages, as the manifest beside it has them."""
     manifest = json.loads((files("medv_lab") / RECIPES).read_text(encoding="utf-8"))
     stages = {column: manifest["settings"].get(name, {}) for column, name in _OWN_STAGES.items()}
     rows = [
@@ -122,7 +122,7 @@ def own_recipes(results: Path) -> pd.DataFrame:
 
 
 def counted_data(results: Path) -> pd.DataFrame:
-    """Table 8's columns, counted by our readers in the released files that were there."""
+    """Read Table 8's columns, counted by our readers in the released files that were there."""
     return _read(results, COUNTS).assign(source=measured_source(results / COUNTS, results))
 
 
@@ -150,13 +150,13 @@ def _text(value: Any) -> str | None:
 
 
 def _read(results: Path, name: str) -> pd.DataFrame:
-    """A file of scores; without rows, but with its columns, where it is not there."""
+    """Read a file of scores; without rows, but with its columns, where it is not there."""
     path = results / name
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(_COLUMNS))
 
 
 def _cells(scores: pd.DataFrame, names: Mapping[str, str]) -> dict[str, Any]:
-    """Estimate, low and high of each row that is there, under the name of a table's column; scores by row name."""
+    """Return estimate, low and high of each named row that is there, under the name of a table's column."""
     return {
         f"{column}{ending}": float(scores.at[row, field])
         for row, column in names.items()

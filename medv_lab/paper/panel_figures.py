@@ -8,24 +8,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medv_lab.paper.curves import plot_curves
 from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
 from medv_lab.paper.panel_sheets import (
     COMMAND,
     FOLDER,
-    INPUTS,
     draw_side_by_side,
     draw_stacked,
     mark_facts,
     mark_repetition,
-    place_answers,
-    place_item,
+    put_answers,
+    put_item,
     read_answers,
     tabulate,
 )
-from medv_lab.paper.sheet import Sheet
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.studies.panels import REPETITION, PanelAnswer
+from medv_lab.views.sheet import Sheet
+from medv_lab.views.study_plots import plot_curves
 from medv_lab.views.style import WIDTHS
 
 MOST_SYSTEMS = 3
@@ -44,7 +43,7 @@ _OURS = "Our panel of this kind on phantoms; the original's caption was not avai
 
 
 def at_length(answers: Sequence[PanelAnswer]) -> list[PanelAnswer]:
-    """The answers of every system's main run: the one that answered most questions at length."""
+    """Choose the answers of every system's main run: the one that answered most questions at length."""
     long = [one for one in answers if one.example.group != "vqa"]
     counts: dict[str, dict[Path, int]] = {}
     for one in long:
@@ -55,7 +54,7 @@ def at_length(answers: Sequence[PanelAnswer]) -> list[PanelAnswer]:
 
 
 def first_systems(answers: Sequence[PanelAnswer], most: int = MOST_SYSTEMS) -> list[PanelAnswer]:
-    """The answers of the first few systems, each question's together."""
+    """Choose the answers of the first few systems, each question's together."""
     systems = list(dict.fromkeys(one.system for one in answers))[:most]
     kept = [one for one in answers if one.system in systems]
     order = list(dict.fromkeys(one.example.id for one in kept))
@@ -63,19 +62,19 @@ def first_systems(answers: Sequence[PanelAnswer], most: int = MOST_SYSTEMS) -> l
 
 
 def collect_open_ended(results: Path) -> pd.DataFrame:
-    """Figure 2: two descriptions by up to three systems."""
+    """Collect Figure 2: two descriptions by up to three systems."""
     chosen = [one for one in at_length(read_answers(results)) if one.example.id in SHOWN]
     return tabulate(first_systems(chosen), results, mark_facts)
 
 
 def collect_vqa(results: Path) -> pd.DataFrame:
-    """Figure 3: short questions at L = B = Z = 64."""
+    """Collect Figure 3: short questions at L = B = Z = 64."""
     chosen = [one for one in read_answers(results) if one.example.group == "vqa"]
     return tabulate(first_systems(chosen), results, mark_facts)
 
 
 def collect_same_length(results: Path) -> pd.DataFrame:
-    """Figure 4: two queries, answered by the diffusion and the autoregressive model."""
+    """Collect Figure 4: two queries, answered by the diffusion and the autoregressive model."""
     chosen = [
         one
         for one in at_length(read_answers(results))
@@ -85,7 +84,7 @@ def collect_same_length(results: Path) -> pd.DataFrame:
 
 
 def collect_settings(results: Path) -> pd.DataFrame:
-    """Figure 5: one description under several settings, by V1 and V2 where they answered, else by diffusion."""
+    """Collect Figure 5: one description under several settings, by V1 and V2 where they answered, else by diffusion."""
     answers = [one for one in read_answers(results) if one.example.id == REPEATING]
     wanted = [one for one in answers if one.system in ("V1", "V2")] or [
         one for one in answers if one.system == "diffusion"
@@ -97,7 +96,7 @@ def collect_settings(results: Path) -> pd.DataFrame:
 
 
 def collect_domain(domain: str, results: Path) -> pd.DataFrame:
-    """Figures 6 to 10: the first descriptions of a domain by up to three systems."""
+    """Collect Figures 6 to 10: the first descriptions of a domain by up to three systems."""
     chosen = [
         one
         for one in at_length(read_answers(results))
@@ -108,7 +107,7 @@ def collect_domain(domain: str, results: Path) -> pd.DataFrame:
 
 
 def collect_by_steps(results: Path) -> pd.DataFrame:
-    """Figure 11: repetition of every system against Z, and one description at three of them."""
+    """Collect Figure 11: repetition of every system against Z, and one description at three of them."""
     answers = [
         one for one in read_answers(results) if one.example.id == REPEATING and one.system == "diffusion"
     ]
@@ -125,7 +124,7 @@ def collect_by_steps(results: Path) -> pd.DataFrame:
 
 
 def collect_by_lengths(results: Path) -> pd.DataFrame:
-    """Figure 12: repetition of every system against L (with Z = L) and against B, and one description at each end."""
+    """Collect Figure 12: repetition of every system against L (with Z = L) and B, and one description at each end."""
     answers = [
         one for one in read_answers(results) if one.example.id == REPEATING and one.system == "diffusion"
     ]
@@ -143,15 +142,15 @@ def collect_by_lengths(results: Path) -> pd.DataFrame:
 
 
 def draw_curves_and_texts(data: pd.DataFrame, results: Path) -> Figure:
-    """A column: one plot for every quantity that was varied, then the marked answers."""
+    """Draw a column: one plot for every quantity that was varied, then the marked answers."""
     sheet = Sheet(WIDTHS["column"])
     curves, texts = data[data.part != "answer"], data[data.part == "answer"]
     parts = list(dict.fromkeys(curves.part))
     highest = 1.05 * float(curves.high.max())
     width = (sheet.width - LEFT - len(parts) * BETWEEN) / len(parts)
-    for place, part in enumerate(parts):
+    for number, part in enumerate(parts):
 
-        def draw(ax: Axes, part: str = part, is_first: bool = not place) -> None:
+        def draw(ax: Axes, part: str = part, is_first: bool = not number) -> None:
             rows = curves[curves.part == part]
             plot_curves(rows, part, ax=ax, xlabel=_LABELS[part], ylabel=_ADJACENT, is_falling=part == "Z")
             ax.set_ylim(0, highest)
@@ -161,22 +160,22 @@ def draw_curves_and_texts(data: pd.DataFrame, results: Path) -> Figure:
                 if ax.get_legend() is not None:
                     ax.get_legend().remove()
 
-        sheet.plot(draw, LEFT + place * (width + BETWEEN), ABOVE, width, PLOT_HEIGHT)
+        sheet.plot(draw, LEFT + number * (width + BETWEEN), ABOVE, width, PLOT_HEIGHT)
     sheet.bottom += BELOW
     for _, rows in texts.groupby("item", sort=False):
-        place_item(sheet, rows, results, with_reference=False)
-        place_answers(sheet, rows)
+        put_item(sheet, rows, results, with_reference=False)
+        put_answers(sheet, rows)
     return sheet.finish()
 
 
 def draw_settings(data: pd.DataFrame, results: Path) -> Figure:
-    """Columns of systems where there are several, else one column."""
+    """Draw columns of systems where there are several, else one column."""
     draw = draw_stacked if data.system.nunique() == 1 else draw_side_by_side
     return draw(data, results, with_reference=False)
 
 
 def _sweeps(answers: Sequence[PanelAnswer]) -> tuple[list[PanelAnswer], ...]:
-    """(main run, all over Z at its L and B, all over L with Z = L and one B, all over B at its L and Z)."""
+    """Split into (main run, all over Z at its L and B, all over L with Z = L and one B, all over B at its L and Z)."""
     if not answers:
         raise MissingResults(f"{FOLDER}/ lacks {REPEATING} by a diffusion model; make it with '{COMMAND}'")
     main = answers[0].lengths  # the plan asks at its main settings first
@@ -193,7 +192,7 @@ def _sweeps(answers: Sequence[PanelAnswer]) -> tuple[list[PanelAnswer], ...]:
 
 
 def _spread(answers: Sequence[PanelAnswer], count: int) -> list[int]:
-    """`count` numbers of steps below the most: the least, and others evenly apart in order."""
+    """Choose `count` numbers of steps below the most: the least, and others evenly apart in order."""
     steps = sorted({one.lengths[2] for one in answers})[:-1]
     return steps[:: max(1, len(steps) // count)][:count]
 
@@ -224,14 +223,14 @@ def _panel(
     collect: Callable[[Path], pd.DataFrame],
     draw: Callable[[pd.DataFrame, Path], Figure],
 ) -> Exhibit:
-    return Exhibit(name, title, caption, collect, draw, INPUTS)
+    return Exhibit(name, title, caption, collect, draw)
 
 
 PANEL_FIGURES = (
     _panel(
         "fig02_open_ended",
         "Open-ended answers side by side",
-        f"Two phantoms described by systems of the small world. {_MARKED}",
+        f"Two phantoms described by our systems. {_MARKED}",
         collect_open_ended,
         draw_side_by_side,
     ),

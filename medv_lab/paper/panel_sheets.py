@@ -15,18 +15,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medv_lab.paper.exhibits import MissingResults, measured_source
-from medv_lab.paper.sheet import TEXT_SIZE, Parts, Sheet
 from medv_lab.phantoms.claims import mark_claims
 from medv_lab.phantoms.scenes import make_scene
 from medv_lab.studies.panels import SPLIT, PanelAnswer, read_panels
-from medv_lab.views.highlights import highlight_repetition
+from medv_lab.views.highlights import cut_text, highlight_repetition
+from medv_lab.views.sheet import TEXT_SIZE, Parts, Sheet
 from medv_lab.views.style import WIDTHS
 
 FOLDER = "panels"
-INPUTS = tuple(  # not the runner's shards, which a clone has not
-    f"{FOLDER}/{name}"
-    for name in ("questions.jsonl", "answers-*.jsonl", "*.csv", "manifest.json", "pictures/*")
-)
 COMMAND = "medv panels"
 SYSTEMS = ("diffusion", "twin", "V1", "V2", "ours")  # in the order of columns and rows
 SYSTEM_TITLES = {
@@ -43,7 +39,7 @@ COLUMNS = (
 
 
 def read_answers(results: Path) -> list[PanelAnswer]:
-    """All answers of the results folder's panels, systems in one order everywhere.
+    """Read all answers of the results folder's panels, systems in one order everywhere.
 
     Raises:
         MissingResults: if there are none.
@@ -58,7 +54,7 @@ def read_answers(results: Path) -> list[PanelAnswer]:
 def tabulate(
     answers: Sequence[PanelAnswer], results: Path, mark: Callable[[PanelAnswer], list]
 ) -> pd.DataFrame:
-    """The frame of a panel: one row an answer, items lettered in order of their questions.
+    """Make the frame of a panel: one row per answer, items lettered in order of their questions.
 
     Raises:
         MissingResults: if nothing was chosen.
@@ -66,7 +62,7 @@ def tabulate(
     if not answers:
         raise MissingResults(f"{FOLDER}/ lacks the answers that are shown here; make them with '{COMMAND}'")
     letters = {
-        name: chr(ord("A") + place) for place, name in enumerate(dict.fromkeys(a.example.id for a in answers))
+        name: chr(ord("A") + item) for item, name in enumerate(dict.fromkeys(a.example.id for a in answers))
     }
     rows = []
     for one in answers:
@@ -92,7 +88,7 @@ def tabulate(
 
 
 def mark_facts(one: PanelAnswer) -> list[list]:
-    """[start, end, mark] of what is right and wrong in an answer.
+    """Mark [start, end, mark] what is right and wrong in an answer.
 
     A short answer is right as a whole if it has every word of the reference. Of a longer one, claims are checked
     where the scene is known, and the example's phrases are looked for where it is not.
@@ -115,38 +111,34 @@ def mark_facts(one: PanelAnswer) -> list[list]:
 
 
 def mark_repetition(one: PanelAnswer) -> list[list]:
-    """[start, end, mark] of what an answer says twice in a row."""
+    """Mark [start, end, mark] what an answer says twice in a row."""
     return [[start, end, "repeated"] for start, end in highlight_repetition(one.answer).spans]
 
 
 def marked_parts(text: str, marks: str) -> Parts:
-    """The text cut where marks (JSON) begin and end."""
-    parts, place = [], 0
-    for start, end, mark in json.loads(marks):
-        parts += [(text[place:start], ""), (text[start:end], mark)]
-        place = end
-    return [part for part in [*parts, (text[place:], "")] if part[0]]
+    """Cut the text where marks (JSON) begin and end."""
+    return cut_text(text, json.loads(marks))
 
 
 def draw_stacked(data: pd.DataFrame, results: Path, with_reference: bool = True) -> Figure:
-    """A column: each item's picture, question and reference, and below it the answers one after the other."""
+    """Draw a column: each item's picture, question and reference, and below it the answers one after the other."""
     sheet = Sheet(WIDTHS["column"])
     for _, rows in data.groupby("item", sort=False):
-        place_item(sheet, rows, results, with_reference)
-        place_answers(sheet, rows)
+        put_item(sheet, rows, results, with_reference)
+        put_answers(sheet, rows)
         sheet.bottom += GAP
     return sheet.finish()
 
 
 def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = True) -> Figure:
-    """A page: each item over rows of answers, one column for every system; a row has answers of like settings."""
+    """Draw a page: each item over rows of answers, one column for every system; a row has answers of like settings."""
     sheet = Sheet(WIDTHS["page"])
     columns = list(dict.fromkeys(data.system))
     width = (sheet.width - 2 * sheet.margin - (len(columns) - 1) * 2 * GAP) / len(columns)
     for _, rows in data.groupby("item", sort=False):
-        place_item(sheet, rows, results, with_reference)
-        for place in range(int(rows.groupby("system").size().max())):
-            line = rows.groupby("system", sort=False).nth(place)
+        put_item(sheet, rows, results, with_reference)
+        for number in range(int(rows.groupby("system").size().max())):
+            line = rows.groupby("system", sort=False).nth(number)
             top = sheet.bottom + GAP / 2
             for row in line.itertuples():
                 left = sheet.margin + columns.index(row.system) * (width + 2 * GAP)
@@ -157,7 +149,7 @@ def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = 
     return sheet.finish()
 
 
-def place_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: bool = True) -> None:
+def put_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: bool = True) -> None:
     """Put an item's letter, picture, question and reference at the bottom of a sheet."""
     row = rows.iloc[0]
     top, left = sheet.bottom + GAP, sheet.margin
@@ -173,7 +165,7 @@ def place_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: 
         sheet.write([("Reference: ", "label"), (row.reference, "quiet")], beside, below, width)
 
 
-def place_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
+def put_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
     """Put answers at the bottom of a sheet, each over the whole width under who gave it."""
     width = sheet.width - 2 * sheet.margin
     for row in rows.itertuples():
@@ -183,12 +175,12 @@ def place_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
 
 
 def title_of(system: str) -> str:
-    """What a panel calls a system."""
+    """Return what a panel calls a system."""
     return SYSTEM_TITLES.get(system, system)
 
 
 def describe_answer(row: tuple) -> str:
-    """The settings of an answer, and how long it is."""
+    """Describe the settings of an answer, and how long it is."""
     lengths = f"L = {int(row.L)}" if pd.isna(row.Z) else f"L = {row.L}, B = {row.B}, Z = {row.Z}"
     return f"{lengths}; {int(row.words)} word{'s' if row.words != 1 else ''}"
 

@@ -1,10 +1,12 @@
-"""Numbers of the paper's tables, as published (arXiv 2508.01617), read from the CSV files of `tables/`."""
+"""Numbers of the paper's tables, as published (arXiv 2508.01617), and what each column of them means.
 
+The CSV files of `tables/` hold the numbers; `TABLE_COLUMNS` declares every column, and reading a file holds it to that.
+"""
+
+from dataclasses import dataclass
 from importlib.resources import files
 
 import pandas as pd
-
-from medv_lab.paper.columns import TABLE_COLUMNS
 
 TABLES = {
     1: "table1_open_ended",
@@ -15,11 +17,123 @@ TABLES = {
     6: "table6_training_setup",
     8: "table8_dataset_statistics",
 }
+RELATIVE = "mean of candidate / reference judge scores x 100"
+RECALL = "token recall, percent"
+ACCURACY = "accuracy, percent"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: in the CSV file.
+        header: in print.
+        kind: "text" for names, "key" for whole numbers that say which run a row is, "count" for whole numbers,
+            "number" for measurements.
+        better: "high", "low", or "" where neither is.
+        digits: decimals in print, as in the paper.
+        meaning: definition and unit, for captions.
+    """
+
+    name: str
+    header: str
+    kind: str = "number"
+    better: str = ""
+    digits: int = 3
+    meaning: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        """True where cells are numbers."""
+        return self.kind != "text"
+
+
+def _score(name: str, header: str, meaning: str = RELATIVE, digits: int = 3) -> Column:
+    return Column(name, header, better="high", digits=digits, meaning=meaning)
+
+
+def _text(name: str, header: str) -> Column:
+    return Column(name, header, "text")
+
+
+def _key(name: str, header: str, meaning: str) -> Column:
+    return Column(name, header, "key", digits=0, meaning=meaning)
+
+
+_MODEL = _text("model", "model")
+_LENGTHS = (
+    _key("L", "L", "generation length"),
+    _key("B", "B", "block length"),
+    _key("Z", "Z", "sampling steps"),
+)
+_RUNS = ("alignment", "md_sft", "sd_sft_vqa_rad", "sd_sft_slake", "sd_sft_pathvqa")
+
+TABLE_COLUMNS: dict[int, tuple[Column, ...]] = {
+    1: (
+        _MODEL,
+        _score("conversation", "conversation"),
+        _score("description", "description"),
+        _score("cxr", "CXR"),
+        _score("mri", "MRI"),
+        _score("histology", "histology"),
+        _score("gross", "gross"),
+        _score("ct", "CT"),
+        _score("overall", "overall"),
+    ),
+    2: (
+        _MODEL,
+        _score("vqa_rad_open", "VQA-RAD open", RECALL, 2),
+        _score("vqa_rad_closed", "VQA-RAD closed", ACCURACY, 2),
+        _score("slake_open", "SLAKE open", RECALL, 2),
+        _score("slake_closed", "SLAKE closed", ACCURACY, 2),
+        _score("pathvqa_open", "PathVQA open", RECALL, 2),
+        _score("pathvqa_closed", "PathVQA closed", ACCURACY, 2),
+    ),
+    3: (
+        _MODEL,
+        Column("seconds_per_question", "s / question", better="low", meaning="wall time"),
+        Column("words_per_question", "words / question", meaning="length of an answer"),
+        Column("seconds_per_word", "s / word", better="low", meaning="wall time over words"),
+        _key("sampling_steps", "Z", "sampling steps; none for models that write from left to right"),
+        _score("overall", "overall"),
+    ),
+    4: (
+        _MODEL,
+        _score("open_ended_overall", "open-ended"),
+        _score("vqa_rad_open", "VQA-RAD open", RECALL, 2),
+        _score("vqa_rad_closed", "VQA-RAD closed", ACCURACY, 2),
+        _score("slake_open", "SLAKE open", RECALL, 2),
+        _score("slake_closed", "SLAKE closed", ACCURACY, 2),
+    ),
+    5: (
+        _text("group", "group"),
+        _text("varied", "varied"),
+        *_LENGTHS,
+        _key("steps_per_block", "Z B / L", "steps per block"),
+        _score("overall", "overall"),
+    ),
+    6: (_text("setting", "setting"), *(_text(name, name.replace("_", " ")) for name in _RUNS)),
+    8: (
+        _text("dataset", "dataset"),
+        _text("split", "split"),
+        *(
+            Column(name, name.replace("_", " "), "count", digits=0, meaning=meaning)
+            for name, meaning in (
+                ("images", "pictures that questions are about"),
+                ("question_answer_pairs", "questions"),
+                ("closed_form", "yes / no and choice questions"),
+                ("open_form", "other questions"),
+            )
+        ),
+    ),
+}
+
 _TYPES = {"text": "str", "number": "float64", "key": "Int64", "count": "Int64"}
 
 
 def load_table(number: int) -> pd.DataFrame:
-    """One published table, typed by its columns' kinds; empty cells, which the paper does not report, are missing.
+    """Read one published table, typed by its columns' kinds; empty cells, which the paper does not report, are missing.
 
     `frame.attrs["provenance"]` names the table, for captions and file headers; `frame.attrs["origins"]` names the
     column of the paper's table for every column, and what it measures.
@@ -44,7 +158,7 @@ def load_table(number: int) -> pd.DataFrame:
 
 
 def published_value(number: int, row: str, column: str) -> float | None:
-    """One number of a table whose first column names its rows; None where the paper reports none.
+    """Return one number of a table whose first column names its rows; None where the paper reports none.
 
     Raises:
         ValueError: for a table, row or column that is not there, or a column of text.
@@ -62,5 +176,5 @@ def published_value(number: int, row: str, column: str) -> float | None:
 
 
 def published_source(number: int) -> str:
-    """What a row of numbers from a published table names as its source."""
+    """Return what a row of numbers from a published table names as its source."""
     return f"published {TABLES[number]}.csv"

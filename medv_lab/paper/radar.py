@@ -1,4 +1,4 @@
-"""Figure 1: systems over the five domains of Table 1, as published, and beside it as measured in the small world."""
+"""Figure 1: systems over the five domains of Table 1, as published, and beside it as measured on phantoms."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medv_lab.paper.exhibits import Exhibit
-from medv_lab.paper.measured import SCORES, measured_open_ended
+from medv_lab.paper.measured import measured_open_ended
 from medv_lab.paper.published import load_table, published_source
 from medv_lab.views.style import (
     MODEL_COLOURS,
@@ -26,7 +26,7 @@ HEIGHT = 3.7  # inches
 
 
 def radar_data(results: Path) -> pd.DataFrame:
-    """Relative scores: published ones of six models, then measured ones where the results folder has them.
+    """Collect relative scores: published ones of six models, then measured ones where the results folder has them.
 
     Columns: model, the five domains, source.
     """
@@ -38,13 +38,14 @@ def radar_data(results: Path) -> pd.DataFrame:
     return pd.concat([published, measured[list(published)]], ignore_index=True)
 
 
-def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
+def plot_radar(data: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw models (rows) over domains as closed polygons on a polar Axes.
 
     Args:
         data: rows of model and the five domains.
-        ax: polar axes.
+        ax: polar axes; those of a new figure of column width by default.
     """
+    ax = _polar_axes("column", 1)[0] if ax is None else ax
     angles = np.linspace(0, 2 * np.pi, len(RADAR_DOMAINS), endpoint=False)
     colours, lines = {**MODEL_COLOURS, **SYSTEM_COLOURS}, {**MODEL_LINES, **SYSTEM_LINES}
     scores = data.set_index("model")[list(RADAR_DOMAINS)]
@@ -77,32 +78,35 @@ def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
 
 
 def draw_radar(data: pd.DataFrame, results: Path) -> Figure:
-    """One radar of published numbers; with measured ones a second, since scores of other judges share no scale."""
+    """Draw a radar of published numbers; with measured ones a second, since scores of other judges share no scale."""
     is_published = data.source.str.startswith("published")
     groups = [group for group in (data[is_published], data[~is_published]) if len(group)]
-    width = WIDTHS["column" if len(groups) == 1 else "page"]
-    figure, axes = plt.subplots(
+    axes = _polar_axes("column" if len(groups) == 1 else "page", len(groups))
+    for ax, group in zip(axes, groups, strict=True):
+        plot_radar(group, ax=ax)
+    if len(groups) > 1:
+        axes[0].set_title("published: 8 B models, GPT-4.1 mini")
+        axes[1].set_title("measured: phantoms, judged by facts")
+    return axes[0].figure
+
+
+def _polar_axes(medium: str, count: int) -> np.ndarray:
+    """Make `count` polar axes side by side in a figure as wide as its medium."""
+    return plt.subplots(
         1,
-        len(groups),
-        figsize=(width, HEIGHT),
+        count,
+        figsize=(WIDTHS[medium], HEIGHT),
         subplot_kw={"projection": "polar"},
         layout="constrained",
         squeeze=False,
-    )
-    for ax, group in zip(axes[0], groups, strict=True):
-        plot_radar(group, ax=ax)
-    if len(groups) > 1:
-        axes[0, 0].set_title("published: 8 B models, GPT-4.1 mini")
-        axes[0, 1].set_title("measured: small world, judged by facts")
-    return figure
+    )[1][0]
 
 
 RADAR = Exhibit(
     "fig01_radar",
     "Open-ended scores over five domains",
-    "Relative scores of the paper's Table 1 as published; where results hold them, those of the small world's systems "
-    "stand beside, measured on phantoms by another judge and on a scale of their own.",
+    "Relative scores of the paper's Table 1 as published; where results hold them, those of our systems stand beside, "
+    "measured on phantoms by another judge and on a scale of their own.",
     radar_data,
     draw_radar,
-    (SCORES[1],),
 )

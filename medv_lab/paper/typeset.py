@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from medv_lab.paper.columns import Column
+from medv_lab.paper.published import Column
 
 MISSING_MARK = "–"
 NOTHING_MEASURED = "no measured rows in this results folder"
@@ -28,7 +28,7 @@ _LATEX = {
 
 
 def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
-    """A table in GitHub's Markdown; best values bold."""
+    """Write a table in GitHub's Markdown; best values bold."""
     cells = _cells(data, columns, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"))
     headers = ["source", *(column.header for column in columns)]
     rules = ["---", *("---:" if column.is_number else "---" for column in columns)]
@@ -40,14 +40,14 @@ def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> 
 
 
 def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
-    """A table for LaTeX with the package booktabs; best values bold, a rule between sources' blocks."""
+    """Write a table for LaTeX with the package booktabs; best values bold, a rule between sources' blocks."""
     cells = _cells(data, columns, lambda text: rf"\textbf{{{text}}}", escape_latex)
     headers = ["source", *(escape_latex(column.header) for column in columns)]
     shape = "l" + "".join("r" if column.is_number else "l" for column in columns)
     is_own = (~data.source.str.startswith("published")).tolist()
     lines: list[str] = []
-    for place, line in enumerate(cells):
-        if is_own[place] and not any(is_own[:place]):
+    for row, line in enumerate(cells):
+        if is_own[row] and not any(is_own[:row]):
             lines.append(r"\midrule")
         lines.append(" & ".join(line) + r" \\")
     notes = "; ".join(f"{number}: {escape_latex(source)}" for number, source in _notes(data).items())
@@ -72,7 +72,7 @@ def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str
 
 
 def escape_latex(text: str) -> str:
-    """A text with LaTeX's special characters escaped."""
+    """Escape LaTeX's special characters in a text."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -82,7 +82,7 @@ def _cells(
     embolden: Callable[[str], str],
     escape: Callable[[str], str],
 ) -> list[list[str]]:
-    """The printed cells of each row, its source's number first."""
+    """Print the cells of each row, its source's number first."""
     numbers = {source: number for number, source in _notes(data).items()}
     best = {column.name: _best_rows(data, column) for column in columns}
     rows = []
@@ -101,12 +101,12 @@ def _has_own(data: pd.DataFrame) -> bool:
 
 
 def _notes(data: pd.DataFrame) -> dict[int, str]:
-    """The sources by number, in the order they first come."""
+    """Number the sources, in the order they first come."""
     return dict(enumerate(dict.fromkeys(data.source), 1))
 
 
 def _best_rows(data: pd.DataFrame, column: Column) -> set[int]:
-    """Rows that hold the best value of their kind of source, ties included; none where all values are the same."""
+    """Find the rows with the best value of their kind of source, ties included; none where all are the same."""
     found: set[int] = set()
     if not column.better or column.name not in data:
         return found

@@ -13,7 +13,7 @@ class History(TrainerCallback):
     """Keeps step, loss, gradient norm and learning rate, and passes them on at every report."""
 
     def __init__(self, name: str, log: Callable[[str], None], watch: Watch | None = None) -> None:
-        """`log` receives a line, `watch` the table so far (`medv_lab.views.losses.watch_losses` draws it)."""
+        """`log` receives a line, `watch` the table so far (`medv_lab.views.training_plots.watch_losses` draws it)."""
         self.name, self.log, self.watch = name, log, watch
         self.frame = pd.DataFrame(columns=list(COLUMNS))
 

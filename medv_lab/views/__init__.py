@@ -1,1 +1,1 @@
-"""Pictures of what a sampler did, drawn from traces; no torch."""
+"""Pictures of traces, studies and training, drawn from tables and files; no torch."""

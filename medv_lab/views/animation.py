@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.views.style import ACCENT, SCALE
-from medv_lab.views.unmasking import label
+from medv_lab.views.trace_plots import token_label
 
 WIDTH, HEIGHT = 960, 540  # pixels of a slide; a long answer is higher
 FONT_SIZES = (30, 26, 22, 19, 17, 15)  # pixels, the largest that fits; the last in any case
@@ -25,7 +25,7 @@ PAPER, INK, SOFT, MASKED = "#ffffff", "#1a1c20", "#5a616b", "#e3e6eb"
 def save_gif(trace: SampleTrace, path: str | Path) -> Path:
     """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
 
-    Every token keeps its place from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
+    Every token stays where it is from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
     are shown, always the first and the last.
 
     Args:
@@ -53,14 +53,14 @@ def save_gif(trace: SampleTrace, path: str | Path) -> Path:
 
 
 def frame_steps(trace: SampleTrace) -> list[int]:
-    """Passes after which a frame is drawn, rising; -1 is the canvas before the first."""
+    """Return the passes after which a frame is drawn, rising; -1 is the canvas before the first."""
     last = trace.forward_evaluations - 1
     return np.unique(np.linspace(-1, last, min(MOST_FRAMES, last + 2)).round().astype(int)).tolist()
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where each position's box stands: (left, top, right, bottom) in pixels, its font, and the image's height."""
+    """The box of each position, (left, top, right, bottom) in pixels, the font, and the image's height."""
 
     boxes: list[tuple[int, int, int, int]]
     font: ImageFont.FreeTypeFont
@@ -74,16 +74,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fit(trace: SampleTrace) -> _Layout:
-    """The largest type in which the answer fits on a slide."""
+    """Lay out in the largest type in which the answer fits on a slide."""
     for size in FONT_SIZES:
-        layout = _place(trace, _font(size))
+        layout = _lay_out(trace, _font(size))
         if layout.height <= HEIGHT:
             return layout
     return layout
 
 
-def _place(trace: SampleTrace, font: ImageFont.FreeTypeFont) -> _Layout:
-    """Boxes in lines, each as wide as the widest token that ever stood there."""
+def _lay_out(trace: SampleTrace, font: ImageFont.FreeTypeFont) -> _Layout:
+    """Lay boxes out in lines, each as wide as the widest token that ever stood there."""
     widths = [2 * font.size] * trace.gen_length  # of what was never filled
     known: dict[int, float] = {}
     for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
@@ -101,11 +101,11 @@ def _place(trace: SampleTrace, font: ImageFont.FreeTypeFont) -> _Layout:
 
 
 def _text(trace: SampleTrace, token: int) -> str:
-    return label(trace.piece(token)) if trace.pieces.get(token) else "∎"
+    return token_label(trace.piece(token)) if trace.pieces.get(token) else "∎"
 
 
 def _draw(trace: SampleTrace, layout: _Layout, step: int, before: int) -> Image.Image:
-    """One frame: the canvas after `step`; what came after the frame of `before` is framed."""
+    """Draw one frame: the canvas after `step`; what came after the frame of `before` is framed."""
     image = Image.new("RGB", (WIDTH, layout.height), PAPER)
     draw = ImageDraw.Draw(image)
     committed = np.full(trace.gen_length, -1)

@@ -1,4 +1,4 @@
-"""Where newly committed tokens looked: recorded attention laid over the picture."""
+"""Recorded attention of newly committed tokens, laid over the picture."""
 
 from collections.abc import Collection, Iterable
 
@@ -23,7 +23,7 @@ def plot_patch_attention(
     grid: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Attention of newly committed tokens to the patches of a picture, laid over it.
+    """Draw the attention of newly committed tokens to the patches of a picture over that picture.
 
     Drawn is the share of a token's attention that a patch got, mean over the commits of the chosen passes and over
     the chosen maps. Attention is not an explanation: it says what was read, not what was used.

@@ -60,7 +60,7 @@ class UnmaskingPage:
 
 
 def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> UnmaskingPage:
-    """An answer's unmasking to scrub and play through, with confidence, entropy and alternatives of every token.
+    """Make a page that plays an answer's unmasking, with confidence, entropy and alternatives of every token.
 
     Commits in the prompt are left out. A position that was committed more than once shows what stood there at each
     pass.
@@ -86,12 +86,12 @@ def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> Unmaskin
 
 
 def player_part(name: str) -> str:
-    """The text of a file of the player."""
+    """Read a file of the player."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str, Any]:
-    """What the player knows of a trace: commits of the answer in their order, and what repeats after each pass.
+    """Return what the player knows of a trace: commits of the answer in their order, and what repeats after each pass.
 
     Args:
         trace: what the sampler did.
@@ -127,7 +127,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
 
 
 def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
-    """What the player knows of where each commit looked on the picture; None where that was not recorded.
+    """Return where each commit looked on the picture, for the player; None where that was not recorded.
 
     Shares are those of the first grid, which covers the whole picture, mean over all recorded maps.
     """
@@ -135,7 +135,7 @@ def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
         return None
     commits, _, _ = _events(trace)
     grid = trace.attention.grids[0]
-    means = trace.attention.values[commits].astype(np.float64).mean(1)  # (commits, places)
+    means = trace.attention.values[commits].astype(np.float64).mean(1)  # (commits, patches)
     shares = means[:, grid.places().ravel()]
     most = shares.max(axis=1, initial=0)
     levels = np.divide(255 * shares, most[:, None], out=np.zeros_like(shares), where=most[:, None] > 0)
@@ -150,7 +150,7 @@ def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
 
 
 def picture_source(image: Picture, side: int = PICTURE_SIDE, kind: str = "PNG") -> str:
-    """A picture as the address of itself.
+    """Encode a picture as a data URL.
 
     Args:
         image: the picture.
@@ -168,9 +168,9 @@ def picture_source(image: Picture, side: int = PICTURE_SIDE, kind: str = "PNG") 
 
 
 def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What happened in the answer, in order: commit number, token and pass of each event.
+    """Return what happened in the answer, in order: commit number, token and pass of each event.
 
-    A revocation is an event of the commit that it undoes, with the mask as its token.
+    A remasking is an event of the commit that it undoes, with the mask as its token.
     """
     made = np.flatnonzero(trace.position >= 0)
     undone = made[trace.revoked_in[made] >= 0]
@@ -184,15 +184,14 @@ def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _repeated_positions(trace: SampleTrace, step: int) -> list[int]:
-    """Positions in looped spans after a pass; tokens with a masked position between them are no neighbours."""
+    """Find the positions in looped spans after a pass; tokens with a masked position between them are no neighbours."""
     ids = trace.replay(step)
     seen = answer_positions(trace, step)
     masked = np.flatnonzero(ids[: trace.stops[step]] == trace.mask_token_id)
-    places = np.union1d(seen, masked)
-    unlike = np.where(ids[places] == trace.mask_token_id, -1 - places, ids[places])  # no mask equals another
-    return sorted(
-        {int(place) for start, end, _ in looped_spans(unlike.tolist()) for place in places[start:end]}
-    )
+    known = np.union1d(seen, masked)
+    unlike = np.where(ids[known] == trace.mask_token_id, -1 - known, ids[known])  # no mask equals another
+    spans = looped_spans(unlike.tolist())
+    return sorted({int(position) for start, end, _ in spans for position in known[start:end]})
 
 
 def _rounded(value: float) -> float:
@@ -200,7 +199,7 @@ def _rounded(value: float) -> float:
 
 
 def _ramp() -> list[tuple[str, str]]:
-    """The colour scale as (background, text colour that reads best on it)."""
+    """Return the colour scale as (background, text colour that reads best on it)."""
     stops = mpl.colormaps[SCALE](np.linspace(0, 1, RAMP_STOPS))
     linear = np.where(stops <= 0.04045, stops / 12.92, ((stops + 0.055) / 1.055) ** 2.4)
     luminance = linear[:, :3] @ (0.2126, 0.7152, 0.0722)  # WCAG 2.2; black wins above 0.179

@@ -45,7 +45,7 @@ MODEL_LINES = {
     "LLaDA-MedV": ("o", "-"),
 }
 
-# The systems of the small world: the embedded model as ours, the autoregressive twin as its counterpart LLaVA-Med.
+# Systems on phantoms: the embedded model as ours, the autoregressive twin as its counterpart LLaVA-Med.
 SYSTEM_COLOURS = {
     "diffusion": ACCENT,
     "twin": PALETTE["blue"],
@@ -73,9 +73,7 @@ def themed(medium: str = "page") -> Iterator[None]:
     """
     size = FONT_SIZES[medium]
     fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": size, "axes.titlesize": size + 1}
-    fixed |= {
-        "text.hinting": "none"
-    }  # letters as wide on the screen as in print, and as `wrapping` measures them
+    fixed["text.hinting"] = "none"  # letters as wide on the screen as in print, and as `sheet` measures them
     sizes = {
         "axes.labelsize": size,
         "xtick.labelsize": size,
@@ -87,5 +85,5 @@ def themed(medium: str = "page") -> Iterator[None]:
 
 
 def new_axes(medium: str, height: float) -> Axes:
-    """Axes of a new figure as wide as its medium and `height` inches high."""
+    """Make axes of a new figure as wide as its medium and `height` inches high."""
     return plt.subplots(figsize=(WIDTHS[medium], height), layout="constrained")[1]

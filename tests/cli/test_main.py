@@ -23,7 +23,7 @@ def fails_in_one_line(*arguments: str) -> str:
     return lines[-1] if len(lines) == 1 or "unning on" in lines[0] else pytest.fail(result.stderr)
 
 
-def test_figures_are_drawn_once_with_their_gallery(tmp_path):
+def test_figures_are_drawn_with_their_gallery(tmp_path):
     arguments = [
         "figures",
         "--only",
@@ -33,11 +33,11 @@ def test_figures_are_drawn_once_with_their_gallery(tmp_path):
         "--output",
         str(tmp_path / "out"),
     ]
-    first, second = RUNNER.invoke(app, arguments), RUNNER.invoke(app, arguments)
-    assert first.exit_code == second.exit_code == 0, first.output
-    assert "7 drawn, 0 up to date" in first.output and "0 drawn, 7 up to date" in second.output
+    done = RUNNER.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "7 drawn, 0 lack results" in done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(names) == 7 * 3 + 2 and {"index.html", "manifest.json"} <= names
+    assert len(names) == 7 * 3 + 1 and "index.html" in names
 
 
 def test_a_figure_without_results_is_one_line(tmp_path):

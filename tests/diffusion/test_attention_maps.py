@@ -7,7 +7,7 @@ import pytest
 
 from medv_lab.diffusion.attention_maps import PatchAttention, PatchGrid
 from medv_lab.diffusion.trace import SampleTrace, TraceError
-from tests.views.test_unmasking import make_trace
+from tests.views.test_trace_plots import make_trace
 
 GRIDS = (PatchGrid(0, 0, 2, 2, 2, (0, 0, 1, 1)), PatchGrid(0, 4, 2, 3, 4, (0, 0.25, 1, 0.75)))
 

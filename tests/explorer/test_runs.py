@@ -15,7 +15,7 @@ from medv_lab.explorer import runs
 from medv_lab.explorer.runs import Choice, Run
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import make_scene
-from tests.views.test_unmasking import make_trace
+from tests.views.test_trace_plots import make_trace
 
 CHOICE = Choice("a & b", np.zeros((8, 8), np.uint8), 'picture = "x.png"', "a note")
 SETTINGS = GenerationSettings(8, 4, 8, temperature=0.5)

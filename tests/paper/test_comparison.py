@@ -1,12 +1,21 @@
 """Published tables with measured rows: nothing published changes, and what is measured says from where."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
 
 from medv_lab.paper import measured
-from medv_lab.paper.comparison import COMPARISONS, collect_table, draw_table
+from medv_lab.paper.comparison import (
+    ARM_OF_ROW,
+    COMPARISONS,
+    DIFFERENCES_OF_TABLE_4,
+    collect_table,
+    compare_with_published,
+    draw_table,
+    judge,
+)
 from medv_lab.paper.published import load_table
 from medv_lab.paper.typeset import MISSING_MARK
 from tests.paper.results_folder import (
@@ -115,3 +124,37 @@ def test_whole_numbers_stay_whole_in_the_csv(tmp_path):
     write_table3(tmp_path)
     text = collect_table(BY_NUMBER[3], tmp_path).to_csv(index=False)
     assert "LLaDA-MedV-256,38.382,166.585,0.23,256,52.605" in text
+
+
+@pytest.mark.parametrize(
+    ("published", "low", "high", "verdict"),
+    [
+        (7.9, 1, 3, "agrees"),
+        (7.9, -3, -1, "disagrees"),
+        (7.9, -1, 3, "undecided"),
+        (-21.5, -9, -2, "agrees"),
+        (-0.1, -1, 2, "agrees"),
+        (-0.1, 1, 2, "disagrees"),
+        (7.9, math.nan, math.nan, "undecided"),
+        (-0.1, math.nan, math.nan, "undecided"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(published, low, high, verdict):
+    assert judge(published, low, high) == verdict
+
+
+def test_every_row_of_the_table_has_an_arm():
+    assert set(load_table(4).model) == set(ARM_OF_ROW)
+
+
+def test_differences_stand_beside_the_published_ones():
+    rows = [
+        (ARM_OF_ROW[a], ARM_OF_ROW[b], "steps", "facts", -5.0, -6.0, -4.0)
+        for a, b in DIFFERENCES_OF_TABLE_4[1:]
+    ]
+    rows += [("V1", "ours", "compute", "open", 1.0, 0.5, 1.5)]
+    differences = pd.DataFrame(rows, columns=["arm", "base", "equal", "score", "mean", "low", "high"])
+    found = compare_with_published(differences, "facts").set_index("difference")
+    assert list(found.index) == ["V1 - ours", "V2 - ours", "V2 - V1"]
+    assert found.published["V1 - ours"] == pytest.approx(31.123 - 52.605)
+    assert found.verdict.tolist() == ["agrees", "agrees", "disagrees"]

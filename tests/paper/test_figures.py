@@ -11,7 +11,7 @@ import pytest
 from matplotlib.text import Text
 
 from medv_lab.paper.exhibits import MissingResults
-from medv_lab.paper.figures import EXHIBITS, choose
+from medv_lab.paper.figures import EXHIBITS, choose, preset_folders
 from medv_lab.views.style import SMALLEST_FONT, WIDTHS, themed
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -91,6 +91,12 @@ def test_exhibits_are_chosen_by_the_beginning_of_their_names():
         choose("fig99")
 
 
+def test_presets_have_folders_of_their_own():
+    assert not set(preset_folders("embedded")) & set(preset_folders("full"))
+    with pytest.raises(ValueError, match="allowed are embedded, full"):
+        preset_folders("huge")
+
+
 def test_the_same_figure_has_the_same_bytes(tmp_path):
     exhibit = choose("fig03")[0]
     data = exhibit.collect(RESULTS)
@@ -104,7 +110,7 @@ def test_exhibits_are_made_without_torch(tmp_path):
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from pathlib import Path\n"
-        "from medv_lab.paper.drawing import draw_exhibits\n"
+        "from medv_lab.paper.exhibits import draw_exhibits\n"
         "from medv_lab.paper.figures import choose\n"
         "draw_exhibits(choose('table') + choose('fig01'), Path(sys.argv[1]), Path(sys.argv[2]))"
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from medv_lab.paper.drawing import draw_exhibits
+from medv_lab.paper.exhibits import draw_exhibits
 from medv_lab.paper.gallery import find_manifests, write_gallery
 from tests.paper.toy_exhibits import BOTH, FIGURE, make_results
 from tests.views.test_page import Reader

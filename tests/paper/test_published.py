@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medv_lab.paper.columns import TABLE_COLUMNS
-from medv_lab.paper.published import TABLES, load_table, published_value
+from medv_lab.paper.published import TABLE_COLUMNS, TABLES, load_table, published_value
 
 # Of the files as they were transcribed from the paper and checked against it.
 DIGESTS = {

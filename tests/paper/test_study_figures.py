@@ -1,11 +1,10 @@
 """What goes beyond the paper draws the tables that the studies wrote."""
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 
 from medv_lab.paper.exhibits import MissingResults
-from medv_lab.paper.study_figures import STUDY_FIGURES, plot_forest, unbeaten
+from medv_lab.paper.study_figures import STUDY_FIGURES, UNMASKING_EXAMPLE, unbeaten
 from tests.paper.results_folder import write, write_ablations, write_study
 
 BY_NAME = {exhibit.name: exhibit for exhibit in STUDY_FIGURES}
@@ -17,20 +16,10 @@ def close_figures():
     plt.close("all")
 
 
-@pytest.mark.parametrize("exhibit", STUDY_FIGURES, ids=BY_NAME)
+@pytest.mark.parametrize("exhibit", [*STUDY_FIGURES, UNMASKING_EXAMPLE], ids=lambda exhibit: exhibit.name)
 def test_missing_results_name_the_command(exhibit, tmp_path):
     with pytest.raises(MissingResults, match="medv "):
         exhibit.collect(tmp_path)
-
-
-def test_a_forest_has_each_mean_at_its_row_with_its_interval():
-    data = pd.DataFrame({"arm": ["a", "b"], "mean": [1.0, 3.0], "low": [0.5, 2.0], "high": [2.0, 3.5]})
-    ax = plot_forest(data, "arm", xlabel="points")
-    line, _, (bars,) = ax.containers[-1]
-    assert line.get_xdata().tolist() == [1, 3] and line.get_ydata().tolist() == [0, 1]
-    assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [[0.5, 2.0], [2.0, 3.5]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
 
 
 def test_ablations_set_equal_steps_beside_equal_compute(tmp_path):

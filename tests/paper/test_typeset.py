@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from medv_lab.paper.columns import Column
+from medv_lab.paper.published import Column
 from medv_lab.paper.typeset import MISSING_MARK, escape_latex, to_latex, to_markdown
 
 COLUMNS = (

@@ -21,8 +21,8 @@ def draw(data, results):
     return figure
 
 
-FIGURE = Exhibit("figure", "A figure", "x", collect, draw, ("own/*",))
-TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: ("md", "tex"), ("own/*",), "table")
+FIGURE = Exhibit("figure", "A figure", "x", collect, draw)
+TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: ("md", "tex"), "table")
 BOTH = (FIGURE, TABLE)
 
 

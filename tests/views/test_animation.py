@@ -16,7 +16,7 @@ from medv_lab.views.animation import (
 )
 from medv_lab.views.style import ACCENT
 from tests.views.test_page import large_trace
-from tests.views.test_unmasking import make_trace
+from tests.views.test_trace_plots import make_trace
 
 ACCENT_RGB = np.multiply(255, to_rgb(ACCENT)).astype(int)
 

@@ -6,7 +6,7 @@ import pytest
 
 from medv_lab.views.attention import OPACITY, plot_patch_attention
 from tests.diffusion.test_attention_maps import GRIDS, make_attention
-from tests.views.test_unmasking import make_trace
+from tests.views.test_trace_plots import make_trace
 
 PICTURE = np.zeros((40, 80, 3), np.uint8)
 

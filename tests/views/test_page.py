@@ -12,7 +12,7 @@ from PIL import Image
 
 from medv_lab.views.page import page_data, unmasking_html
 from tests.diffusion.test_attention_maps import make_attention
-from tests.views.test_unmasking import MASK, make_trace
+from tests.views.test_trace_plots import MASK, make_trace
 
 HOSTILE = [
     b"<script>alert(1)</script>",

@@ -1,17 +1,23 @@
-"""A page that grows downwards: texts with marked words, pictures and plots at places in points, legible in print.
+"""A page that grows downwards: wrapped texts with marked words, pictures and plots, legible in print.
 
-Everything is placed from the top left corner; the height is known once all is placed, and `finish` makes the figure.
+Everything is laid out in points from the top left corner; the height is known in the end, and `finish` makes the
+figure.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT
-from medv_lab.views.wrapping import wrap
 
 POINTS_PER_INCH = 72
 LINE_HEIGHT = 1.32  # of the font size
@@ -34,7 +40,7 @@ class Sheet:
 
     Attributes:
         width: points.
-        bottom: lowest place used so far, points from the top.
+        bottom: lowest point used so far, points from the top.
     """
 
     def __init__(self, inches: float, margin: float = 3) -> None:
@@ -56,7 +62,7 @@ class Sheet:
             raise ValueError(f"size is {size} points; the smallest that print allows is {SMALLEST_FONT}")
         parts = [(parts, "")] if isinstance(parts, str) else list(parts)
         step = size * LINE_HEIGHT
-        lines = wrap(parts, width, size, BOLD)
+        lines = wrap(parts, width, size)
         for number, line in enumerate(lines):
             for word in line:
                 colour, is_bold, is_underlined = MARKS.get(word.mark, ("black", False, False))
@@ -91,7 +97,7 @@ class Sheet:
     def plot(
         self, draw: Callable[[Axes], None], left: float, top: float, width: float, height: float
     ) -> float:
-        """Keep a place for axes, drawn by `draw` when the sheet is finished; returns its bottom."""
+        """Keep room for axes, drawn by `draw` when the sheet is finished; returns its bottom."""
         self._plots.append(((left, top, width, height), draw))
         return self._reach(top + height)
 
@@ -113,8 +119,8 @@ class Sheet:
         ax.set_aspect("auto")
         ax.set_axis_off()
         for (left, top, width, tall), draw in self._plots:
-            place = (left / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
-            draw(figure.add_axes(place))
+            box = (left / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
+            draw(figure.add_axes(box))
         return figure
 
     def _line(self, x: list[float], y: list[float], colour: str, width: float) -> None:
@@ -122,6 +128,56 @@ class Sheet:
             lambda ax: ax.plot(x, y, color=colour, linewidth=width, solid_capstyle="butt", clip_on=False)
         )
 
-    def _reach(self, place: float) -> float:
-        self.bottom = max(self.bottom, place)
-        return place
+    def _reach(self, bottom: float) -> float:
+        self.bottom = max(self.bottom, bottom)
+        return bottom
+
+
+class Word(NamedTuple):
+    """A word in a line: its left edge and width in points, its text and its mark ("" for none)."""
+
+    left: float
+    width: float
+    text: str
+    mark: str
+
+
+def wrap(parts: Parts, width: float, size: float) -> list[list[Word]]:
+    """Break a text into lines; a line break in it begins a new one, and a word wider than a line stands alone.
+
+    Args:
+        parts: (text, mark) in order; a mark is a name of `MARKS`, "" for none.
+        width: of a line, points.
+        size: of the letters, points.
+    """
+    fragments = [
+        (piece, mark, measure(piece, size, mark in BOLD))
+        for text, mark in parts
+        for piece in re.findall(r"\n|[^\S\n]+|\S+", text)
+    ]
+    lines: list[list[Word]] = [[]]
+    left, is_glued = 0.0, False
+    for number, (piece, mark, length) in enumerate(fragments):
+        is_word = bool(piece.strip())
+        # What no space parts stays together, though its marks differ.
+        whole = sum(own for _, _, own in takewhile(lambda one: one[0].strip(), fragments[number:]))
+        if piece == "\n" or (is_word and not is_glued and left and left + whole > width):
+            lines.append([])
+            left = 0.0
+        if is_word:
+            lines[-1].append(Word(left, length, piece, mark))
+        if is_word or left:
+            left += length
+        is_glued = is_word
+    return lines
+
+
+@lru_cache(maxsize=20_000)
+def measure(word: str, size: float, is_bold: bool = False) -> float:
+    """Measure the width of a word in points, with a bar behind it: spaces have no outline, and bars no kerning."""
+    font = FontProperties(weight="bold" if is_bold else "normal")
+
+    def outline(text: str) -> float:
+        return float(TextPath((0, 0), text, size=size, prop=font, usetex=False).get_extents().x1)
+
+    return outline(f"{word}|") - outline("|") if word != "\n" else 0.0

@@ -1,15 +1,53 @@
-"""Arms of the training ablations as points with their intervals."""
+"""Training, drawn: the loss of a run, once or again at every report, and the arms of the ablations."""
 
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 
 from medv_lab.views.style import PALETTE, new_axes, themed
 
-LOOKS = {"steps": (PALETTE["blue"], "o"), "compute": (PALETTE["orange"], "s")}
+HEIGHT = 2.2  # inches
+ARM_LOOKS = {"steps": (PALETTE["blue"], "o"), "compute": (PALETTE["orange"], "s")}
+
+
+def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw loss against step.
+
+    Args:
+        history: columns "step" and "loss", as `run_stage` returns them.
+        ax: where to draw; a new figure of column width by default.
+    """
+    ax = _loss_axes() if ax is None else ax
+    ax.plot(history["step"], history["loss"], marker=".", linewidth=1)
+    ax.set(xlabel="step", ylabel="loss")
+    return ax
+
+
+def watch_losses() -> Callable[[pd.DataFrame], None]:
+    """Return a `watch` for `run_stage` that keeps one figure of the notebook up to date."""
+    ax = _loss_axes()
+    handle = display(ax.figure, display_id=True)
+    plt.close(ax.figure)  # or the notebook shows it a second time at the end of the cell
+
+    def update(history: pd.DataFrame) -> None:
+        ax.clear()
+        plot_losses(history, ax=ax)
+        if handle is not None:  # None where there is no notebook
+            handle.update(ax.figure)
+
+    return update
+
+
+def _loss_axes() -> Axes:
+    with themed():
+        return new_axes("column", HEIGHT)
 
 
 def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axes:
-    """Mean over seeds and 95 % interval of one score, an arm a line, equal in steps and in compute apart.
+    """Draw mean over seeds and 95 % interval of one score, a line per arm; equal steps and equal compute apart.
 
     All means are in the picture; an interval of two seeds, which is very wide, may run out of it.
 
@@ -17,7 +55,7 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
         table: columns arm, equal, score, seeds, mean, low, high, as `training.ablations.tabulate` or `compare_arms`
             give them; differences get a line at 0.
         score: which one.
-        ax: where to draw; a new figure by default.
+        ax: where to draw; a new figure of column width by default.
 
     Raises:
         ValueError: for a score that the table does not have.
@@ -29,7 +67,7 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
     if ax is None:
         with themed("column"):
             ax = new_axes("column", 0.6 + 0.25 * len(arms))
-    for equal, (colour, marker) in LOOKS.items():
+    for equal, (colour, marker) in ARM_LOOKS.items():
         part = own[own.equal == equal]
         if part.empty:
             continue
@@ -39,6 +77,8 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
         ax.plot(part["mean"], heights, marker, color=colour, label=f"equal in {equal}", markersize=4)
     if "base" in own:
         ax.axvline(0, color="0.5", linewidth=0.8)
+
+    # The width is that of all means and of the intervals of more than two seeds.
     known = own[own.seeds > 2] if (own.seeds > 2).any() else own
     ends = pd.concat([own["mean"], known.low, known.high, pd.Series([0.0] if "base" in own else [])])
     margin = 0.05 * (ends.max() - ends.min()) or 1.0

@@ -1,11 +1,12 @@
-"""Arms are drawn where their means are, with their intervals."""
+"""Losses and arms are drawn as the tables have them, and a watched run is drawn again."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from medv_lab.views.ablations import plot_arms
+from medv_lab.views import training_plots
+from medv_lab.views.training_plots import plot_arms, plot_losses, watch_losses
 
 TABLE = pd.DataFrame(
     [
@@ -16,6 +17,7 @@ TABLE = pd.DataFrame(
     ],
     columns=["arm", "equal", "score", "seeds", "mean", "low", "high"],
 )
+HISTORY = pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 2.0, 1.5]})
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +52,27 @@ def test_two_seeds_do_not_decide_how_wide_the_picture_is():
 def test_an_unknown_score_is_refused():
     with pytest.raises(ValueError, match="there are open, closed"):
         plot_arms(TABLE, "opne")
+
+
+def test_the_curve_is_the_history():
+    ax = plot_losses(HISTORY)
+    (line,) = ax.lines
+    assert line.get_xdata().tolist() == [10, 20, 30]
+    assert line.get_ydata().tolist() == [3.0, 2.0, 1.5]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "loss")
+    assert plot_losses(HISTORY, ax=ax) is ax
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_watched_run_is_drawn_again(monkeypatch, is_shown):
+    drawn = []
+
+    class Handle:
+        def update(self, figure):
+            drawn.append(figure.axes[0].lines[0].get_xdata().tolist())
+
+    monkeypatch.setattr(training_plots, "display", lambda *_, **__: Handle() if is_shown else None)
+    watch = watch_losses()
+    watch(HISTORY[:2])
+    watch(HISTORY)
+    assert drawn == ([[10, 20], [10, 20, 30]] if is_shown else [])

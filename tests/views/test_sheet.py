@@ -1,14 +1,21 @@
-"""A sheet writes every word once, marks what is marked, and keeps to its width."""
+"""A sheet writes every word once and in order, marks what is marked, and keeps to its width."""
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
 
-from medv_lab.paper.sheet import MARKS, POINTS_PER_INCH, Sheet
+from medv_lab.views.sheet import MARKS, POINTS_PER_INCH, Sheet, measure, wrap
 from medv_lab.views.style import themed
 
 TEXT = "Opacity in the left lower lobe, consistent with pneumonia. " * 4
+PARTS = [
+    ("Opacity in the ", ""),
+    ("left lower lobe", "right"),
+    (", with\npneumonia and a verylongwordindeed.", ""),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +24,7 @@ def close_figures():
     plt.close("all")
 
 
-def test_words_stay_in_their_place_and_the_sheet_grows_with_them():
+def test_words_stay_where_they_are_put_and_the_sheet_grows_with_them():
     sheet = Sheet(3)
     bottom = sheet.write(TEXT, 20, 10, 100)
     with themed():
@@ -51,7 +58,7 @@ def test_pictures_keep_their_shape_in_the_square_they_are_given():
     assert (left, right) == (5, 45) and (top, bottom) == (17, 37)
 
 
-def test_plots_get_the_place_they_ask_for():
+def test_plots_get_the_room_they_ask_for():
     sheet = Sheet(2)
     sheet.plot(lambda ax: ax.plot([1, 2]), 14.4, 10, 72, 50)
     figure = sheet.finish()
@@ -64,3 +71,36 @@ def test_plots_get_the_place_they_ask_for():
 def test_letters_too_small_for_print_are_refused():
     with pytest.raises(ValueError, match="smallest that print allows is 6"):
         Sheet(3).write("x", 0, 0, 100, size=5)
+
+
+@pytest.mark.parametrize("width", [30, 80, 1000])
+def test_words_keep_their_order_and_their_line(width):
+    lines = wrap(PARTS, width, 7)
+    words = [word for line in lines for word in line]
+    assert [word.text for word in words] == "".join(text for text, _ in PARTS).replace(
+        "lobe,", "lobe ,"
+    ).split()
+    for line in lines:
+        assert all(word.left + word.width <= width + 1e-6 for word in line) or len(line) == 1
+        assert all(a.left + a.width <= b.left + 1e-6 for a, b in pairwise(line))
+
+
+def test_marks_stay_with_their_words_and_only_bold_ones_are_wider():
+    marked = [word for line in wrap(PARTS, 1000, 7) for word in line if word.mark]
+    assert [word.text for word in marked] == ["left", "lower", "lobe"]
+    thin = [(text, "wrong" if mark else "") for text, mark in PARTS]
+    plain = [word for line in wrap(thin, 1000, 7) for word in line if word.mark]
+    assert all(a.width > b.width for a, b in zip(marked, plain, strict=True))
+    assert measure("left", 7, True) == pytest.approx(marked[0].width)
+
+
+def test_a_line_break_begins_a_line():
+    assert [line[0].text for line in wrap([("a b\nc", "")], 1000, 7)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("width", range(20, 90, 3))
+def test_a_stop_stays_with_its_word_though_their_marks_differ(width):
+    lines = wrap(
+        [("It goes ", ""), ("across", "repeated"), (". So it goes", ""), ("!", "repeated")], width, 7
+    )
+    assert not {line[0].text for line in lines} & {".", "!"}

@@ -1,7 +1,7 @@
-"""In which order positions were committed, how sure each commit was, and what else was considered.
+"""What a sampler did, drawn from a `SampleTrace`: which position was committed when, how surely, and instead of what.
 
-Pictures of a `SampleTrace`. A position may be committed more than once; all its commits are drawn, and rings mark
-those that no longer stand in the finished answer.
+A position may be committed more than once: `plot_unmasking` shows the last commit, `plot_commit_order` shows all and
+rings those that no longer stand in the finished answer.
 """
 
 import numpy as np
@@ -11,18 +11,98 @@ from matplotlib.ticker import MaxNLocator
 
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.views.style import ACCENT, PALETTE, SCALE, SMALLEST_FONT, new_axes
-from medv_lab.views.unmasking import label
 
 HEIGHT = 2.4  # inches
-ROW_HEIGHT = 0.22  # inches
+ROW_HEIGHT = {"unmasking": 0.24, "alternatives": 0.22}  # inches
+LONGEST_LABEL = 13  # characters
+FADED = 0.35
+COLOURS = ("step", "confidence")
+
+
+def plot_unmasking(
+    trace: SampleTrace, *, ax: Axes | None = None, columns: int = 8, colour: str = "step"
+) -> Axes:
+    """Draw the answer as a grid of tokens in reading order, coloured by the pass that committed each or how surely.
+
+    The last commit of a position is the one shown. What lies behind the end of the answer is faded. A vertical bar
+    stands before the first token of every block but the first.
+
+    Args:
+        trace: what the sampler did; positions that are not filled in the end stay blank, commits in the prompt are
+            left out.
+        ax: where to draw; a new figure of page width by default.
+        columns: tokens per line.
+        colour: "step" for the forward pass, "confidence" for the probability of the token when it was chosen.
+
+    Returns:
+        The Axes; its image holds the step or confidence of each position, row by row.
+
+    Raises:
+        ValueError: for another colour.
+    """
+    if colour not in COLOURS:
+        raise ValueError(f"colour is {colour!r}; allowed are {', '.join(COLOURS)}")
+    rows = -(-trace.gen_length // columns)
+    ax = new_axes("page", 0.5 + ROW_HEIGHT["unmasking"] * rows) if ax is None else ax
+
+    # The grid: a cell per position, the rest of the last row blank.
+    cells = np.arange(rows * columns)
+    commits = trace.final_commits()
+    is_filled = commits >= 0
+    shown = np.full(len(cells), np.nan)
+    shown[: trace.gen_length][is_filled] = getattr(trace, colour)[commits[is_filled]]
+    end = int(trace.stops[-1]) if len(trace.stops) else trace.gen_length
+    alpha = np.where(cells < end, 1.0, FADED)
+    highest = max(1, trace.forward_evaluations - 1) if colour == "step" else 1
+    image = ax.imshow(
+        shown.reshape(rows, columns),
+        cmap=SCALE,
+        aspect="auto",
+        vmin=0,
+        vmax=highest,
+        alpha=alpha.reshape(rows, columns),
+    )
+
+    # The tokens, in an ink that can be read on the cell's colour.
+    for position, token in enumerate(trace.replay()):
+        if token != trace.mask_token_id:
+            is_dark = shown[position] < 0.6 * highest and position < end
+            ax.text(
+                position % columns,
+                position // columns,
+                token_label(trace.piece(token)),
+                ha="center",
+                va="center",
+                color="white" if is_dark else "black",
+                fontsize=SMALLEST_FONT,
+                parse_math=False,
+            )
+
+    # The borders of the blocks.
+    starts = np.arange(trace.block_length, trace.gen_length, trace.block_length)
+    ax.vlines(
+        starts % columns - 0.5,
+        starts // columns - 0.45,
+        starts // columns + 0.45,
+        color=ACCENT,
+        linewidth=2,
+        clip_on=False,
+        zorder=3,
+    )
+    ax.set_xticks([])
+    ax.set_yticks(range(rows), [str(row * columns) for row in range(rows)])
+    ax.set_ylabel("position")
+    ax.grid(visible=False)
+    meaning = "committed in pass" if colour == "step" else "confidence"
+    ax.figure.colorbar(image, ax=ax, label=meaning, pad=0.01).solids.set_alpha(1)
+    return ax
 
 
 def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
-    """One point a commit: its pass against its position, coloured by confidence; a cross where one was revoked.
+    """Draw a point per commit, its pass against its position, coloured by confidence; crosses where it was remasked.
 
-    Block borders are dashed.
-
-    A run from left to right would be a rising line; the distance from it is what masked diffusion does otherwise.
+    Block borders are dashed. A run from left to right would be a rising line; the distance from it is what masked
+    diffusion does otherwise.
 
     Args:
         trace: what the sampler did; commits in the prompt are left out.
@@ -30,8 +110,8 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 
     Returns:
         The Axes; its first collection holds (position, step) and the confidences of the commits, in their order.
-        If some do not stand in the finished answer, a second one rings them; if something was revoked, the last one
-        crosses (position, step) of the revocations.
+        If some do not stand in the finished answer, a second one rings them; if something was remasked, the last one
+        crosses (position, step) of that.
     """
     ax = new_axes("column", HEIGHT) if ax is None else ax
     in_answer = trace.position >= 0
@@ -71,7 +151,7 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_confidence(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
-    """Confidence of every commit over the passes; means of confidence and entropy of each pass that committed.
+    """Draw the confidence of every commit over the passes, and the mean confidence and entropy of each pass.
 
     Args:
         trace: what the sampler did; commits in the prompt are left out.
@@ -111,7 +191,7 @@ def plot_confidence(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = None) -> Axes:
-    """What the model considered at one position: tokens (rows) over the passes that committed it (columns).
+    """Draw what the model considered at one position: tokens (rows) over the passes that committed it (columns).
 
     A trace knows the most probable tokens at each commit, not in between. The chosen token is framed; a token that
     was not among the most probable ones then has a blank cell.
@@ -134,21 +214,22 @@ def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = No
             f"position {position} was never committed; this trace knows {len(known)} of the positions "
             f"0..{trace.gen_length - 1}: {known.tolist()}"
         )
-    best: dict[int, float] = {}
-    for number in commits:
-        best.setdefault(int(trace.token_id[number]), 0.0)
-        pairs = zip(trace.alternative_ids[number], trace.alternative_probs[number], strict=True)
-        for token, probability in pairs:
-            best[int(token)] = max(best.get(int(token), 0.0), float(probability))
+
+    # Rows: every token that was chosen or considered, the most probable on top.
+    best = dict.fromkeys(trace.token_id[commits].tolist(), 0.0)
+    considered = [
+        (column, int(token), float(share))
+        for column, number in enumerate(commits)
+        for token, share in zip(trace.alternative_ids[number], trace.alternative_probs[number], strict=True)
+    ]
+    for _, token, share in considered:
+        best[token] = max(best.get(token, 0.0), share)
     tokens = sorted(best, key=lambda token: (-best[token], token))
     table = np.full((len(tokens), len(commits)), np.nan)
-    for column, number in enumerate(commits):
-        for token, probability in zip(
-            trace.alternative_ids[number], trace.alternative_probs[number], strict=True
-        ):
-            table[tokens.index(token), column] = probability
+    for column, token, share in considered:
+        table[tokens.index(token), column] = share
 
-    ax = new_axes("column", 0.6 + ROW_HEIGHT * len(tokens)) if ax is None else ax
+    ax = new_axes("column", 0.6 + ROW_HEIGHT["alternatives"] * len(tokens)) if ax is None else ax
     image = ax.imshow(table, cmap=SCALE, vmin=0, vmax=1, aspect="auto")
     for row, column in zip(*np.nonzero(~np.isnan(table)), strict=True):
         value = table[row, column]
@@ -157,7 +238,7 @@ def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = No
     for column, number in enumerate(commits):
         corner = (column - 0.48, tokens.index(trace.token_id[number]) - 0.46)
         ax.add_patch(Rectangle(corner, 0.96, 0.92, fill=False, edgecolor=ACCENT, linewidth=1.8))
-    names = [label(trace.piece(token)) or f"id {token}" for token in tokens]
+    names = [token_label(trace.piece(token)) or f"id {token}" for token in tokens]
     for tick in ax.set_yticks(range(len(tokens)), names):
         tick.label1.set_parse_math(False)
     ax.set_xticks(range(len(commits)), [str(trace.step[number]) for number in commits])
@@ -165,3 +246,9 @@ def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = No
     ax.grid(visible=False)
     ax.figure.colorbar(image, ax=ax, label="probability", pad=0.02)
     return ax
+
+
+def token_label(piece: str) -> str:
+    """Return a token's text as drawn: line breaks visible, no spaces around it, cut if it is long."""
+    text = piece.replace("\n", "↵").strip()
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"

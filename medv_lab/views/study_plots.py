@@ -1,0 +1,324 @@
+"""Measurements, drawn: curves, forests, the frontier of quality and cost, exactness, and the time of a step.
+
+Every function takes a table, draws all of it, and gives the Axes back.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from medv_lab.views.style import (
+    ACCENT,
+    PALETTE,
+    SMALLEST_FONT,
+    SYSTEM_COLOURS,
+    SYSTEM_LINES,
+    new_axes,
+)
+
+HEIGHTS = {"curves": 2.4, "frontier": 4.2, "exactness": 2.6, "speed": 2.0}  # inches
+FOREST_ROW = 0.19  # inches per row of a forest
+SERIES = tuple(zip(PALETTE.values(), ("o", "s", "^", "D", "v", "P", "X", "*"), strict=True))
+GREY = "#404040"
+# Group of arms: colour and marker. Groups of a user's own take the accent, and markers in turn.
+GROUP_LOOKS = {
+    "Z": (PALETTE["black"], "o"),
+    "other order": (PALETTE["blue"], "s"),
+    "adaptive": (PALETTE["orange"], "^"),
+    "guard": (PALETTE["green"], "D"),
+    "revision": (PALETTE["purple"], "v"),
+    "cache": (PALETTE["sky"], "P"),
+    "length": (GREY, "X"),
+    "fast": (ACCENT, "*"),
+}
+OWN_MARKERS = ("h", "p", "<", ">", "d")
+AXIS_LABELS = {
+    "passes": "forward passes per answer (NFE)",
+    "seconds": "seconds per answer",
+    "score": "fact score",
+    "recall": "recall of facts",
+    "adjacent_duplicates": "adjacent duplicates",
+}
+NAME_WIDTH = 80  # points
+SMALLEST_DRIFT = 1e-9  # no drift at all is drawn here, since a logarithm has no 0
+STEP_PARTS = {"body": PALETTE["blue"], "head": PALETTE["sky"], "sampler": ACCENT}
+WAYS = ("reference", "exact", "floor", "fast")
+_POINTS_PER_INCH = 72
+
+
+def plot_curves(
+    data: pd.DataFrame,
+    x: str,
+    *,
+    by: str = "system",
+    ax: Axes | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    is_falling: bool = False,
+) -> Axes:
+    """Draw estimates against `x` on a binary scale, a line per name with its interval as an area; shares in percent.
+
+    Args:
+        data: rows of `by`, `x`, estimate, low, high; at most 8 names.
+        x: column of the abscissa.
+        by: column of the names; systems keep their colours.
+        ax: where to draw; a new figure of column width by default.
+        xlabel, ylabel: labels of the axes.
+        is_falling: draw large values of `x` on the left.
+
+    Returns:
+        The Axes; for each name, in the order of the data, a line (x, estimate) and an area from low to high.
+    """
+    ax = new_axes("column", HEIGHTS["curves"]) if ax is None else ax
+    names = list(dict.fromkeys(data[by]))
+    taken = {SYSTEM_COLOURS[name] for name in names if name in SYSTEM_COLOURS}
+    free = (look for look in SERIES if look[0] not in taken)
+    for name, rows in data.groupby(by, sort=False):
+        rows = rows.sort_values(x)
+        if name in SYSTEM_COLOURS:
+            colour, (marker, dash) = SYSTEM_COLOURS[name], SYSTEM_LINES[name]
+        else:
+            (colour, marker), dash = next(free), "-"
+        ax.fill_between(rows[x].astype(float), rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
+        ax.plot(
+            rows[x].astype(float),
+            rows.estimate,
+            color=colour,
+            marker=marker,
+            linestyle=dash,
+            markersize=3.5,
+            linewidth=1.2,
+            label=name,
+        )
+    _use_binary_scale(ax)
+    ax.set_xticks(sorted(data[x].astype(int).unique()))
+    if is_falling:
+        ax.invert_xaxis()
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.grid(linewidth=0.4)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if len(names) > 1:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0)
+    return ax
+
+
+def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw repetition against the number of sampling steps Z, with its intervals; fewer steps to the right.
+
+    Args:
+        frame: rows of steps, metric, estimate, low, high, as `repetition_by_steps` makes them; at most 8 metrics.
+        ax: where to draw; a new figure of column width by default.
+
+    Returns:
+        The Axes, as of `plot_curves`.
+
+    Raises:
+        ValueError: if a column is missing.
+    """
+    _check_columns(frame, ("steps", "metric", "estimate", "low", "high"), "repetition_by_steps")
+    named = frame.assign(metric=frame.metric.str.replace("_", " "))
+    ax = plot_curves(
+        named,
+        "steps",
+        by="metric",
+        ax=ax,
+        xlabel="sampling steps Z",
+        ylabel="repetition",
+        is_falling=True,
+    )
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return ax
+
+
+def plot_forest(data: pd.DataFrame, by: str, *, ax: Axes | None = None, xlabel: str = "") -> Axes:
+    """Draw means with their intervals, one row per name, the first on top.
+
+    Args:
+        data: rows of `by`, mean, low, high.
+        by: column of the names.
+        ax: where to draw; a new figure of column width by default.
+        xlabel: what is measured.
+
+    Returns:
+        The Axes; its container holds the points in the order of the data.
+    """
+    ax = new_axes("column", 0.6 + FOREST_ROW * len(data)) if ax is None else ax
+    errors = [(data["mean"] - data["low"]).clip(lower=0), (data["high"] - data["mean"]).clip(lower=0)]
+    rows = range(len(data))
+    ax.errorbar(
+        data["mean"],
+        rows,
+        xerr=errors,
+        color=PALETTE["blue"],
+        marker="o",
+        markersize=3.5,
+        linestyle="none",
+        elinewidth=1,
+    )
+    ax.set_yticks(rows, data[by])
+    ax.set_ylim(len(data) - 0.4, -0.6)
+    ax.set_xlabel(xlabel)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(linewidth=0.4)
+    return ax
+
+
+def plot_frontier(
+    summary: pd.DataFrame,
+    *,
+    x: Literal["passes", "seconds"] = "passes",
+    y: Literal["score", "recall", "adjacent_duplicates"] = "score",
+    ax: Axes | None = None,
+    names: Collection[str] | None = None,
+) -> Axes:
+    """Draw what is reached, with its interval, against what it costs: a point per arm, the exact sampler's joined.
+
+    Args:
+        summary: of a study, as `summarise_study` makes it; groups of a user's own arms are drawn in the accent.
+        x: what an answer costs; on a logarithmic axis.
+        y: what is reached.
+        ax: where to draw; a new figure of page width by default.
+        names: arms whose names are written beside their points; None for all.
+
+    Returns:
+        The Axes; for each group of arms, in the order of the summary, one line of points, and their names as texts.
+    """
+    ax = new_axes("page", HEIGHTS["frontier"]) if ax is None else ax
+    own = [group for group in dict.fromkeys(summary["group"]) if group not in GROUP_LOOKS]
+    looks = {
+        group: (ACCENT, OWN_MARKERS[number % len(OWN_MARKERS)]) for number, group in enumerate(own)
+    } | GROUP_LOOKS
+    for group, part in summary.groupby("group", sort=False):
+        colour, marker = looks[group]
+        part = part.sort_values(x)
+        errors = [part[y] - part[f"{y}_low"], part[f"{y}_high"] - part[y]]
+        ax.errorbar(
+            part[x],
+            part[y],
+            yerr=[error.clip(lower=0) for error in errors],
+            color=colour,
+            marker=marker,
+            markersize=9 if group == "fast" else 5,
+            linestyle="-" if group == "Z" else "none",
+            linewidth=1,
+            elinewidth=0.6,
+            label="exact (low confidence)" if group == "Z" else group,
+        )
+    _use_binary_scale(ax)
+    ax.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _name_points(ax, summary if names is None else summary[summary["arm"].isin(names)], x, y)
+    return ax
+
+
+def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
+    """Write each arm's name beside its point, pushed up where it would lie on another name."""
+    ax.figure.draw_without_rendering()  # settles the limits, which say where points are
+    taken: list[tuple[float, float]] = []
+    for row in summary.sort_values(y).to_dict("records"):
+        left, at = ax.transData.transform((row[x], row[y])) * _POINTS_PER_INCH / ax.figure.dpi
+        low = at
+        for other_left, other_low in sorted(taken, key=lambda name: name[1]):
+            if abs(other_left - left) < NAME_WIDTH and abs(other_low - low) < SMALLEST_FONT:
+                low = other_low + SMALLEST_FONT
+        taken.append((left, low))
+        ax.annotate(
+            row["arm"],
+            (row[x], row[y]),
+            (6, low - at),
+            textcoords="offset points",
+            fontsize=SMALLEST_FONT,
+            color=GREY,  # light colours of points cannot be read as letters
+            va="center",
+            zorder=3,
+            path_effects=[withStroke(linewidth=2, foreground="white")],  # over the lines of other points
+        )
+
+
+def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the largest drift of logits, a point per prompt and a line per comparison; crosses where tokens differ.
+
+    Args:
+        reports: rows of `exactness_report`, with a column `comparison` that names the two ways.
+        ax: where to draw; a new figure of page width by default.
+
+    Returns:
+        The Axes; its first collection holds the prompts whose tokens are the same, its second the others.
+
+    Raises:
+        ValueError: if a column is missing.
+    """
+    _check_columns(reports, ("comparison", "largest_drift", "different"), "exactness_report")
+    ax = new_axes("page", HEIGHTS["exactness"]) if ax is None else ax
+    names = list(dict.fromkeys(reports["comparison"]))
+    drift = reports["largest_drift"].clip(lower=SMALLEST_DRIFT)
+    line = reports["comparison"].map(names.index)
+    differs = reports["different"] > 0
+    for chosen, colour, marker, label in (
+        (~differs, PALETTE["blue"], "o", "same tokens"),
+        (differs, ACCENT, "X", "other tokens"),
+    ):
+        ax.scatter(drift[chosen], line[chosen], color=colour, marker=marker, s=18, label=label)
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel="largest drift of a logit")
+    ax.legend(frameon=False, loc="best")
+    return ax
+
+
+def speed_data(result: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulate milliseconds per step of each way (rows), whole and by part, which are known of the exact sampler only.
+
+    Args:
+        result: what `run_benchmark` returned, or the JSON that `medv benchmark` wrote.
+    """
+    seconds = result["seconds_per_step"]
+    rows = {way: {"step": 1e3 * seconds[way]} for way in WAYS}
+    rows["exact"] |= {part: 1e3 * seconds[part] for part in STEP_PARTS}
+    data = pd.DataFrame.from_dict(rows, orient="index")
+    data.index.name = "way"
+    return data
+
+
+def plot_speed(result: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Draw a bar per way, as long as a step of it takes; the exact sampler's is split into its parts.
+
+    Args:
+        result: as in `speed_data`.
+        ax: where to draw; a new figure of column width by default.
+    """
+    ax = new_axes("column", HEIGHTS["speed"]) if ax is None else ax
+    data = speed_data(result)
+    for way, row in data.iterrows():
+        if way != "exact":
+            ax.barh(way, row["step"], color="0.6")
+            continue
+        left = 0.0
+        for part, colour in STEP_PARTS.items():
+            ax.barh(way, row[part], left=left, color=colour, label=part)
+            left += row[part]
+    ax.invert_yaxis()
+    ax.set(xlabel=f"milliseconds per step ({result['size']}, {result['device_name']})")
+    ax.legend(frameon=False, loc="lower right")
+    return ax
+
+
+def _use_binary_scale(ax: Axes) -> None:
+    """Set the abscissa to powers of two, written as plain numbers."""
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _check_columns(frame: pd.DataFrame, needed: Collection[str], maker: str) -> None:
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        raise ValueError(f"the frame lacks {missing}; give one made by {maker}, with {', '.join(needed)}")

@@ -1,0 +1,145 @@
+"""Curves, forests, the frontier, exactness and the time of a step draw the tables they are given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from medv_lab.metrics.repetition import repetition_by_steps
+from medv_lab.studies.arms import frontier_arms
+from medv_lab.views.study_plots import (
+    ACCENT,
+    SMALLEST_DRIFT,
+    plot_exactness,
+    plot_forest,
+    plot_frontier,
+    plot_repetition_vs_steps,
+    plot_speed,
+    speed_data,
+)
+
+SECONDS = {
+    "reference": 0.3,
+    "exact": 0.07,
+    "floor": 0.06,
+    "fast": 0.02,
+    "body": 0.04,
+    "head": 0.02,
+    "sampler": 0.01,
+}
+RESULT = {"size": "mid", "device_name": "cpu", "seconds_per_step": SECONDS}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def summary() -> pd.DataFrame:
+    frame = pd.DataFrame([{"arm": arm.name, "group": arm.group} for arm in frontier_arms()])
+    frame["passes"] = np.arange(len(frame), 0, -1.0)
+    frame["seconds"] = frame["passes"] / 3
+    for name in ("score", "recall", "adjacent_duplicates"):
+        frame[name] = np.linspace(0.2, 0.8, len(frame))
+        frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - 0.1, frame[name] + 0.05
+    return frame
+
+
+@pytest.mark.parametrize("x", ["passes", "seconds"])
+@pytest.mark.parametrize("y", ["score", "recall", "adjacent_duplicates"])
+def test_each_arm_is_a_named_point_with_its_interval(x, y):
+    frame = summary()
+    ax = plot_frontier(frame, x=x, y=y)
+    assert {text.get_text() for text in ax.texts} == set(frame.arm)
+    groups = list(frame.groupby("group", sort=False))
+    assert len(ax.containers) == len(groups)
+    for container, (_, part) in zip(ax.containers, groups, strict=True):
+        line, _, (bars,) = container
+        part = part.sort_values(x)
+        assert line.get_xdata().tolist() == part[x].tolist()
+        assert line.get_ydata().tolist() == part[y].tolist()
+        drawn = [segment[:, 1].tolist() for segment in bars.get_segments()]
+        np.testing.assert_allclose(drawn, part[[f"{y}_low", f"{y}_high"]])
+    colours = [container[0].get_color() for container in ax.containers]
+    assert len(set(colours)) == len(colours)
+
+
+def test_groups_of_a_user_s_own_are_drawn_in_the_accent_and_apart():
+    own = pd.concat([summary(), summary()[:2].assign(group=["mine", "yours"], arm=["a", "b"])])
+    ax = plot_frontier(own)
+    lines = {container.get_label(): container[0] for container in ax.containers}
+    assert lines["mine"].get_color() == lines["yours"].get_color() == ACCENT
+    markers = [line.get_marker() for line in lines.values()]
+    assert len(set(markers)) == len(markers)
+    assert {"a", "b"} <= {text.get_text() for text in ax.texts}
+
+
+def test_curves_and_areas_are_the_table():
+    random = np.random.default_rng(0)
+    answers = pd.DataFrame(
+        {"steps": np.repeat([16, 4, 8], 5), "rep_1": random.random(15), "looped": random.random(15)}
+    )
+    table = repetition_by_steps(answers, ("rep_1", "looped"))
+    ax = plot_repetition_vs_steps(table.sample(frac=1, random_state=0).sort_values("metric"))
+    assert [line.get_label() for line in ax.lines] == ["looped", "rep 1"]
+    for line, area, metric in zip(ax.lines, ax.collections, ("looped", "rep_1"), strict=True):
+        rows = table[table.metric == metric]
+        np.testing.assert_array_equal(line.get_xdata(), [4, 8, 16])
+        np.testing.assert_array_equal(line.get_ydata(), rows.estimate)
+        corners = {tuple(corner) for corner in area.get_paths()[0].vertices}
+        assert (
+            set(zip(rows.steps, rows.low, strict=True)) | set(zip(rows.steps, rows.high, strict=True))
+            == corners
+        )
+    assert ax.xaxis_inverted()
+
+
+def test_curves_are_drawn_on_the_axes_they_are_given_and_need_intervals():
+    table = pd.DataFrame({"steps": [4], "metric": ["looped"], "estimate": [0.2], "low": [0.1], "high": [0.3]})
+    ax = plt.subplots()[1]
+    assert plot_repetition_vs_steps(table, ax=ax) is ax
+    with pytest.raises(ValueError, match=r"lacks \['low', 'high'\]"):
+        plot_repetition_vs_steps(table[["steps", "metric", "estimate"]])
+
+
+def test_a_forest_has_each_mean_at_its_row_with_its_interval():
+    data = pd.DataFrame({"arm": ["a", "b"], "mean": [1.0, 3.0], "low": [0.5, 2.0], "high": [2.0, 3.5]})
+    ax = plot_forest(data, "arm", xlabel="points")
+    line, _, (bars,) = ax.containers[-1]
+    assert line.get_xdata().tolist() == [1, 3] and line.get_ydata().tolist() == [0, 1]
+    assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [[0.5, 2.0], [2.0, 3.5]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
+
+
+def test_points_lie_on_the_line_of_their_comparison():
+    reports = pd.DataFrame(
+        {
+            "comparison": ["batch", "batch", "cache", "cache"],
+            "largest_drift": [0.0, 1e-6, 2.0, 3.0],
+            "different": [0, 0, 4, 0],
+        }
+    )
+    ax = plot_exactness(reports)
+    same, other = (points.get_offsets().tolist() for points in ax.collections)
+    assert same == [[SMALLEST_DRIFT, 0], [1e-6, 0], [3.0, 1]]
+    assert other == [[2.0, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["batch", "cache"]
+    with pytest.raises(ValueError, match="comparison"):
+        plot_exactness(reports.drop(columns="comparison"))
+
+
+def test_the_parts_of_the_exact_step_follow_each_other_and_the_others_are_whole():
+    ax = plot_speed(RESULT)
+    lengths = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    expected = [(0, 300), (0, 40), (40, 20), (60, 10), (0, 60), (0, 20)]
+    for ours, theirs in zip(lengths, expected, strict=True):
+        assert ours == pytest.approx(theirs)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["body", "head", "sampler"]
+
+
+def test_the_table_has_parts_of_the_exact_sampler_only():
+    data = speed_data(RESULT)
+    assert data.loc["exact", ["step", "body", "head", "sampler"]].tolist() == pytest.approx([70, 40, 20, 10])
+    assert data.drop("exact")[["body", "head", "sampler"]].isna().all(axis=None)
