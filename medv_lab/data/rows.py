@@ -81,8 +81,8 @@ def damage_table(damages: Sequence[Damage]) -> pd.DataFrame:
 def read_rows(path: str | Path) -> Iterator[Row]:
     """Read a JSON list or JSON Lines row by row, in constant memory.
 
-    A line that is not JSON is one damaged row, and reading goes on behind it; a JSON list cannot be read behind
-    the first such character, so it ends with a damaged row. Empty lines are counted and otherwise passed over.
+    A line that is not JSON is one damaged row, and reading goes on after it; a JSON list cannot be read past
+    the first such error, so it ends with a damaged row. Empty lines are counted and otherwise skipped.
 
     Args:
         path: a UTF-8 file whose first character is `[` (a list) or `{` (JSON Lines).
@@ -107,10 +107,54 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         yield from _read_list(file) if first == b"[" else _read_lines(file)
 
 
+def _read_list(file: BinaryIO) -> Iterator[Row]:
+    number = 0
+    try:
+        for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
+            yield Row(number, value)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        if _ends_with_bracket(file):
+            fault = Fault(
+                "not JSON",
+                f"the list cannot be read from here on ({reason})",
+                "correct this row; the rows after it were not read",
+            )
+        else:
+            fault = Fault(
+                "truncated JSON",
+                f"the file ends before its list does ({reason})",
+                "copy or download the file again",
+            )
+        yield Row(number + 1, damage(number + 1, "", fault))
+
+
+def _ends_with_bracket(file: BinaryIO) -> bool:
+    size = file.seek(0, 2)
+    file.seek(max(size - TAIL_LENGTH, 0))
+    return file.read().rstrip().endswith(b"]")
+
+
+def _read_lines(file: BinaryIO) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            yield Row(number, json.loads(line))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if line.endswith(b"\n"):
+                fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
+            else:
+                fault = Fault(
+                    "truncated JSON", f"the last line is cut off ({error})", "copy or download the file again"
+                )
+            yield Row(number, damage(number, "", fault))
+
+
 def read_questions(
     rows: Iterable[Row], make: Callable[[Mapping[str, Any]], Question], id_key: str, need_images: bool
 ) -> Reading:
-    """Make questions of rows; every row that cannot become one is kept as a damage, and a warning says so.
+    """Make questions of rows; a row that cannot become one is reported as a damage, and a warning says so.
 
     Args:
         rows: from `read_rows`.
@@ -121,7 +165,7 @@ def read_questions(
     questions: list[Question] = []
     broken: list[Damage] = []
     first_rows: dict[str, int] = {}
-    is_there: dict[Path, bool] = {}
+    is_there: dict[Path, bool] = {}  # many questions share a picture, and asking the file system is slow
 
     def make_whole(value: Any, number: int) -> Question:
         if not isinstance(value, Mapping):
@@ -213,52 +257,8 @@ def image_in(folder: Path, name: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Return True if there is such a file; a name that no file system takes names none."""
+    """Return True if there is such a file; False, too, for a name that the file system refuses."""
     try:
         return path.is_file()
     except OSError:
         return False
-
-
-def _read_list(file: BinaryIO) -> Iterator[Row]:
-    number = 0
-    try:
-        for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
-            yield Row(number, value)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
-        if _ends_with_bracket(file):
-            fault = Fault(
-                "not JSON",
-                f"the list cannot be read from here on ({reason})",
-                "mend this row; the rows behind it were not looked at",
-            )
-        else:
-            fault = Fault(
-                "truncated JSON",
-                f"the file ends before its list does ({reason})",
-                "copy or download the file again",
-            )
-        yield Row(number + 1, damage(number + 1, "", fault))
-
-
-def _ends_with_bracket(file: BinaryIO) -> bool:
-    size = file.seek(0, 2)
-    file.seek(max(size - TAIL_LENGTH, 0))
-    return file.read().rstrip().endswith(b"]")
-
-
-def _read_lines(file: BinaryIO) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            yield Row(number, json.loads(line))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if line.endswith(b"\n"):
-                fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
-            else:
-                fault = Fault(
-                    "truncated JSON", f"the last line is cut off ({error})", "copy or download the file again"
-                )
-            yield Row(number, damage(number, "", fault))
