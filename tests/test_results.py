@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medv_lab.model.memory import embedded_folder
+from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.phantoms.benchmark import compare, make_items, read_results, summarise
 from medv_lab.runtime import hash_model
 from medv_lab.studies.arms import STUDIES

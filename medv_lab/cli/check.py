@@ -92,8 +92,8 @@ def count(
 
 def _measure(model: str) -> tuple[LengthOf, int | None]:
     """How many positions a dialogue takes in a model, and the most it takes; reads no weights."""
+    from medv_lab.model.checkpoint_files import find_source
     from medv_lab.model.processing import MedVProcessor
-    from medv_lab.model.sources import find_source
 
     folder = find_source(model).folder
     try:

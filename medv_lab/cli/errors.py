@@ -12,7 +12,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Asked for only once something was raised, since naming them imports torch."""
     from medv_lab.evaluation.endpoint import EndpointError
     from medv_lab.evaluation.endpoint_judge import SpendingCapError
-    from medv_lab.model.shards import CheckpointError
+    from medv_lab.model.checkpoint_files import CheckpointError
 
     return (ValueError, FileNotFoundError, CheckpointError, EndpointError, SpendingCapError)
 

@@ -23,8 +23,8 @@ from transformers import (
 from medv_lab.data.images import open_image
 from medv_lab.evaluation.responders import Query, Reply, describe_model, describe_processing, dtype_name
 from medv_lab.model.causal import MedVForNextToken
+from medv_lab.model.checkpoint_files import find_source
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.model.sources import find_source
 from medv_lab.runtime import resolve_device
 
 CHAT = "chat"

@@ -1,41 +1,71 @@
-"""Load a checkpoint: check everything first, then stream its tensors to where they belong.
+"""Load a checkpoint: check everything first, then let transformers read it.
 
-The model is laid out without memory, the headers are compared with it, the need is compared with what is
-free, and only then tensors are read one by one onto the target device in the target dtype. Safetensors only;
-no remote code.
+The headers of the files are compared with the model that config.json describes and the need with the memory that is
+free, before any weight is read: `from_pretrained` alone would say what is missing only at the end, cast quantised
+weights silently, pick one of two mixed checkpoints, name no damaged file, and leave weights of the same dtype mapped
+to the file. It then builds the model without memory, reads tensor by tensor into the asked dtype on the asked device,
+and initialises what a checkpoint lacks. Safetensors only; no remote code.
+
+Three layouts of names are known: `llava_llada` (the model's own; the language model of an HF-style LLaDA-8B-Instruct
+has the same), LLaDA-8B-Instruct's original names, and a plain SigLIP folder as a source of a vision tower.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
-from torch import nn
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.causal import MedVForNextToken
-from medv_lab.model.keymaps import from_vision_folder, is_visual, to_model_key
+from medv_lab.model.checkpoint_files import (
+    CheckpointError,
+    StoredTensor,
+    find_source,
+    list_tensors,
+    read_json,
+    shorten,
+)
 from medv_lab.model.memory import available_memory, format_bytes
-from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.model.prompts import SpecialIds
-from medv_lab.model.shards import CheckpointError, StoredTensor, list_tensors, read_json, shorten
-from medv_lab.model.sources import find_source
 from medv_lab.runtime import Placement, resolve_device
 
 __all__ = ["CheckpointError", "load"]
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 LANGUAGE_ONLY = "llada"
+VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
+VISUAL_PREFIXES = (VISION_PREFIX, "model.mm_projector.", "model.image_newline")
 VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
-_ORIGINAL_LLADA_SIZES = {
+_LLADA_TOP = {
+    "model.transformer.wte.weight": "model.embed_tokens.weight",
+    "model.transformer.ln_f.weight": "model.norm.weight",
+    "model.transformer.ff_out.weight": "lm_head.weight",
+}
+_LLADA_BLOCK = {
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+}
+_LLADA_BLOCK_KEY = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight")
+_BUFFER = re.compile(r".*\.(rotary_emb\.inv_freq|position_ids)")  # the model computes these itself
+_LLADA_SIZES = {
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads",
@@ -44,7 +74,7 @@ _ORIGINAL_LLADA_SIZES = {
     "embedding_size": "vocab_size",
 }
 _LLADA_SETTINGS = (
-    *_ORIGINAL_LLADA_SIZES.values(),
+    *_LLADA_SIZES.values(),
     "rope_theta",
     "rms_norm_eps",
     "mask_token_id",
@@ -73,7 +103,7 @@ def load(
         download: allow fetching a hub id; otherwise the network is never used.
         revision: commit, tag or branch of a hub id.
         attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
-        vision: folder that lends vision tower and projector to a language-only checkpoint (SigLIP or
+        vision: folder from which a language-only checkpoint takes vision tower and projector (SigLIP or
             `llava_llada` names); parts that it lacks start fresh.
 
     Returns:
@@ -84,28 +114,45 @@ def load(
         CheckpointError: one error for all that is wrong with the checkpoint or its fit to this machine.
         ValueError, RuntimeError: for a device or dtype that is unknown or absent.
     """
+    attention = attn_implementation or "sdpa"
+    if attention not in ATTENTION:
+        raise ValueError(f"attn_implementation is {attention!r}; allowed are {', '.join(ATTENTION)}")
     placement = resolve_device(device, dtype)
     source = find_source(model, download=download, revision=revision)
-    lender = None if vision is None else find_source(vision).folder
-    config, is_language_only = _read_config(source.folder, lender)
-    config._attn_implementation = _check_attention(attn_implementation)
-    config.dtype = placement.dtype
+    vision_folder = None if vision is None else find_source(vision).folder
+
+    # Configuration, tokenizer and processor.
+    config, is_language_only = _read_config(source.folder, vision_folder)
     tokenizer = _load_tokenizer(source.folder)
     processor = _make_processor(source.folder, tokenizer, config)
-    _name_special_tokens(config, processor.special)
+    # by name from the tokenizer: published configurations name a start token that it has not
+    config.bos_token_id = processor.special.start
+    config.eos_token_id = processor.special.end_of_text
+    config.start_header_token_id = processor.special.start_header
+    config.end_header_token_id = processor.special.end_header
+    config.eot_token_id = processor.special.end_of_turn
 
-    with init_empty_weights(include_buffers=False):
-        network = (MedVForNextToken if config.is_causal else MedVForMaskedDiffusion)(config)
-    tensors = _name_tensors(list_tensors(source.folder), to_model_key)
-    if lender is not None:
-        tensors = _borrow(network, lender) | tensors
-    fresh = _check_fit(network, tensors, source.folder, is_language_only)
-    notes = [placement.reason, *_cut_vocabulary(network, len(tokenizer), source.folder)]
-    _check_memory(network, tensors.values(), placement)
+    # What is stored against what the model has, and what it needs against what is free.
+    kind = MedVForNextToken if config.is_causal else MedVForMaskedDiffusion
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
+    tensors = _name_tensors(list_tensors(source.folder), _to_model_key)
+    if vision_folder is not None:
+        tensors = _take_vision(vision_folder, expected) | tensors
+    fresh = _check_fit(expected, tensors, source.folder, is_language_only)
+    notes = [placement.reason, *_cut_vocabulary(config, len(tokenizer), source.folder)]
+    _check_memory(expected, placement)
 
-    _stream(network, tensors, placement)
+    with _quiet_transformers():
+        network = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=_open_tensors(tensors, config.vocab_size),
+            dtype=placement.dtype,
+            device_map={"": placement.device},
+            attn_implementation=attention,
+        )
     if fresh:
-        _start_fresh(network, fresh, placement)
         notes.append(
             f"{len(fresh)} tensors are not in the checkpoint and start from random numbers: {shorten(fresh)}."
         )
@@ -115,14 +162,8 @@ def load(
     return network.eval(), processor
 
 
-def _check_attention(name: str | None) -> str:
-    if name is not None and name not in ATTENTION:
-        raise ValueError(f"attn_implementation is {name!r}; allowed are {', '.join(ATTENTION)}")
-    return name or "sdpa"
-
-
-def _read_config(folder: Path, lender: Path | None) -> tuple[MedVConfig, bool]:
-    """The configuration, and whether the checkpoint holds the language tower only."""
+def _read_config(folder: Path, vision_folder: Path | None) -> tuple[MedVConfig, bool]:
+    """The configuration, and whether the checkpoint holds the language model only."""
     content = read_json(folder / "config.json")
     model_type = content.get("model_type")
     if model_type not in (MedVConfig.model_type, LANGUAGE_ONLY):
@@ -131,13 +172,13 @@ def _read_config(folder: Path, lender: Path | None) -> tuple[MedVConfig, bool]:
             f"{MedVConfig.model_type!r} (LLaDA-MedV, LLaDA-V) and {LANGUAGE_ONLY!r} (LLaDA-8B-Instruct)"
         )
     is_language_only = model_type == LANGUAGE_ONLY
-    if lender is not None and not is_language_only:
+    if vision_folder is not None and not is_language_only:
         raise CheckpointError(f"vision was given, but {folder} has its own vision tower; leave it out")
     if is_language_only:
-        content = {_ORIGINAL_LLADA_SIZES.get(key, key): value for key, value in content.items()}
+        content = {_LLADA_SIZES.get(key, key): value for key, value in content.items()}
         content = {key: content[key] for key in _LLADA_SETTINGS if content.get(key) is not None}
-    if lender is not None:
-        content["vision_config"] = read_json(lender / "config.json").get("vision_config")
+    if vision_folder is not None:
+        content["vision_config"] = read_json(vision_folder / "config.json").get("vision_config")
     try:
         return MedVConfig.from_dict(content), is_language_only
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -170,13 +211,25 @@ def _make_processor(folder: Path, tokenizer: PreTrainedTokenizerFast, config: Me
     return processor
 
 
-def _name_special_tokens(config: MedVConfig, special: SpecialIds) -> None:
-    """Take special tokens by name from the tokenizer: published configurations name a start token it has not."""
-    config.bos_token_id = special.start
-    config.eos_token_id = special.end_of_text
-    config.start_header_token_id = special.start_header
-    config.end_header_token_id = special.end_header
-    config.eot_token_id = special.end_of_turn
+def _to_model_key(key: str) -> str | None:
+    """The model's name of a stored key: the key itself if it is unknown, None for stored buffers."""
+    return None if _BUFFER.fullmatch(key) else from_llada(key) or key
+
+
+def from_llada(key: str) -> str | None:
+    """Return the model's name of an original LLaDA-8B-Instruct key; None if it is none."""
+    match = _LLADA_BLOCK_KEY.fullmatch(key)
+    if match is None:
+        return _LLADA_TOP.get(key)
+    part = _LLADA_BLOCK.get(match[2])
+    return part and f"model.layers.{match[1]}.{part}.weight"
+
+
+def _from_vision_folder(key: str) -> str | None:
+    """The model's name of a visual tensor in a SigLIP or `llava_llada` folder; None for all others."""
+    if key.startswith("vision_model."):
+        key = VISION_PREFIX + key.removeprefix("vision_model.")
+    return key if key.startswith(VISUAL_PREFIXES) else None
 
 
 def _name_tensors(
@@ -196,24 +249,26 @@ def _name_tensors(
     return named
 
 
-def _borrow(network: nn.Module, folder: Path) -> dict[str, StoredTensor]:
-    """The visual parts of another checkpoint, as far as the model has them (no last vision layer)."""
-    lent = _name_tensors(list_tensors(folder), from_vision_folder)
-    lent = {key: tensor for key, tensor in lent.items() if key in network.state_dict()}
-    if not lent:
+def _take_vision(folder: Path, expected: Iterable[str]) -> dict[str, StoredTensor]:
+    """The visual parts of another checkpoint, as far as the model has them (no last vision layer, no head)."""
+    stored = _name_tensors(list_tensors(folder), _from_vision_folder)
+    taken = {key: tensor for key, tensor in stored.items() if key in expected}
+    if not taken:
         raise CheckpointError(
-            f"{folder} has no vision tower and no projector to lend; give a SigLIP or LLaDA-V folder"
+            f"{folder} has no vision tower and no projector to take; give a SigLIP or LLaDA-V folder"
         )
-    return lent
+    return taken
 
 
 def _check_fit(
-    network: nn.Module, tensors: dict[str, StoredTensor], folder: Path, is_language_only: bool
+    expected: dict[str, tuple[int, ...]],
+    tensors: dict[str, StoredTensor],
+    folder: Path,
+    is_language_only: bool,
 ) -> list[str]:
     """Compare names and shapes; returns the names that are to start fresh."""
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     absent = [key for key in expected if key not in tensors]
-    fresh = [key for key in absent if is_language_only and is_visual(key)]
+    fresh = [key for key in absent if is_language_only and key.startswith(VISUAL_PREFIXES)]
     missing = [key for key in absent if key not in fresh]
     unexpected = [tensor.key for key, tensor in tensors.items() if key not in expected]
     misshaped = [
@@ -225,34 +280,28 @@ def _check_fit(
     found = [f"{len(names)} {kind}: {shorten(names)}" for kind, names in defects.items() if names]
     if found:
         raise CheckpointError(
-            f"the tensors in {folder} are not those that its config.json describes. "
-            + "; ".join(found)
-            + ". "
+            f"the tensors in {folder} are not those that its config.json describes. {'; '.join(found)}. "
             "Give a complete folder whose config.json belongs to its weights"
         )
     return fresh
 
 
-def _cut_vocabulary(network: MedVLanguageModel, tokens: int, folder: Path) -> list[str]:
+def _cut_vocabulary(config: MedVConfig, tokens: int, folder: Path) -> list[str]:
     """Leave out rows that no token has, as the published loaders do."""
-    rows = network.config.vocab_size
+    rows = config.vocab_size
     if tokens > rows:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokens} tokens, the model only {rows} rows of embeddings; "
             "tokenizer and weights are not of one checkpoint"
         )
-    if tokens == rows:
-        return []
-    for key in VOCABULARY_KEYS:
-        _put(network, key, network.get_parameter(key)[:tokens])
-    network.model.embed_tokens.num_embeddings = network.lm_head.out_features = tokens
-    network.config.vocab_size = network.model.vocab_size = tokens
-    return [f"The vocabulary is cut from {rows} rows to the tokenizer's {tokens}."]
+    config.vocab_size = tokens
+    return [f"The vocabulary is cut from {rows} rows to the tokenizer's {tokens}."] if tokens < rows else []
 
 
-def _check_memory(network: nn.Module, tensors: Iterable[StoredTensor], placement: Placement) -> None:
-    weights = sum(parameter.numel() for parameter in network.parameters()) * placement.dtype.itemsize
-    needed = weights + max(tensor.nbytes for tensor in tensors)
+def _check_memory(expected: dict[str, tuple[int, ...]], placement: Placement) -> None:
+    """Compare the weights, and the largest of them once more while it is cast, with the memory that is free."""
+    sizes = [math.prod(shape) for shape in expected.values()]
+    needed = (sum(sizes) + max(sizes)) * placement.dtype.itemsize
     free = available_memory(placement.device)
     if needed > free:
         raise CheckpointError(
@@ -262,34 +311,29 @@ def _check_memory(network: nn.Module, tensors: Iterable[StoredTensor], placement
         )
 
 
-def _stream(network: nn.Module, tensors: dict[str, StoredTensor], placement: Placement) -> None:
-    """Read tensor by tensor, file by file: at most one tensor is held twice."""
-    by_file: dict[Path, list[str]] = defaultdict(list)
-    for key, tensor in tensors.items():
-        by_file[tensor.file].append(key)
-    for file, keys in by_file.items():
-        with safe_open(file, framework="pt", device=str(placement.device)) as content:
-            for key in keys:
-                rows = network.get_parameter(key).shape[0]
-                part = content.get_slice(tensors[key].key)[:rows]
-                _put(network, key, part.to(placement.device, placement.dtype, copy=True))
-    for module in network.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(placement.device))
+def _open_tensors(tensors: dict[str, StoredTensor], vocabulary: int) -> dict[str, Any]:
+    """The tensors as slices that transformers reads one by one; nothing is read here but cut vocabularies.
+
+    Files are read, not mapped into memory: mapped weights of the same dtype would change with the file.
+    """
+    files = {
+        file: safe_open(file, framework="pt", backend="pread")
+        for file in {one.file for one in tensors.values()}
+    }
+    slices = {key: files[tensor.file].get_slice(tensor.key) for key, tensor in tensors.items()}
+    cut = {key: slices[key][:vocabulary] for key in VOCABULARY_KEYS if tensors[key].shape[0] > vocabulary}
+    return slices | cut
 
 
-def _start_fresh(network: MedVLanguageModel, fresh: Iterable[str], placement: Placement) -> None:
-    """Initialise the named tensors as training would, and nothing else."""
-    for key in fresh:
-        shape = network.get_parameter(key).shape
-        _put(network, key, torch.empty(shape, device=placement.device, dtype=placement.dtype))
-    for key, parameter in network.named_parameters():
-        parameter._is_hf_initialized = key not in fresh
-    for module in network.modules():
-        module._is_hf_initialized = False
-    network.initialize_weights()
-
-
-def _put(network: nn.Module, key: str, value: torch.Tensor) -> None:
-    parent, _, name = key.rpartition(".")
-    setattr(network.get_submodule(parent), name, nn.Parameter(value))
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep back transformers' progress bar and its report of fresh tensors, which is among our notes."""
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""What this machine has, what the known checkpoints need, and what fits.
+"""This machine's memory, what the known checkpoints need of it, and what fits.
 
 Sizes are bytes. torch is imported inside the functions that need it.
 """
@@ -14,6 +14,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medv_lab.model.checkpoint_files import embedded_folder, list_tensors
 from medv_lab.runtime import medv_home, resolve_device
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ class KnownCheckpoint:
     note: str = ""
 
     def weight_bytes(self, dtype: str) -> int:
-        """Size of the weights in memory."""
+        """Return the size of the weights in memory."""
         return self.parameters * BYTES_OF_DTYPE[dtype]
 
     def needed_bytes(self, dtype: str) -> int:
-        """Weights, and room to answer one question."""
+        """Return the size of the weights with room to answer one question."""
         return int(self.weight_bytes(dtype) * (1 + WORKING_SHARE))
 
 
@@ -48,7 +49,7 @@ PARAMETERS_LANGUAGE = 8_015_581_184
 
 
 def known_checkpoints() -> list[KnownCheckpoint]:
-    """The embedded checkpoint (sized from its file, if it is there) and the published ones."""
+    """Return the embedded checkpoint (sized from its file, if it is there) and the published ones."""
     published = [
         KnownCheckpoint(
             "LLaDA-MedV",
@@ -68,20 +69,13 @@ def known_checkpoints() -> list[KnownCheckpoint]:
     folder = embedded_folder()
     if not folder.is_dir():
         return published
-    from medv_lab.model.shards import list_tensors
-
     count = sum(math.prod(tensor.shape) for tensor in list_tensors(folder))
     note = "knows phantoms only"
     return [KnownCheckpoint("embedded", "shipped with medv-lab", count, "Apache-2.0", note), *published]
 
 
-def embedded_folder() -> Path:
-    """Where the shipped checkpoint lies inside the package."""
-    return Path(__file__).resolve().parent.parent / "embedded"
-
-
 def available_memory(device: torch.device) -> int:
-    """Bytes that can be taken now: free GPU memory, or available main memory."""
+    """Return the bytes that can be taken now: free GPU memory, or available main memory."""
     if device.type == "cuda":
         import torch
 
@@ -90,7 +84,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def doctor() -> dict[str, Any]:
-    """What `medv doctor` prints: this machine, and for each known checkpoint what it needs and where it fits.
+    """Examine this machine, and say of each known checkpoint what it needs and where it fits.
 
     Returns:
         {python, versions, memory_total, memory_available, disk_free, home, devices: [{name, total, free}],
@@ -131,7 +125,7 @@ def doctor() -> dict[str, Any]:
 
 
 def format_bytes(count: int) -> str:
-    """A size for people: '17.1 GB' (decimal units)."""
+    """Write a size for people: '17.1 GB' (decimal units)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -13,7 +13,7 @@ from medv_lab.evaluation.autoregressive import (
 )
 from medv_lab.evaluation.responders import Query, Reply, respond_with
 from medv_lab.model.causal import MedVForNextToken
-from medv_lab.model.shards import CheckpointError
+from medv_lab.model.checkpoint_files import CheckpointError
 from tests.evaluation.tiny_baselines import LLAVA_PROMPT, tiny_llama, tiny_llava, tiny_qwen
 from tests.model.tiny import tiny_config, tiny_processor
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
+from transformers.utils import logging
 
 import medv_lab
 from medv_lab.config import GenerationSettings
-from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoints, keymaps, sources
+from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoint_files, checkpoints
 from medv_lab.model.checkpoints import CheckpointError, load
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -50,7 +51,7 @@ def shard(folder: Path, parts: int = 3) -> list[Path]:
         save_file({name: tensors[name] for name in own}, file)
         weight_map |= dict.fromkeys(own, file.name)
         files.append(file)
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
     return files
 
 
@@ -86,9 +87,22 @@ def test_weights_do_not_depend_on_the_file_any_more(folder):
     assert_same_weights(model, tiny_model())
 
 
-def test_shards_give_the_same_as_a_single_file(folder):
+def test_shards_give_the_same_as_a_single_file_of_any_name(folder):
+    (folder / SINGLE).rename(folder / "weights.safetensors")
+    assert_same_weights(load(folder)[0], tiny_model())
+    (folder / "weights.safetensors").rename(folder / SINGLE)
     shard(folder)
     assert_same_weights(load(folder)[0], tiny_model())
+
+
+def test_loading_prints_nothing_and_leaves_transformers_as_talkative_as_it_was(folder, capfd):
+    make_language_only(
+        folder, original_names=True
+    )  # starts its vision fresh, which transformers would report
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    load(folder)
+    assert capfd.readouterr() == ("", "")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_dtype_and_attention_as_asked(folder):
@@ -192,7 +206,9 @@ def make_language_only(folder: Path, original_names: bool) -> dict[str, torch.Te
         return f"model.transformer.blocks.{layer}.{inverse[part]}.weight"
 
     language = {
-        name: value for name, value in load_file(folder / SINGLE).items() if not keymaps.is_visual(name)
+        name: value
+        for name, value in load_file(folder / SINGLE).items()
+        if not name.startswith(checkpoints.VISUAL_PREFIXES)
     }
     save_file(
         {original(name) if original_names else name: value for name, value in language.items()},
@@ -217,7 +233,7 @@ def test_language_only_checkpoint_starts_its_vision_fresh_and_says_so(folder, or
     model, _ = load(folder)
     state = model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in language.items())
-    fresh = [name for name in state if keymaps.is_visual(name)]
+    fresh = [name for name in state if name.startswith(checkpoints.VISUAL_PREFIXES)]
     assert any(f"{len(fresh)} tensors are not in the checkpoint" in note for note in model.medv_source.notes)
     assert all(torch.isfinite(state[name]).all() for name in fresh)
     assert state["model.image_newline"].std() > 0
@@ -225,27 +241,33 @@ def test_language_only_checkpoint_starts_its_vision_fresh_and_says_so(folder, or
 
 
 @pytest.mark.parametrize("naming", ["siglip", "llava_llada"])
-def test_vision_is_borrowed_from_another_folder(folder, tmp_path, naming):
+def test_vision_is_taken_from_another_folder(folder, tmp_path, naming):
     (tmp_path / "vision").mkdir()
     shutil.copy(folder / "config.json", tmp_path / "vision")
     language = make_language_only(folder, original_names=True)
     edit_config(folder, vision_config=None)
     other = tiny_model(seed=9)
-    lent = {name: value for name, value in other.state_dict().items() if keymaps.is_visual(name)}
+    visual = {
+        name: value
+        for name, value in other.state_dict().items()
+        if name.startswith(checkpoints.VISUAL_PREFIXES)
+    }
     if naming == "siglip":
-        prefix = keymaps.VISION_PREFIX
-        lent = {
-            name.replace(prefix, "vision_model."): value for name, value in lent.items() if prefix in name
+        prefix = checkpoints.VISION_PREFIX
+        visual = {
+            name.replace(prefix, "vision_model."): value for name, value in visual.items() if prefix in name
         }
-        lent |= {
-            "vision_model.encoder.layers.1.layer_norm1.weight": torch.zeros(8),
+        visual |= {
+            "vision_model.encoder.layers.1.layer_norm1.weight": torch.zeros(8),  # the last layer is dropped
+            "vision_model.head.probe": torch.zeros(8),
+            "text_model.head.weight": torch.zeros(8),
             "logit_scale": torch.zeros(1),
         }
-    save_file(lent, tmp_path / "vision" / SINGLE)
+    save_file(visual, tmp_path / "vision" / SINGLE)
     model, _ = load(folder, vision=tmp_path / "vision")
     state, expected = model.state_dict(), other.state_dict()
-    borrowed = [name for name in state if name.startswith(keymaps.VISION_PREFIX)]
-    assert all(torch.equal(state[name], expected[name]) for name in borrowed)
+    taken = [name for name in state if name.startswith(checkpoints.VISION_PREFIX)]
+    assert all(torch.equal(state[name], expected[name]) for name in taken)
     assert all(torch.equal(state[name], value) for name, value in language.items())
 
 
@@ -270,7 +292,8 @@ def test_all_defects_of_the_weights_are_one_error(folder):
 
 
 def test_stored_buffers_are_ignored(folder):
-    rewrite(folder, lambda tensors: tensors.update({"model.rotary_emb.inv_freq": torch.zeros(4)}))
+    buffers = ("model.rotary_emb.inv_freq", f"{checkpoints.VISION_PREFIX}embeddings.position_ids")
+    rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(4) for name in buffers}))
     assert_same_weights(load(folder)[0], tiny_model())
 
 
@@ -371,13 +394,13 @@ def test_tokenizer_of_another_model_is_refused(tmp_path):
 
 def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
     monkeypatch.setattr(checkpoints, "available_memory", lambda device: 1000)
-    monkeypatch.setattr(checkpoints, "_stream", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(checkpoints, "_open_tensors", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"needs \d+\.\d kB on cpu in float32, but 1.0 kB are free"):
         load(folder)
 
 
 def test_file_or_missing_folder_or_strange_name(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "embedded_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr(checkpoint_files, "embedded_folder", lambda: tmp_path / "none")
     for model, match in [
         (folder / SINGLE, "is a file"),
         (tmp_path / "absent", "neither a folder here nor a hub id"),

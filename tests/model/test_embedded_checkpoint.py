@@ -7,7 +7,7 @@ import pytest
 import medv_lab
 from medv_lab.config import PRESETS
 from medv_lab.data.images import sample_images
-from medv_lab.model.memory import embedded_folder
+from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medv_lab.model.memory import embedded_folder
+from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.runtime import hash_model
 from medv_lab.studies.tables import SYSTEMS, frame_texts, read_run, read_table
 

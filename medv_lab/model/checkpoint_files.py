@@ -1,0 +1,255 @@
+"""A checkpoint's files: where its folder is, and what its safetensors files hold according to their headers.
+
+Nothing is downloaded unless asked for; then only safetensors, JSON and tokenizer files of one pinned commit. Nothing
+here reads weights, and nothing can read a pickle. Every defect is one `CheckpointError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from medv_lab.runtime import hash_model
+
+EMBEDDED = "embedded"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+DTYPES = ("F64", "F32", "BF16", "F16")  # as safetensors headers name them
+DOWNLOADED_FILES = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHOWN = 6
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be loaded; the text says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The checkpoint that a model came from; recorded in manifests.
+
+    Attributes:
+        name: "embedded", a folder's name, or a hub id.
+        folder: where it was read.
+        revision: commit hash on the hub; None for local folders.
+        notes: what the loader decided, one sentence each.
+        stamp: names, sizes and times of the weight files when the source was found.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+    stamp: tuple[tuple[str, int, int], ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the safetensors files, read when first asked for.
+
+        Raises:
+            CheckpointError: if the files are no longer those that were there when the source was found.
+        """
+        if self.stamp != _stamp(self.folder):
+            raise CheckpointError(
+                f"the weights in {self.folder} changed after they were loaded, so that a record of this run would name "
+                "other weights; load the model again"
+            )
+        return hash_model(self.folder)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint: its file, its key there, and its shape."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+
+
+def embedded_folder() -> Path:
+    """Return the folder of the shipped checkpoint inside the package."""
+    return Path(__file__).resolve().parent.parent / "embedded"
+
+
+def find_source(model: str | Path, *, download: bool = False, revision: str | None = None) -> ModelSource:
+    """Find a checkpoint on this machine, or fetch it if `download` allows.
+
+    Args:
+        model: "embedded", a folder, or a hub id such as "owner/name".
+        download: fetch a hub id's files (safetensors, JSON, tokenizer) if they are not cached.
+        revision: commit, tag or branch on the hub; by default its main branch. What it stands for is resolved
+            to a commit and recorded.
+
+    Raises:
+        CheckpointError: if there is no such folder, or the hub id is not cached and may not be fetched.
+    """
+    name = str(model)
+    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"revision {revision!r} was given for {name!r}, which is a local folder; leave it out"
+            )
+        label = name if name == EMBEDDED else folder.resolve().name
+        return ModelSource(label, folder, stamp=_stamp(folder))
+    if name == EMBEDDED:
+        raise CheckpointError(
+            "this installation has no embedded checkpoint; rebuild it with 'python -m "
+            "medv_lab.training.embedded', or give a folder or hub id"
+        )
+    if folder.exists():
+        raise CheckpointError(f"{name!r} is a file; give the checkpoint's folder")
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"{name!r} is neither a folder here nor a hub id; give 'embedded', an existing folder, or "
+            "'owner/name'"
+        )
+    return _find_on_hub(name, download, revision)
+
+
+def _find_on_hub(name: str, download: bool, revision: str | None) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            local_files_only=not download,
+            allow_patterns=list(DOWNLOADED_FILES),
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+        at = "" if revision is None else f" at revision {revision!r}"
+        if not download:
+            raise CheckpointError(
+                f"there is no folder {name!r} here, and the hub id {name!r}{at} is not in the local cache; "
+                "allow the download with download=True (command line: --download), or copy the checkpoint "
+                "here and give its folder"
+            ) from error
+        raise CheckpointError(f"{name!r}{at} could not be downloaded from the hub: {error}") from error
+    return ModelSource(name, Path(folder), revision=Path(folder).name, stamp=_stamp(Path(folder)))
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(folder.glob("*.safetensors"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a checkpoint's JSON files.
+
+    Raises:
+        CheckpointError: if it is absent or no JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}; give a complete checkpoint folder (config.json, "
+            "tokenizer.json and safetensors files side by side)"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is not valid JSON ({error}); copy or download the file again"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a JSON object; copy the file again"
+        )
+    return content
+
+
+def list_tensors(folder: Path) -> list[StoredTensor]:
+    """Take stock of a checkpoint: `model.safetensors`, or the shards that its index names.
+
+    Raises:
+        CheckpointError: for no safetensors file (pickles are never read), a missing shard, a corrupt or
+            truncated file, a file without its index, or a tensor that the index promises and no shard has.
+    """
+    if (folder / SINGLE).is_file():
+        return _read_header(folder / SINGLE)
+    if (folder / INDEX).is_file():
+        return _list_shards(folder)
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return _read_header(found[0])
+    if found:
+        raise CheckpointError(
+            f"{folder} holds {len(found)} safetensors files but no {INDEX} that says how they belong "
+            "together; copy the index from where the shards came from"
+        )
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds pickled weights only ({shorten(pickles)}), which medv-lab never loads because "
+            "a pickle can run code; get the safetensors version, or convert the files with a tool that you "
+            "trust"
+        )
+    raise CheckpointError(f"{folder} holds no weights; expected {SINGLE}, or {INDEX} with its shards")
+
+
+def _list_shards(folder: Path) -> list[StoredTensor]:
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(v, str) for v in weight_map.values())
+    ):
+        raise CheckpointError(
+            f"{folder / INDEX} has no weight_map of tensor names to file names; copy it again"
+        )
+    names = sorted(set(weight_map.values()))
+    foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if foreign:
+        raise CheckpointError(
+            f"{folder / INDEX} names files that are not safetensors files of this folder: {shorten(foreign)}"
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of its {len(names)} shards: {shorten(missing)}; copy or "
+            "download them again"
+        )
+    tensors = [tensor for name in names for tensor in _read_header(folder / name)]
+    absent = sorted(weight_map.keys() - {tensor.key for tensor in tensors})
+    if absent:
+        raise CheckpointError(
+            f"{folder / INDEX} promises {len(absent)} tensors that no shard has: {shorten(absent)}; shards "
+            "and index are not of one checkpoint"
+        )
+    return tensors
+
+
+def _read_header(file: Path) -> list[StoredTensor]:
+    try:
+        with safe_open(file, framework="numpy") as content:
+            slices = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            dtypes = {key: part.get_dtype() for key, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is not a readable safetensors file ({error}): it is damaged, truncated or something "
+            "else; copy or download it again"
+        ) from error
+    coded = [f"{key} ({dtype})" for key, dtype in dtypes.items() if dtype not in DTYPES]
+    if coded:
+        raise CheckpointError(
+            f"{file} holds {len(coded)} tensors of types that are not plain floating point: "
+            f"{shorten(coded)}; allowed are {', '.join(DTYPES)}: get the checkpoint that is not quantised"
+        )
+    return [StoredTensor(file, key, shape) for key, shape in shapes.items()]
+
+
+def shorten(names: Iterable[str]) -> str:
+    """Return the first few of some names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
