@@ -1,27 +1,36 @@
-"""Ask a model about pictures: questions in, answers with their traces out."""
+"""From questions and pictures to answers: `ask` and `ask_many` for people, `generate` and `denoise` for prompts of ids.
+
+Functions above the model: they know model, processor and sampler, and none of these knows them.
+B prompts, S ids, P prompt indices with the images in, L answer positions.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from medv_lab.config import GROWING, REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings, NoCache
 from medv_lab.diffusion.attention_maps import PatchGrid
-from medv_lab.diffusion.sampler import StepRecord
+from medv_lab.diffusion.sampler import sample
+from medv_lab.diffusion.state import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
 from medv_lab.model.attention_probe import AttentionMaps, AttentionProbe
+from medv_lab.model.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest
 
 SECONDS_BEFORE_PROGRESS = 2.0
 
-Question = str | Sequence[tuple[str, str]]
+Conversation = str | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -48,37 +57,30 @@ class Answer:
         return self.text
 
 
+@dataclass(frozen=True)
 class RunSoFar:
     """A run between two passes.
 
     Attributes:
         passes: forward passes that were made.
+        trace: makes the trace of all commits so far; it costs nothing until it is called.
     """
 
-    def __init__(self, passes: int, trace: Callable[[], SampleTrace]):
-        """Take what makes the trace, which is made only for those who ask."""
-        self.passes = passes
-        self._trace = trace
-
-    def trace(self) -> SampleTrace:
-        """All commits so far."""
-        return self._trace()
-
-
-Watch = Callable[[RunSoFar], None]
+    passes: int
+    trace: Callable[[], SampleTrace]
 
 
 def ask(
     model: MedVForMaskedDiffusion,
     processor: MedVProcessor,
     image: Any,
-    question: Question,
+    question: Conversation,
     settings: GenerationSettings | None = None,
     progress: bool | None = None,
     cancel: Callable[[], bool] | None = None,
     *,
     record_attention: AttentionMaps = False,
-    watch: Watch | None = None,
+    watch: Callable[[RunSoFar], None] | None = None,
 ) -> Answer:
     """Ask one question about a picture, several pictures, or none.
 
@@ -97,37 +99,26 @@ def ask(
         The answer; if the run was ended early, with what had been committed.
 
     Raises:
-        ValueError: for an empty or over-long question, images that do not match their places, or attention that
-            is to be recorded from unknown layers or with a cache.
+        ValueError: for an empty or over-long question, images that do not match their placeholders, or attention
+            that is to be recorded from unknown layers or with a cache.
         ImageError: for a picture that cannot be opened.
     """
-    answers = ask_many(
-        model,
-        processor,
-        [image],
-        [question],
-        settings,
-        1,
-        progress,
-        cancel,
-        record_attention=record_attention,
-        watch=watch,
-    )
-    return answers[0]
+    more = {"record_attention": record_attention, "watch": watch}
+    return ask_many(model, processor, [image], [question], settings, 1, progress, cancel, **more)[0]
 
 
 def ask_many(
     model: MedVForMaskedDiffusion,
     processor: MedVProcessor,
     images: Sequence[Any] | None,
-    questions: Sequence[Question],
+    questions: Sequence[Conversation],
     settings: GenerationSettings | None = None,
     batch_size: int = 8,
     progress: bool | None = None,
     cancel: Callable[[], bool] | None = None,
     *,
     record_attention: AttentionMaps = False,
-    watch: Watch | None = None,
+    watch: Callable[[RunSoFar], None] | None = None,
 ) -> list[Answer]:
     """Ask many questions, some at a time; each gets the answer that it would get alone.
 
@@ -159,90 +150,212 @@ def ask_many(
             f"{len(questions)} questions came with {len(images)} images; give one entry for each (or None)"
         )
     settings = settings or GenerationSettings()
-    batch_size = 1 if settings.remasking in GROWING else batch_size
-    manifest = make_manifest(asdict(settings), seed=settings.seed, model=model)
+    batch_size = 1 if settings.remasking.is_growing else batch_size
     batches = -(-len(questions) // batch_size)
+    bar = tqdm(
+        total=batches * settings.steps,
+        delay=SECONDS_BEFORE_PROGRESS if progress is None else 0.0,
+        disable=progress is False,
+        unit="step",
+        leave=False,
+    )
+    run = _Run(model, processor, settings, bar, cancel, record_attention, watch)
     answers: list[Answer] = []
-    with _progress_bar(progress, batches * settings.steps) as bar:
+    with bar:
         for start in range(0, len(questions), batch_size):
             part = slice(start, start + batch_size)
-            answers += _answer_batch(
-                model,
-                processor,
-                images[part],
-                questions[part],
-                settings,
-                manifest,
-                _Ending(cancel),
-                _Observers(bar, watch, record_attention),
-            )
-            if not answers[-1].is_complete:
+            answers += run.answer_batch(images[part], questions[part])
+            if run.is_ended:
                 break
     return answers
 
 
-@dataclass(frozen=True)
-class _Observers:
-    """Who looks on while a batch is answered."""
+def generate(
+    model: MedVForMaskedDiffusion,
+    input_ids: torch.Tensor,
+    settings: GenerationSettings | None = None,
+    **inputs: Any,
+) -> list[torch.Tensor]:
+    """Answer prompts of ids with ids.
 
-    bar: tqdm
-    watch: Watch | None
-    record_attention: AttentionMaps
+    Args:
+        model: from `load`.
+        input_ids: (B, S) with placeholders for images.
+        settings: by default `GenerationSettings()`.
+        inputs: what `denoise` takes.
+
+    Returns:
+        The generated ids of each prompt, cut at its stop, with the suffix behind; the suffix alone if the run
+        was cancelled before its first pass.
+    """
+    suffix = list(inputs.get("suffix_ids", ()))
+    records = deque(denoise(model, input_ids, settings or GenerationSettings(), **inputs), maxlen=1)
+    if not records:
+        return [torch.tensor(suffix, dtype=torch.long) for _ in input_ids]
+    rows = zip(records[0].canvas.tolist(), records[0].stops.tolist(), strict=True)
+    return [torch.tensor([*canvas[:stop], *suffix], dtype=torch.long) for canvas, stop in rows]
 
 
-def _answer_batch(
-    model, processor, images, questions, settings, manifest, ending: _Ending, observers: _Observers
-) -> list[Answer]:
-    suffix_ids = processor.tokenizer.encode(settings.suffix, add_special_tokens=False)
-    stop_ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in settings.stop]
-    start = time.perf_counter()
-    length = settings.parameter("max_length") if settings.remasking in GROWING else settings.gen_length
-    inputs = processor(images, questions, gen_length=length + len(suffix_ids))
-    by_id = settings
-    if settings.suppressed_tokens == REFERENCE_SUPPRESSION:
-        by_id = replace(settings, suppressed_tokens=processor.special.suppressed)
-    probe, grids = None, [[] for _ in questions]
-    if observers.record_attention is not False:
-        probe = AttentionProbe(len(model.model.layers), observers.record_attention)
-        grids = _grids(inputs, model.config.image_token_index)
-    records: list[StepRecord] = []
+@torch.no_grad()
+def denoise(
+    model: MedVForMaskedDiffusion,
+    input_ids: torch.Tensor,
+    settings: GenerationSettings,
+    *,
+    attention_mask: torch.Tensor | None = None,
+    stop_ids: Sequence[Sequence[int]] = (),
+    suffix_ids: Sequence[int] = (),
+    cancel: Callable[[], bool] | None = None,
+    probe: AttentionProbe | None = None,
+    **images: Any,
+) -> Iterator[StepRecord]:
+    """Answer prompts of ids step by step.
 
-    def trace_of(row: int) -> SampleTrace:
-        return make_trace(
-            records,
-            row,
-            gen_length=settings.gen_length,
-            block_length=settings.block_length,
-            mask_token_id=model.config.mask_token_id,
-            pieces=processor.pieces({*ids_in(records), *suffix_ids}),
-            manifest=manifest,
-            attention=None if probe is None else probe.attention(row, grids[row], len(records)),
+    Args:
+        model: from `load`.
+        input_ids: (B, S) with placeholders for images.
+        settings: lengths, steps, temperature and so on; `stop` and `suffix`, which are texts, are not read here.
+        attention_mask: (B, S), 0 at padding; None if nothing is padded.
+        stop_ids: id sequences before which an answer ends.
+        suffix_ids: ids behind the answer positions.
+        cancel: asked before every pass; true ends the run.
+        probe: watches the attention of the passes; only without a cache.
+        images: `pixel_values` or `vision_features`, and `tile_layouts`, as `model.merge_image_features` takes them.
+
+    Yields:
+        A `StepRecord` for every forward pass.
+
+    Raises:
+        ValueError: for a probe with a cache, which keeps passes from computing all attention, or for several prompts
+            at a time with a strategy that grows.
+    """
+    if probe is not None and not isinstance(settings.cache, NoCache):
+        raise ValueError(
+            f"attention is recorded only where every pass computes all of it, but cache is {settings.cache.name!r}; "
+            "give cache 'none'"
+        )
+    input_ids = input_ids.to(model.device)
+    if attention_mask is not None:
+        attention_mask = attention_mask.to(model.device)
+    prompts = model.merge_image_features(
+        input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
+    )
+    with nullcontext() if probe is None else probe.watching(model, prompts):
+        yield from sample(
+            model,
+            prompts.inputs_embeds,
+            settings,
+            **describe_prompts(model, prompts),
+            suppressed=suppressed_ids(model, settings),
+            stop_ids=stop_ids,
+            suffix_ids=suffix_ids,
+            cancel=cancel,
         )
 
-    try:
-        for record in model.denoise(
-            **inputs, settings=by_id, stop_ids=stop_ids, suffix_ids=suffix_ids, cancel=ending, probe=probe
-        ):
-            if probe is not None:
-                probe.take(record)
-            records.append(record)
-            observers.bar.update()
-            if observers.watch is not None:
-                observers.watch(RunSoFar(len(records), lambda: trace_of(0)))
-    except KeyboardInterrupt:  # ends the run and keeps what there is
-        ending.is_early = True
-    observers.bar.update(max(0, settings.steps - len(records)))
-    seconds = time.perf_counter() - start
-    answers = []
-    for row in range(len(questions)):
-        trace = trace_of(row)
-        text = (trace.text + settings.suffix).strip()
-        answers.append(Answer(text, trace, seconds, settings, manifest, not ending.is_early))
-    return answers
+
+def describe_prompts(model: MedVForMaskedDiffusion, prompts: MergedInputs) -> dict[str, Any]:
+    """Return what `sample` must know of prompts that were merged with their images, with their ids as labels."""
+    config = model.config
+    return {
+        "mask_token_id": config.mask_token_id,
+        "end_ids": (config.eos_token_id, config.eot_token_id),
+        "attention_mask": prompts.attention_mask,
+        "prompt_masked": prompts.labels == config.mask_token_id,
+        "is_image": prompts.labels == config.ignore_index,  # images, and padding
+    }
 
 
-def _grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:
-    """The grids of the pictures of every row, their positions counted from the row's first picture."""
+def suppressed_ids(model: MedVForMaskedDiffusion, settings: GenerationSettings) -> tuple[int, ...]:
+    """Return the ids that are never predicted: those of the settings, or the four that the reference suppresses."""
+    if settings.suppressed_tokens != REFERENCE_SUPPRESSION:
+        return settings.suppressed_tokens
+    config = model.config
+    return (
+        config.eos_token_id,
+        config.bos_token_id,
+        config.start_header_token_id,
+        config.end_header_token_id,
+    )
+
+
+class _Run:
+    """Answers batch after batch, until the caller or an interrupt ends it."""
+
+    def __init__(self, model, processor, settings, bar, cancel, record_attention, watch):
+        """Take what `ask_many` was given."""
+        self.model, self.processor, self.settings, self.bar = model, processor, settings, bar
+        self.cancel, self.record_attention, self.watch = cancel, record_attention, watch
+        self.is_ended = False
+        self.manifest = make_manifest(settings.to_dict(), seed=settings.seed, model=model)
+        encode = processor.tokenizer.encode
+        self.suffix_ids = encode(settings.suffix, add_special_tokens=False)
+        self.stop_ids = [encode(text, add_special_tokens=False) for text in settings.stop]
+        self.by_id = settings
+        if settings.suppressed_tokens == REFERENCE_SUPPRESSION:
+            self.by_id = replace(settings, suppressed_tokens=processor.special.suppressed)
+
+    def should_end(self) -> bool:
+        """Ask the caller, and remember the answer."""
+        self.is_ended = self.is_ended or (self.cancel is not None and bool(self.cancel()))
+        return self.is_ended
+
+    def answer_batch(self, images: Sequence[Any], questions: Sequence[Conversation]) -> list[Answer]:
+        """Answer one batch; the answers of a run that was ended hold what was committed."""
+        model, processor, settings = self.model, self.processor, self.settings
+        started = time.perf_counter()
+        inputs = processor(images, questions, gen_length=settings.longest + len(self.suffix_ids))
+        probe, grids = None, []
+        if self.record_attention is not False:
+            probe = AttentionProbe(len(model.model.layers), self.record_attention)
+            grids = _patch_grids(inputs, model.config.image_token_index)
+        records: list[StepRecord] = []
+
+        def trace_of(row: int) -> SampleTrace:
+            return make_trace(
+                records,
+                row,
+                gen_length=settings.gen_length,
+                block_length=settings.block_length,
+                mask_token_id=model.config.mask_token_id,
+                pieces=processor.pieces({*ids_in(records), *self.suffix_ids}),
+                manifest=self.manifest,
+                attention=None if probe is None else probe.attention(row, grids[row], len(records)),
+            )
+
+        known = {
+            "stop_ids": self.stop_ids,
+            "suffix_ids": self.suffix_ids,
+            "cancel": self.should_end,
+            "probe": probe,
+        }
+        try:
+            for record in denoise(model, **inputs, settings=self.by_id, **known):
+                if probe is not None:
+                    probe.take(record)
+                records.append(record)
+                self.bar.update()
+                if self.watch is not None:
+                    self.watch(RunSoFar(len(records), lambda: trace_of(0)))
+        except KeyboardInterrupt:  # ends the run and keeps what there is
+            self.is_ended = True
+        self.bar.update(max(0, settings.steps - len(records)))
+        seconds = time.perf_counter() - started
+        traces = [trace_of(row) for row in range(len(questions))]
+        return [
+            Answer(
+                (trace.text + settings.suffix).strip(),
+                trace,
+                seconds,
+                settings,
+                self.manifest,
+                not self.is_ended,
+            )
+            for trace in traces
+        ]
+
+
+def _patch_grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:
+    """Return the grids of the pictures of every row, their positions counted from the row's first picture."""
     layouts = iter(inputs.get("tile_layouts", []))
     rows = []
     for count in (inputs["input_ids"] == image_token).sum(1).tolist():
@@ -253,20 +366,3 @@ def _grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]
             start += layout.num_positions
         rows.append(grids)
     return rows
-
-
-class _Ending:
-    """Asks the caller's `cancel`, and remembers whether the run was ended by it or by an interrupt."""
-
-    def __init__(self, cancel: Callable[[], bool] | None):
-        self.cancel = cancel
-        self.is_early = False
-
-    def __call__(self) -> bool:
-        self.is_early = self.is_early or (self.cancel is not None and bool(self.cancel()))
-        return self.is_early
-
-
-def _progress_bar(progress: bool | None, total: int) -> tqdm:
-    delay = SECONDS_BEFORE_PROGRESS if progress is None else 0.0
-    return tqdm(total=total, delay=delay, disable=progress is False, unit="step", leave=False)

@@ -1,19 +1,12 @@
 """Settings are checked when they are made, and say what is allowed."""
 
 import json
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
-from medv_lab.config import (
-    PARAMETERS,
-    PRESETS,
-    REMASKING,
-    REPETITION_GUARDS,
-    GenerationSettings,
-    SettingsError,
-)
+from medv_lab.config import PRESETS, DualCache, GenerationSettings, SettingsError, Threshold
 
 
 @pytest.mark.parametrize(
@@ -37,19 +30,18 @@ from medv_lab.config import (
         ({"cfg_scale": True}, "give a number"),
         ({"remasking": "lowest"}, "low_confidence, random"),
         ({"remasking": np.array(["random"])}, "low_confidence, random"),
-        ({"repetition_guard": "all"}, "none, penalty, one_of_run, spread"),
+        ({"guard": "all"}, "none, penalty, one_of_run, spread"),
+        ({"cache": 3}, "none, prefix, dual, image"),
+        ({"remasking": "threshold", "guard": DualCache()}, "none, penalty, one_of_run, spread"),
         (
-            {"threshold": 0.9},
-            "does not read it; leave it out, or choose 'threshold' or 'kl_stability' or 'wino'",
+            {"remasking": {"name": "threshold", "threshold": 1.5}},
+            "threshold is 1.5; give a number, from 0 to 1",
         ),
-        ({"spacing": 3, "repetition_guard": "penalty"}, "choose 'spread'"),
-        ({"remasking": "threshold", "threshold": 1.5}, "threshold is 1.5; give a number, from 0 to 1"),
-        ({"remasking": "factor", "factor": -1}, "factor is -1; give a number, 0 or larger"),
-        ({"remasking": "kl_stability", "stable_passes": 1.5}, "whole number"),
-        (
-            {"remasking": "wino", "repetition_guard": "spread"},
-            "give 'none', or a strategy that only commits",
-        ),
+        ({"remasking": {"name": "factor", "factor": -1}}, "factor is -1; give a number, 0 or larger"),
+        ({"remasking": {"name": "kl_stability", "stable_passes": 1.5}}, "whole number"),
+        ({"guard": {"name": "penalty", "spacing": 3}}, "'spacing' is no parameter of the guard 'penalty'"),
+        ({"remasking": "wino", "guard": "spread"}, "give 'none', or a strategy that only commits"),
+        ({"remasking": "wino", "cache": "dual"}, "give 'none'"),
         ({"noise": "none"}, "masked, reference"),
         ({"stop": "<|eot_id|>"}, "tuple of texts"),
         ({"stop": (1,)}, "tuple of texts"),
@@ -58,7 +50,7 @@ from medv_lab.config import (
         ({"suppressed_tokens": (-1,)}, "tuple of token ids"),
         ({"suppressed_tokens": np.array([1, 2])}, "tuple of token ids"),
         ({"suppressed_tokens": "all"}, "give 'reference'"),
-        ({"seed": -1}, "0 or larger"),
+        ({"seed": -1}, "from 0 to"),
         ({"seed": 2**64}, "from 0 to"),
     ],
     ids=str,
@@ -87,7 +79,7 @@ def test_unknown_settings_are_an_error_with_a_suggestion():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_manifest(name):
-    assert GenerationSettings.from_dict(json.loads(json.dumps(asdict(PRESETS[name])))) == PRESETS[name]
+    assert GenerationSettings.from_dict(json.loads(json.dumps(PRESETS[name].to_dict()))) == PRESETS[name]
 
 
 def test_the_paper_s_symbols_name_the_lengths():
@@ -100,19 +92,9 @@ def test_more_steps_than_positions_are_allowed():
     assert GenerationSettings(gen_length=8, block_length=8, steps=12).steps_per_block == 12
 
 
-def test_a_parameter_is_as_set_or_the_default_of_the_strategy_that_reads_it():
-    assert GenerationSettings(remasking="wino").parameter("threshold") == 0.6
-    assert GenerationSettings(remasking="threshold").parameter("threshold") == 0.9
-    assert GenerationSettings(remasking="threshold", threshold=0.5).parameter("threshold") == 0.5
-    assert GenerationSettings(remasking="factor", repetition_guard="spread").parameter("spacing") == 4
-    with pytest.raises(KeyError):
-        GenerationSettings().parameter("threshold")
-
-
-def test_every_default_is_one_that_could_be_set():
-    for name, parameters in REMASKING.items():
-        assert GenerationSettings(remasking=name, block_length=64, **parameters)
-    for name, parameters in REPETITION_GUARDS.items():
-        assert GenerationSettings(repetition_guard=name, **parameters)
-    read = {name for table in (REMASKING, REPETITION_GUARDS) for values in table.values() for name in values}
-    assert read == set(PARAMETERS)
+def test_a_name_is_shorthand_for_the_object_with_its_defaults():
+    settings = GenerationSettings(remasking="threshold", cache="dual")
+    assert settings == GenerationSettings(remasking=Threshold(0.9), cache=DualCache())
+    assert settings.remasking.threshold == 0.9
+    assert settings.to_dict()["remasking"] == {"name": "threshold", "threshold": 0.9}
+    assert hash(settings) == hash(GenerationSettings.from_dict(settings.to_dict()))

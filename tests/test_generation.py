@@ -108,15 +108,15 @@ def test_cancelling_at_once_gives_an_empty_answer(model, processor):
 
 def test_interrupt_leaves_the_partial_trace(processor):
     model = tiny_model()
-    body, calls = model.body, []
+    backbone, calls = model.backbone, []
 
     def interrupted(*arguments, **named):
         calls.append(1)
         if len(calls) > 5:
             raise KeyboardInterrupt
-        return body(*arguments, **named)
+        return backbone(*arguments, **named)
 
-    model.body = interrupted
+    model.backbone = interrupted
     answer = ask(model, processor, None, "What?", SETTINGS)
     assert (answer.is_complete, answer.trace.forward_evaluations) == (False, 5)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,7 +120,7 @@ def phantoms(
         settings = PRESETS["embedded-vqa"]
         results = evaluate_phantoms(items, make_respond(loaded, processor, settings))
         if output is not None:
-            asked = {"split": split, "rounds": rounds, "pictures": pictures, **asdict(settings)}
+            asked = {"split": split, "rounds": rounds, "pictures": pictures, **settings.to_dict()}
             write_results(results, make_manifest(asked, seed=settings.seed, model=loaded), output)
         for of, groups in (("family", None), ("domain", domains_of(items))):
             table = Table(

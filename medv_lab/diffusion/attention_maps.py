@@ -1,6 +1,6 @@
-"""Where the tokens of an answer looked on the prompt's pictures: recorded attention as NumPy arrays, without torch.
+"""Recorded attention from the tokens of an answer to the prompt's pictures, as NumPy arrays and without torch.
 
-N commits, K maps (layers, or one rollout), P places that hold pictures.
+N commits, K maps (layers, or one rollout), P sequence indices that hold pictures, counted among themselves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class PatchGrid:
 
     Attributes:
         image: which picture of the prompt, from 0.
-        start: place of the first patch, counted over all places that hold pictures.
+        start: index of the first patch, counted over all indices that hold pictures.
         rows, columns: patches.
-        row_length: places from one row to the next; more than `columns` where a newline vector ends a row.
+        row_length: indices from one row to the next; more than `columns` where a newline vector ends a row.
         box: (left, top, right, bottom) of what the grid covers, in fractions of the picture's width and height;
             beyond 0..1 where padding is covered.
     """
@@ -35,21 +35,21 @@ class PatchGrid:
     row_length: int
     box: tuple[float, float, float, float]
 
-    def places(self) -> np.ndarray:
-        """The place of every patch, int (rows, columns)."""
+    def indices(self) -> np.ndarray:
+        """Return the index of every patch, int (rows, columns)."""
         return self.start + np.arange(self.rows)[:, None] * self.row_length + np.arange(self.columns)
 
 
 @dataclass(frozen=True, eq=False)
 class PatchAttention:
-    """Attention from each commit's position, in the pass that committed it, to the places of pictures.
+    """Attention from each commit's position, in the pass that committed it, to the pictures.
 
     Attributes:
         maps: what the K maps are: numbers of layers, or "rollout" alone.
-        values: share of the position's attention that went to each place, float (N, K, P). A layer's map is the mean
-            over its heads. Summed over the places it is what the pictures got; text got the rest. NaN for commits in
+        values: share of the position's attention that went to each index, float (N, K, P). A layer's map is the mean
+            over its heads. Summed over them it is what the pictures got; text got the rest. NaN for commits in
             the prompt.
-        grids: how the places lie on the pictures.
+        grids: how the indices lie on the pictures.
 
     Raises:
         ValueError: for parts that do not fit together.
@@ -65,14 +65,14 @@ class PatchAttention:
                 f"attention values of the shape {self.values.shape} and type {self.values.dtype} do not fit "
                 f"the {len(self.maps)} maps; floats (N, K, P) do"
             )
-        ends = [int(grid.places().max(initial=-1)) for grid in self.grids]
+        ends = [int(grid.indices().max(initial=-1)) for grid in self.grids]
         if max(ends, default=-1) >= self.values.shape[2]:
             raise ValueError(
-                f"grids reach to place {max(ends)}, but only {self.values.shape[2]} are recorded"
+                f"grids reach to index {max(ends)}, but only {self.values.shape[2]} are recorded"
             )
 
     def mean(self, commits: np.ndarray, maps: Iterable[int | str] | None = None) -> np.ndarray:
-        """Mean over commits and maps, (P,); NaN where no commit is given.
+        """Return the mean over commits and maps, (P,); NaN where no commit is given.
 
         Args:
             commits: their numbers, or a boolean mask (N,).
@@ -91,12 +91,12 @@ class PatchAttention:
         return chosen.mean((0, 1))
 
     def to_meta(self) -> dict[str, Any]:
-        """All but the values, as JSON holds it."""
+        """Return all but the values, as JSON holds it."""
         return {"maps": list(self.maps), "grids": [asdict(grid) for grid in self.grids]}
 
     @classmethod
     def from_meta(cls, meta: Any, values: np.ndarray) -> PatchAttention:
-        """What `to_meta` wrote, and the values.
+        """Read what `to_meta` wrote, and the values.
 
         Raises:
             ValueError: for anything else.

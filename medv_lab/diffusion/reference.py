@@ -1,22 +1,24 @@
-"""The sampler as it was published, as plainly as it can be written: what the exact sampler is measured against.
+"""The algorithm, as plainly as it can be written: what the sampler is tested against and measured against.
 
-One prompt, everything computed anew in every step: the output layer and a float64 softmax at every position, Gumbel
-noise over the whole vocabulary at every position where the temperature asks for it, masked positions found by
-comparing embeddings, and the whole answer scanned for stop sequences. Written from observations of the published
-code, not from the code; guidance and suffixes are left out. P prompt places, L answer places, T = P + L, V vocabulary.
+Algorithm 1 of LLaDA-MedV (arXiv 2508.01617), with the costs of the published code: everything is computed anew in
+every step, the output layer and a float64 softmax at every position, Gumbel noise over the whole vocabulary at every
+position where the temperature asks for it, masks found by comparing embeddings, and the whole answer scanned for stop
+sequences. Written from observations of the published code, not from the code; guidance and suffixes are left out.
+
+L, B, Z answer length, block length, steps; P prompt, T = P + L, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from medv_lab.config import GenerationSettings
-from medv_lab.diffusion.passes import Denoiser
+from medv_lab.config import GenerationSettings, LowConfidence, NoCache, NoGuard
+from medv_lab.diffusion.forward_runner import Denoiser
 from medv_lab.diffusion.schedule import transfer_counts
 
 
 @torch.no_grad()
-def sample_as_published(
+def sample_reference(
     denoiser: Denoiser,
     prefix_embeds: torch.Tensor,
     settings: GenerationSettings,
@@ -35,53 +37,64 @@ def sample_as_published(
         The answer's ids (L,) after each step, the mask id where masked.
 
     Raises:
-        ValueError: for several prompts, guidance, a cache, or another strategy than low confidence.
+        ValueError: for several prompts, guidance, a guard, a cache, or another strategy than low confidence.
     """
-    if len(prefix_embeds) != 1 or settings.cfg_scale > 0 or settings.cache != "none":
-        raise ValueError("the published loop is kept for one prompt, without guidance and caches")
-    if settings.remasking != "low_confidence" or settings.repetition_guard != "none":
+    choices = (settings.remasking, settings.guard, settings.cache)
+    if (
+        choices != (LowConfidence(), NoGuard(), NoCache())
+        or settings.cfg_scale > 0
+        or len(prefix_embeds) != 1
+    ):
+        given = ", ".join(one.name for one in choices)
         raise ValueError(
-            f"remasking is {settings.remasking!r}; the published loop is kept for low_confidence"
+            f"remasking, guard and cache are {given}, cfg_scale is {settings.cfg_scale}, and there are "
+            f"{len(prefix_embeds)} prompts; the reference is low_confidence for one prompt, without the others"
         )
-    device, prompt, length = prefix_embeds.device, prefix_embeds.shape[1], settings.gen_length
-    mask_embed = denoiser.embed_tokens(torch.tensor(mask_token_id, device=device))
-    embeds = torch.cat([prefix_embeds, mask_embed.expand(1, length, -1)], dim=1)  # (1, T, H)
-    ids = torch.full((1, prompt + length), mask_token_id, device=device)
+    device, P, L, B = prefix_embeds.device, prefix_embeds.shape[1], settings.gen_length, settings.block_length
     generator = torch.Generator(device).manual_seed(settings.seed)
-    end = length
-    for block in range(settings.num_blocks):
-        last = prompt + (block + 1) * settings.block_length
-        first = last - settings.block_length
-        counts = transfer_counts(settings.block_length, settings.steps_per_block)
-        for count in counts:
-            masked = (embeds == mask_embed).all(-1)
-            if not masked[0, first:last].any() or (
-                end < length and not masked[0, prompt : prompt + end].any()
-            ):
+
+    # x_1: the prompt, then L masks.
+    mask_embed = denoiser.embed_tokens(torch.tensor(mask_token_id, device=device))  # (H,)
+    x_embeds = torch.cat([prefix_embeds, mask_embed.expand(1, L, -1)], dim=1)  # (1, T, H)
+    x = torch.full((1, P + L), mask_token_id, device=device)  # (1, T)
+    end = L  # where the answer ends
+
+    for block in range(L // B):
+        first, last = P + block * B, P + (block + 1) * B
+        for num_transfer in transfer_counts(B, settings.steps_per_block):
+            mask_index = (x_embeds == mask_embed).all(-1)  # (1, T)
+            has_ended = end < L and not mask_index[0, P : P + end].any()
+            if has_ended or not mask_index[0, first:last].any():
                 break
-            logits = denoiser.head(denoiser.body(embeds))  # (1, T, V)
+
+            # Predict x0, a token for every position; Gumbel noise where the temperature asks for it.
+            logits = denoiser.head(denoiser.backbone(x_embeds))  # (1, T, V)
             known = [token for token in suppressed if token < logits.shape[-1]]
-            logits[..., known] = torch.where(masked[..., None], -torch.inf, logits[..., known])
+            logits[..., known] = torch.where(mask_index[..., None], -torch.inf, logits[..., known])
             noisy = logits
             if settings.temperature > 0:
                 noise = torch.rand(logits.shape, dtype=torch.float64, generator=generator, device=device)
                 noisy = logits.double().exp() / (-noise.log()) ** settings.temperature
-            chosen = noisy.argmax(-1)
-            probabilities = logits.double().softmax(-1)
-            confidence = probabilities.gather(-1, chosen[..., None])[..., 0]
-            confidence = torch.where(masked, confidence, -torch.inf)
+            x0 = noisy.argmax(-1)  # (1, T)
+
+            # Confidence: the probability of x0, nowhere but at masks up to the end of the block and of the answer.
+            confidence = logits.double().softmax(-1).gather(-1, x0[..., None])[..., 0]  # (1, T)
+            confidence = torch.where(mask_index, confidence, -torch.inf)
             confidence[:, last:] = -torch.inf
-            confidence[:, prompt + end :] = -torch.inf
-            best = confidence[0].topk(count).indices
-            best = best[confidence[0, best] > -torch.inf]
-            ids[0, best] = chosen[0, best]
-            embeds[0, best] = denoiser.embed_tokens(chosen[0, best])
-            end = min(end, _find_stop(ids[0, prompt:].tolist(), stop_ids, end < length))
-            yield ids[0, prompt:].clone()
+            confidence[:, P + end :] = -torch.inf
+
+            # Keep the most confident predictions; all others are masked again ("low-confidence remasking").
+            keep = confidence[0].topk(num_transfer).indices
+            keep = keep[confidence[0, keep] > -torch.inf]
+            x[0, keep] = x0[0, keep]
+            x_embeds[0, keep] = denoiser.embed_tokens(x0[0, keep])
+
+            end = min(end, _find_stop(x[0, P:].tolist(), stop_ids, end < L))
+            yield x[0, P:].clone()
 
 
 def _find_stop(answer: list[int], stop_ids: Sequence[Sequence[int]], is_known: bool) -> int:
-    """Where the first stop sequence stands, L if nowhere; once one is known only the first of the list is searched."""
+    """Return where a stop sequence stands, L if nowhere; once one is known only the first of the list is searched."""
     found = len(answer)
     for stop in stop_ids[:1] if is_known else stop_ids:
         for start in range(len(answer) - len(stop) + 1):

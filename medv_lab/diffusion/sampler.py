@@ -1,68 +1,24 @@
 """The sampler: semi-autoregressive denoising, batched; by default identical to the published one.
 
-Source: algorithm 1 of LLaDA-MedV (arXiv 2508.01617); details of the reference are pinned by the golden tests.
-The sampler is a generator of step records and knows no tokenizer, no image and no plot. It carries a boolean
-mask, and runs the output layer only on masked positions that may be chosen. Low confidence and random remasking
-without guard and cache are the published sampler; everything else the settings offer is built on the same loop.
+Source: algorithm 1 of LLaDA-MedV (arXiv 2508.01617); `diffusion.reference` has it as a plain loop, and details of the
+reference implementation are pinned by the golden tests. The sampler is a generator of step records and knows no
+tokenizer, no image and no plot. A boolean mask says which positions are masked, and the output layer runs only on
+those that may be filled. Strategy, guard and cache are objects of the settings, of our classes or of a user's own.
 
-R rows, P prompt positions, L answer positions, S suffix positions, T = P + L + S, H hidden size, V vocabulary.
+L, B, Z answer length, block length, steps; R rows, P prompt, S suffix, T = P + L + S, N candidates, M committed tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from medv_lab.config import GROWING, GenerationSettings
-from medv_lab.diffusion.canvas import Canvas
-from medv_lab.diffusion.passes import Denoiser, Passes
-from medv_lab.diffusion.remasking import Predictions, entropy
-from medv_lab.diffusion.repetition import GUARDS
-from medv_lab.diffusion.revision import REVISIONS, Decision, Held, Ledger
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.forward_runner import Denoiser, ForwardRunner
+from medv_lab.diffusion.predictions import commit_details
 from medv_lab.diffusion.schedule import transfer_counts
-from medv_lab.diffusion.strategies import ADAPTIVE, STRATEGIES, Candidates, Stability
-
-_NONE = (np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-@dataclass(frozen=True, eq=False)
-class StepRecord:
-    """One forward pass. Positions count from the first answer position; negative ones lie in the prompt.
-
-    Attributes:
-        block, step: which block, and which step within it.
-        quota: positions to commit in each row at least, int (R,); those that are not adaptive commit no more.
-        active: rows that take part in this pass, bool (R,); the others are done or wait for the next block.
-        rows, positions, tokens, confidence, entropy: one entry a commit, (N,).
-        alternative_ids, alternative_probs: most probable tokens at each commit, (N, K).
-        revoked_rows, revoked_positions: what was masked again, (M,); never a position that was committed just now.
-        candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be chosen.
-        canvas: answer ids after the pass, int64 (R, L), the mask id where masked.
-        stops: where the answer ends so far (R,), L if no stop was found.
-        grown: (position, count) of the masks that were put before a position after the pass; the canvas has them.
-    """
-
-    block: int
-    step: int
-    quota: np.ndarray
-    active: np.ndarray
-    rows: np.ndarray
-    positions: np.ndarray
-    tokens: np.ndarray
-    confidence: np.ndarray
-    entropy: np.ndarray
-    alternative_ids: np.ndarray
-    alternative_probs: np.ndarray
-    revoked_rows: np.ndarray
-    revoked_positions: np.ndarray
-    candidate_rows: np.ndarray
-    candidate_positions: np.ndarray
-    candidate_tokens: np.ndarray
-    candidate_confidence: np.ndarray
-    canvas: np.ndarray
-    stops: np.ndarray
-    grown: tuple[tuple[int, int], ...] = ()
+from medv_lab.diffusion.state import SamplerState, StepRecord
+from medv_lab.strategies.base import Candidates, Committed
 
 
 @torch.no_grad()
@@ -77,7 +33,8 @@ def sample(
     prompt_masked: torch.Tensor | None = None,
     stop_ids: Sequence[Sequence[int]] = (),
     suffix_ids: Sequence[int] = (),
-    reusable: torch.Tensor | None = None,
+    end_ids: Sequence[int] = (),
+    is_image: torch.Tensor | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Iterator[StepRecord]:
     """Fill the answer positions step by step.
@@ -92,10 +49,11 @@ def sample(
         mask_token_id: id of the mask.
         suppressed: ids never predicted.
         attention_mask: (R, P), 0 at padding; None if nothing is padded.
-        prompt_masked: bool (R, P), prompt positions that hold the mask; they are filled too, as in the reference.
+        prompt_masked: bool (R, P), prompt indices that hold the mask; they are filled too, as in the reference.
         stop_ids: sequences before which an answer ends. When one is known, only the first can move the end.
         suffix_ids: ids behind the answer positions.
-        reusable: bool (R, P), prompt positions of images, which the cache "image" keeps.
+        end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not.
+        is_image: bool (R, P), prompt indices of images, which the cache "image" keeps.
         cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
             is a valid part.
 
@@ -103,147 +61,147 @@ def sample(
         A `StepRecord` for every forward pass.
 
     Raises:
-        ValueError: if the cache "image" is not told where images are, or for a strategy that grows
-            (`diffusion.growth`).
+        ValueError: if the cache "image" is not told where images are, or for several or padded prompts where the
+            answer grows.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
-    if settings.remasking in GROWING:
-        raise ValueError(
-            f"remasking {settings.remasking!r} grows the answer; call diffusion.growth.sample_growing"
-        )
-    if settings.cache == "image" and reusable is None:
-        raise ValueError("cache is 'image', but reusable is None; say which prompt positions hold images")
+    strategy = settings.remasking
+    _check_inputs(settings, prefix_embeds, attention_mask, is_image)
+
+    # x_1: every answer position is a mask. The state holds all that changes during the run.
     if prompt_masked is None:
         prompt_masked = torch.zeros(prefix_embeds.shape[:2], dtype=torch.bool)
-    canvas = Canvas(
-        prompt_masked.cpu().numpy(), settings.gen_length, len(suffix_ids), mask_token_id, stop_ids
+    state = SamplerState(
+        prompt_masked.cpu().numpy(), settings.gen_length, suffix_ids, mask_token_id, stop_ids
     )
-    passes = Passes(
-        denoiser, settings, mask_token_id, suppressed, prefix_embeds, attention_mask, suffix_ids, reusable
+    runner = ForwardRunner(
+        denoiser,
+        settings,
+        state,
+        prefix_embeds,
+        suppressed=suppressed,
+        attention_mask=attention_mask,
+        is_image=is_image,
+        end_ids=end_ids if strategy.is_growing else (),
     )
-    chooser = _Chooser(settings, canvas, passes)
+    memory = strategy.new_memory()
+    schedule = transfer_counts(settings.block_length, settings.steps_per_block)
+
     for block in range(settings.num_blocks):
         first, last = block * settings.block_length, (block + 1) * settings.block_length
-        passes.start_block(first, last)
-        for step in range(settings.steps_per_block):
-            active = canvas.waiting_in(first, last)
+        runner.start_block(first, last)
+        step = filled_steps = 0  # they differ only where passes lengthen the answer
+        while filled_steps < len(schedule):
+            active = state.waiting_in(first, last)
             if not active.any():
-                break
+                break  # the block is full, or every answer has ended
             if cancel is not None and cancel():
                 return
-            rows, places = canvas.candidates(active, last)
-            held = canvas.committed(active, first, last) if chooser.is_revising else _NONE
-            verified = None
-            if settings.remasking == "wino":
-                tokens = canvas.ids[held[0], held[1] - canvas.prompt]
-                shadowed = np.arange(first, last) + canvas.prompt
-                predictions, verified = passes.predict_and_verify(
-                    active, rows, places, shadowed, *held, tokens
-                )
-            else:
-                predictions = passes.predict(active, rows, places)
-            seen = chooser.look(predictions, active, rows, places, step)
-            require_finite(seen.confidence, seen.positions, block, step)
-            decision = chooser.decide(seen, held, verified, step)
-            chosen, (revoked_rows, revoked_places) = decision.commit, (part[decision.revoke] for part in held)
-            if chooser.is_revising:
-                chooser.note(seen, decision, held)
-            for side in (passes, canvas):
-                side.commit(rows[chosen], places[chosen], seen.tokens[chosen])
-                if len(revoked_rows):
-                    side.revoke(revoked_rows, revoked_places)
-            canvas.find_stops(active)
+
+            # 1. Predict a token for every masked position up to the end of the block.
+            rows, positions = state.candidates(active, last)
+            committed_rows, committed_positions = state.committed(active, first, last)
+            verify = (committed_rows, committed_positions, range(first, last)) if strategy.verifies else None
+            result = runner.run(active, rows, positions, verify)
+            tokens = result.predictions.tokens.cpu().numpy()
+            confidence = result.predictions.confidence.cpu().numpy()
+            _require_finite(confidence, positions, block, step)
+
+            # 2. Number of tokens to transfer: the schedule's share, or the masks left over the passes left.
+            num_transfer = active * schedule[filled_steps]
+            if strategy.is_adaptive:
+                masks = np.bincount(rows, minlength=len(active))
+                num_transfer = -(-masks // (len(schedule) - filled_steps))
+
+            # 3. The strategy decides which to commit, and which committed tokens to mask again.
+            seen = Candidates(
+                rows=rows,
+                positions=positions,
+                tokens=tokens,
+                confidence=confidence,
+                num_transfer=num_transfer,
+                answer=state.answer,
+                block_length=settings.block_length,
+                distributions=result.predictions,
+                memory=memory,
+                end_probability=result.end_probability,
+                end_ids=tuple(end_ids),
+            )
+            committed = Committed(
+                rows=committed_rows,
+                positions=committed_positions,
+                tokens=state.answer[committed_rows, committed_positions],
+                confidence=state.confidence[committed_rows, committed_positions],
+                remasked=state.remasked[committed_rows, committed_positions],
+                filled_before=sum(schedule[:filled_steps]) / settings.block_length,
+                filled_after=sum(schedule[: filled_steps + 1]) / settings.block_length,
+                is_last=filled_steps + 1 == len(schedule),
+                draw=lambda of=committed_rows: runner.draw(of).cpu().numpy(),
+                verified=result.verified,
+            )
+            decision = strategy.decide(seen, committed, settings.guard)
+
+            # 4. Commit and remask, then see where answers end.
+            commit = decision.commit
+            remasked = committed_rows[decision.remask], committed_positions[decision.remask]
+            state.commit(rows[commit], positions[commit], tokens[commit], confidence[commit])
+            state.remask(*remasked)
+            state.find_stops(active)
+
+            # 5. An answer that grows gets more masks, but not once it has an end, nor in the last pass.
+            filled_steps += decision.is_filling
+            is_open = state.stops[0] == state.length and filled_steps < len(schedule)
+            grown = decision.grow if is_open else ()
+            for position, count in grown:
+                state.grow(position, count)
+                last += count
+
             yield StepRecord(
                 block=block,
                 step=step,
-                quota=seen.quota,
+                num_transfer=num_transfer * decision.is_filling,
                 active=active,
-                rows=rows[chosen],
-                positions=seen.positions[chosen],
-                tokens=seen.tokens[chosen],
-                confidence=seen.confidence[chosen],
-                **commit_details(predictions, chosen, settings.alternatives),
-                revoked_rows=revoked_rows,
-                revoked_positions=revoked_places - canvas.prompt,
+                rows=rows[commit],
+                positions=positions[commit],
+                tokens=tokens[commit],
+                confidence=confidence[commit],
+                **commit_details(result.predictions, commit, settings.alternatives),
+                remasked_rows=remasked[0],
+                remasked_positions=remasked[1],
                 candidate_rows=rows,
-                candidate_positions=seen.positions,
-                candidate_tokens=seen.tokens,
-                candidate_confidence=seen.confidence,
-                canvas=canvas.ids.copy(),
-                stops=canvas.stops,
+                candidate_positions=positions,
+                candidate_tokens=tokens,
+                candidate_confidence=confidence,
+                canvas=state.answer.copy(),
+                stops=state.stops.copy(),
+                grown=grown,
             )
+            step += 1
 
 
-class _Chooser:
-    """The strategy of a run at work: the quota of each pass, what has been seen before, and the choice."""
+def _check_inputs(
+    settings: GenerationSettings,
+    prefix_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    is_image: torch.Tensor | None,
+) -> None:
+    """See that prompts fit the strategy and the cache.
 
-    def __init__(self, settings: GenerationSettings, canvas: Canvas, passes: Passes):
-        self.settings, self.canvas, self.passes = settings, canvas, passes
-        self.is_revising = settings.remasking in REVISIONS
-        self.counts = transfer_counts(settings.block_length, settings.steps_per_block)
-        self.stability = None
-        if settings.remasking == "kl_stability":
-            self.stability = Stability(settings.parameter("kl_bound"))
-        self.ledger = Ledger(len(canvas.ids), settings.gen_length)
-
-    def look(self, predictions: Predictions, active, rows, places, step: int) -> Candidates:
-        """What a pass predicts, as strategies see it."""
-        positions = places - self.canvas.prompt
-        stable = np.zeros(len(rows), np.int64)
-        if self.stability is not None:
-            stable = self.stability.update(rows, positions, predictions.log_probs)
-        return Candidates(
-            rows=rows,
-            positions=positions,
-            tokens=predictions.tokens.cpu().numpy(),
-            confidence=predictions.confidence.cpu().numpy(),
-            predictions=predictions,
-            quota=self._quota(active, rows, step),
-            stable_passes=stable,
-            answer=self.canvas.ids,
+    Raises:
+        ValueError: if they do not.
+    """
+    if settings.cache.reads_images and is_image is None:
+        raise ValueError(
+            f"cache is {settings.cache.name!r}, but is_image is None; say which prompt indices hold images"
+        )
+    is_padded = attention_mask is not None and not bool(attention_mask.all())
+    if settings.remasking.is_growing and (len(prefix_embeds) != 1 or is_padded):
+        raise ValueError(
+            f"{len(prefix_embeds)} prompts were given; an answer that grows is made one at a time, unpadded"
         )
 
-    def _quota(self, active: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
-        """How many of each row (R,) must be committed: the schedule's share, or what is left over the passes left."""
-        if not self.is_revising and self.settings.remasking not in ADAPTIVE:
-            return active * self.counts[step]
-        return -(-np.bincount(rows, minlength=len(active)) // (len(self.counts) - step))
 
-    def decide(self, seen: Candidates, held: tuple[np.ndarray, np.ndarray], verified, step: int) -> Decision:
-        """What to commit of the candidates, and to revoke of the held places."""
-        settings = self.settings
-        if not self.is_revising:
-            plan = STRATEGIES[settings.remasking](seen, settings)
-            return Decision(GUARDS[settings.repetition_guard](plan, seen, settings), np.zeros(0, np.int64))
-        rows, positions = held[0], held[1] - self.canvas.prompt
-        unknown = np.full(len(rows), np.nan)
-        is_random = settings.remasking == "remdm"
-        return REVISIONS[settings.remasking](
-            seen,
-            Held(
-                rows=rows,
-                positions=positions,
-                tokens=self.canvas.ids[rows, positions],
-                confidence=self.ledger.confidence[rows, positions],
-                revisions=self.ledger.revisions[rows, positions],
-                verified=unknown if verified is None else verified,
-                drawn=self.passes.draw(rows).cpu().numpy() if is_random else unknown,
-                filled_before=sum(self.counts[:step]) / settings.block_length,
-                filled_after=sum(self.counts[: step + 1]) / settings.block_length,
-                block_length=settings.block_length,
-                is_last=step + 1 == len(self.counts),
-            ),
-            settings,
-        )
-
-    def note(self, seen: Candidates, decision: Decision, held: tuple[np.ndarray, np.ndarray]) -> None:
-        """Remember what was decided, for revisions to come."""
-        chosen, revoked = decision.commit, decision.revoke
-        self.ledger.commit(seen.rows[chosen], seen.positions[chosen], seen.confidence[chosen])
-        self.ledger.revoke(held[0][revoked], held[1][revoked] - self.canvas.prompt)
-
-
-def require_finite(confidence: np.ndarray, positions: np.ndarray, block: int, step: int) -> None:
+def _require_finite(confidence: np.ndarray, positions: np.ndarray, block: int, step: int) -> None:
     """See that tokens can be told from one another.
 
     Raises:
@@ -256,15 +214,3 @@ def require_finite(confidence: np.ndarray, positions: np.ndarray, block: int, st
             f"in step {step} of block {block}; check "
             "its weights, use float32 or bfloat16 rather than float16, and suppress fewer tokens"
         )
-
-
-def commit_details(predictions: Predictions, chosen: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
-    """Entropy (N,) and the most probable tokens (N, K) at the chosen candidates."""
-    at = torch.from_numpy(chosen).to(predictions.logits.device)
-    log_probs = predictions.logits[at].log_softmax(-1)
-    best = log_probs.topk(min(alternatives, log_probs.shape[-1]), dim=-1)
-    return {
-        "entropy": entropy(log_probs).cpu().numpy(),
-        "alternative_ids": best.indices.cpu().numpy(),
-        "alternative_probs": best.values.exp().cpu().numpy(),
-    }

@@ -1,4 +1,4 @@
-"""How many positions each step of a block commits."""
+"""The transfer schedule: how many tokens each step of a block commits."""
 
 
 def transfer_counts(masked: int, steps: int) -> list[int]:

@@ -14,28 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medv_lab.diffusion.attention_maps import PatchAttention
+from medv_lab.diffusion.state import StepRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medv_lab.diffusion.sampler import StepRecord
-
 FORMAT = "medv-lab trace 2"
-FORMAT_WITHOUT_REVOCATIONS = "medv-lab trace 1"
 FORMAT_OF_GROWN = (
     "medv-lab trace 3"  # written only where the answer grew, so that others stay readable as before
 )
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
-_REVOCATION_ARRAYS = ("revoked_step", "revoked_position")
-_FIRST_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops")
-_SECOND_ARRAYS = (*_FIRST_ARRAYS, *_REVOCATION_ARRAYS)
-_ARRAYS = (*_SECOND_ARRAYS, "born")
-_ARRAYS_OF = {
-    FORMAT_WITHOUT_REVOCATIONS: _FIRST_ARRAYS,
-    FORMAT: _SECOND_ARRAYS,
-    FORMAT_OF_GROWN: _ARRAYS,
-}
+_REMASKED_ARRAYS = ("remasked_step", "remasked_position")
+_FIXED_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops", *_REMASKED_ARRAYS)
+_ARRAYS = (*_FIXED_ARRAYS, "born")
+_ARRAYS_OF = {FORMAT: _FIXED_ARRAYS, FORMAT_OF_GROWN: _ARRAYS}
+_NAMES_IN_FILES = {
+    "remasked_step": "revoked_step",
+    "remasked_position": "revoked_position",
+}  # older than our words
 _ATTENTION, _ATTENTION_ARRAY = "attention", "attention_values"  # only where it was recorded
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
@@ -56,13 +53,13 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes, M revocations.
+    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes, M remasked.
 
     Attributes:
         step: forward pass of each commit, counted over the whole answer from 0, int (N,).
         block: block of each commit, int (N,).
         position: answer position, int (N,); negative in the prompt. A position is listed again when it was
-            filled again: because the model predicted the mask itself there, or because its token was revoked.
+            filled again: because the model predicted the mask itself there, or because its token was remasked.
         token_id: int (N,).
         confidence: probability of the token when it was chosen (random remasking: the number drawn), (N,).
         entropy: of the distribution at the position, nats, (N,).
@@ -73,8 +70,8 @@ class SampleTrace:
         pieces: bytes of the text of every id, special tokens empty. Bytes, because a character may be spread
             over several tokens.
         manifest: the run's settings, versions and model.
-        revoked_step, revoked_position: which answer position was masked again in which pass, int (M,), in the order
-            of the passes; none by default. No pass commits and revokes the same position.
+        remasked_step, remasked_position: which answer position was masked again in which pass, int (M,), in the order
+            of the passes; none by default. No pass commits and remasks the same position.
         born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
             the answer did not grow. All positions count on the final canvas.
         attention: where each commit looked on the pictures; None unless it was asked for.
@@ -97,8 +94,8 @@ class SampleTrace:
     mask_token_id: int
     pieces: Mapping[int, bytes]
     manifest: Mapping[str, Any] = field(default_factory=dict)
-    revoked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    revoked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    remasked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    remasked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     born: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     attention: PatchAttention | None = None
 
@@ -129,7 +126,7 @@ class SampleTrace:
             and shapes["alternative_ids"][:1] == (commits,)
             and len(shapes["alternative_ids"]) == 2
             and shapes["stops"] == (passes,)
-            and all(shapes[name] == (self.revoked_step.size,) for name in _REVOCATION_ARRAYS)
+            and all(shapes[name] == (self.remasked_step.size,) for name in _REMASKED_ARRAYS)
             and shapes["born"] in ((0,), (self.gen_length,))
         )
         if not is_regular:
@@ -138,8 +135,8 @@ class SampleTrace:
             ("step", self.step, 0, passes),
             ("position", self.position, None, self.gen_length),
             ("stops", self.stops, 0, self.gen_length + 1),
-            ("revoked_step", self.revoked_step, 0, passes),
-            ("revoked_position", self.revoked_position, 0, self.gen_length),
+            ("remasked_step", self.remasked_step, 0, passes),
+            ("remasked_position", self.remasked_position, 0, self.gen_length),
             ("born", self.born, -1, passes),
         ):
             if values.size and (values.max() >= high or (low is not None and values.min() < low)):
@@ -159,16 +156,16 @@ class SampleTrace:
         return filled / self.forward_evaluations if self.forward_evaluations else float("nan")
 
     @property
-    def revoked_in(self) -> np.ndarray:
-        """The pass that revoked each commit, int (N,), -1 for those that were never revoked."""
-        revoked = np.full(len(self.step), -1, dtype=np.int64)
-        for step, position in zip(self.revoked_step, self.revoked_position, strict=True):
+    def remasked_in(self) -> np.ndarray:
+        """The pass that remasked each commit, int (N,), -1 for those that were never remasked."""
+        remasked = np.full(len(self.step), -1, dtype=np.int64)
+        for step, position in zip(self.remasked_step, self.remasked_position, strict=True):
             earlier = np.flatnonzero((self.position == position) & (self.step < step))
-            revoked[earlier[-1:]] = step  # of the position's commits, the one that stood
-        return revoked
+            remasked[earlier[-1:]] = step  # of the position's commits, the one that stood
+        return remasked
 
     def replay(self, step: int | None = None) -> np.ndarray:
-        """Answer ids after pass `step` (by default the last), int (L,), the mask id where still masked.
+        """Return the answer ids after pass `step` (by default the last), int (L,), the mask id where still masked.
 
         Raises:
             ValueError: for a step that the run did not have; -1 is the canvas before the first pass.
@@ -178,17 +175,17 @@ class SampleTrace:
         if not -1 <= step <= last:
             raise ValueError(f"step is {step}; this trace has the passes 0..{last} (-1: before the first)")
         ids = np.full(self.gen_length, self.mask_token_id, dtype=np.int64)
-        gone = (self.revoked_in >= 0) & (self.revoked_in <= step)
+        gone = (self.remasked_in >= 0) & (self.remasked_in <= step)
         made = (self.step <= step) & (self.position >= 0) & ~gone
         ids[self.position[made]] = self.token_id[made]
         return ids
 
     def is_there(self, step: int) -> np.ndarray:
-        """Which positions the canvas has after pass `step`, bool (L,); all where the answer did not grow."""
+        """Return which positions the canvas has after pass `step`, bool (L,); all where the answer did not grow."""
         return self.born <= step if self.born.size else np.ones(self.gen_length, bool)
 
     def text_at(self, step: int | None = None, mask_glyph: str = "") -> str:
-        """Text after pass `step`: up to the stop known then, masked positions as `mask_glyph`, trimmed."""
+        """Return the text after pass `step`: up to the stop known then, masked positions as `mask_glyph`, trimmed."""
         ids = self.replay(step)
         step = self.forward_evaluations - 1 if step is None else step
         is_there = self.is_there(step)
@@ -206,32 +203,32 @@ class SampleTrace:
         return self.text_at()
 
     def piece(self, token: int) -> str:
-        """Text of one token; bytes that are no whole character show as U+FFFD."""
+        """Return the text of one token; bytes that are no whole character show as U+FFFD."""
         return self.pieces.get(int(token), b"").decode("utf-8", errors="replace")
 
     def final_commits(self) -> np.ndarray:
-        """Which commit the finished canvas shows at each answer position, int (L,); -1 where it is masked."""
+        """Return which commit the finished canvas shows at each answer position, int (L,); -1 where it is masked."""
         commits = np.full(self.gen_length, -1)
-        stands = (self.token_id != self.mask_token_id) & (self.revoked_in < 0)
+        stands = (self.token_id != self.mask_token_id) & (self.remasked_in < 0)
         for number in np.nonzero(self.position >= 0)[0]:
             is_filled = stands[number]
             commits[self.position[number]] = number if is_filled else -1
         return commits
 
     def to_frame(self) -> pd.DataFrame:
-        """A tidy table, one row a commit.
+        """Return a tidy table, one row per commit.
 
         Columns: step (pass of the whole answer), block, step_in_block, position, token_id, piece, confidence,
-        entropy, revoked_in (the pass that revoked it, -1 if none did).
+        entropy, remasked_in (the pass that remasked it, -1 if none did).
         """
         import pandas as pd
 
-        # The first pass of a block always commits: larger quotas come first, and no quota of one that may choose is 0.
+        # The first pass of a block always commits: larger shares come first, and no share of one that may choose is 0.
         firsts = {block: self.step[self.block == block].min() for block in np.unique(self.block)}
         frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
         frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))
         frame.insert(5, "piece", [self.piece(token) for token in self.token_id])
-        frame["revoked_in"] = self.revoked_in
+        frame["remasked_in"] = self.remasked_in
         return frame
 
     def save(self, path: str | Path) -> Path:
@@ -245,7 +242,8 @@ class SampleTrace:
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
         }
-        arrays = {name: getattr(self, name) for name in _ARRAYS_OF[meta["format"]]}
+        names = _ARRAYS_OF[meta["format"]]
+        arrays = {_NAMES_IN_FILES.get(name, name): getattr(self, name) for name in names}
         if self.attention is not None:
             meta[_ATTENTION], arrays[_ATTENTION_ARRAY] = self.attention.to_meta(), self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +253,7 @@ class SampleTrace:
 
     @classmethod
     def load(cls, path: str | Path) -> SampleTrace:
-        """Read a trace, of this format or of the first one, which knew no revocations; no pickle is ever loaded.
+        """Read a trace; no pickle is ever loaded.
 
         Raises:
             TraceError: if the file is missing, damaged, or something else than a trace.
@@ -268,8 +266,11 @@ class SampleTrace:
                 # Members are read whole, since that is what checks their checksums.
                 meta = json.loads(str(_read_array(file, "meta")))
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
-                arrays = {name: _read_array(file, name) for name in _ARRAYS_OF.get(written, _FIRST_ARRAYS)}
-                if written in _ARRAYS_OF and _ATTENTION in meta:
+                arrays = {
+                    name: _read_array(file, _NAMES_IN_FILES.get(name, name))
+                    for name in _ARRAYS_OF.get(written, ())
+                }
+                if arrays and _ATTENTION in meta:
                     arrays["attention"] = PatchAttention.from_meta(
                         meta.pop(_ATTENTION), _read_array(file, _ATTENTION_ARRAY)
                     )
@@ -313,7 +314,7 @@ def make_trace(
     manifest: Mapping[str, Any],
     attention: PatchAttention | None = None,
 ) -> SampleTrace:
-    """Gather one row's commits and revocations from the records of a run.
+    """Gather one row's commits, and what was remasked, from the records of a run.
 
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
@@ -333,7 +334,7 @@ def make_trace(
         return np.concatenate(parts).astype(dtype) if parts else np.zeros(shape, dtype)
 
     counts = [int(chosen.sum()) for chosen in mine]
-    revoked = [record.revoked_positions[record.revoked_rows == row] for record in own]
+    remasked = [record.remasked_positions[record.remasked_rows == row] for record in own]
     ends = [int(record.stops[row]) for record in own]
     return SampleTrace(
         step=np.repeat(np.arange(len(own)), counts).astype(np.int32),
@@ -349,8 +350,10 @@ def make_trace(
             [len(born) if end == len(o.canvas[row]) else end for end, o in zip(ends, own, strict=True)],
             np.int32,
         ),
-        revoked_step=np.repeat(np.arange(len(own)), [len(places) for places in revoked]).astype(np.int32),
-        revoked_position=np.concatenate([np.zeros(0), *revoked]).astype(np.int32),
+        remasked_step=np.repeat(np.arange(len(own)), [len(positions) for positions in remasked]).astype(
+            np.int32
+        ),
+        remasked_position=np.concatenate([np.zeros(0), *remasked]).astype(np.int32),
         born=born if grown else np.zeros(0, np.int32),
         gen_length=len(born),
         block_length=len(born) if grown else block_length,
@@ -362,19 +365,19 @@ def make_trace(
 
 
 def _on_final_canvas(records: Sequence[StepRecord], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Positions of the chosen commits of each record, moved by all that was put before them later."""
+    """Return the positions of the chosen commits of each record, moved by all that was put before them later."""
     moved = []
     for number, (record, mine) in enumerate(zip(records, chosen, strict=True)):
         positions = record.positions[mine].copy()
         for later in records[number:]:
-            for place, count in later.grown:
-                positions[positions >= place] += count
+            for start, count in later.grown:
+                positions[positions >= start] += count
         moved.append(positions)
     return moved
 
 
 def ids_in(records: Iterable[StepRecord]) -> set[int]:
-    """Every id that was committed or considered: those whose pieces a trace needs."""
+    """Return every id that was committed or considered: those whose pieces a trace needs."""
     return {
         int(token)
         for record in records

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +88,7 @@ class DiffusionResponder:
         self._model, self._processor, self._settings = model, processor, settings
         self.identity = {
             "model": describe_model(model, name),
-            "settings": {**asdict(settings), **describe_processing(processor), "dtype": dtype_name(model)},
+            "settings": {**settings.to_dict(), **describe_processing(processor), "dtype": dtype_name(model)},
         }
 
     def answer(self, queries: Sequence[Query]) -> list[Reply]:

@@ -1,11 +1,67 @@
 """The explorer's settings of one run, coupled so that only valid ones can be chosen."""
 
+from collections.abc import Callable
+from dataclasses import Field, fields, replace
+
 import ipywidgets as widgets
 
-from medv_lab.config import GROWING, PARAMETERS, PRESETS, REMASKING, GenerationSettings
+from medv_lab.config import PRESETS, GenerationSettings, NoCache
 from medv_lab.explorer import choices
+from medv_lab.strategies.base import Cache, Choice, Guard, Strategy
 
 START = GenerationSettings()
+
+
+class ChoiceControl(widgets.VBox):
+    """A strategy, guard or cache: its name, and a box for each of its parameters; `value` is the object."""
+
+    def __init__(self, kind: type[Choice], description: str, on_change: Callable[[], None]):
+        """Offer every class of a kind that is known by now, those of the user's own among them.
+
+        Args:
+            kind: `Strategy`, `Guard` or `Cache`.
+            description: label of the dropdown.
+            on_change: called when the name or a parameter was changed.
+        """
+        self.kind, self._on_change = kind, on_change
+        self.names = widgets.Dropdown(options=tuple(kind.known), description=description, **_wide())
+        self.boxes: dict[str, widgets.Widget] = {}
+        super().__init__([self.names])
+        self._show(kind.make(self.names.value))
+        self.names.observe(self._take_name, "value")
+
+    @property
+    def value(self) -> Choice:
+        """The object as it stands."""
+        read = {name: box.value for name, box in self.boxes.items()}
+        for one in fields(self._shown):
+            if one.name in read and getattr(self._shown, one.name) is None and read[one.name] == 0:
+                read[one.name] = None  # 0 stands for "never"
+        return replace(self._shown, **read)
+
+    def take(self, value: Choice) -> None:
+        """Show an object."""
+        self.names.unobserve(self._take_name, "value")
+        self.names.value = value.name
+        self.names.observe(self._take_name, "value")
+        self._show(value)
+
+    def offer(self, names: tuple[str, ...]) -> None:
+        """Let these names be chosen; the value stays where it is still offered, else the first is taken."""
+        offer_options(self.names, names, self.names.value)
+
+    def _take_name(self, change: dict) -> None:
+        self._show(self.kind.make(change["new"]))
+        self._on_change()
+
+    def _show(self, value: Choice) -> None:
+        self._shown = value
+        self.boxes = {
+            one.name: box for one in fields(value) if (box := _parameter_box(one, value)) is not None
+        }
+        for box in self.boxes.values():
+            box.observe(lambda _: self._on_change(), "value")
+        self.children = (self.names, *self.boxes.values())
 
 
 class SettingsPanel(widgets.VBox):
@@ -32,26 +88,17 @@ class SettingsPanel(widgets.VBox):
         self.temperature = widgets.BoundedFloatText(
             min=0, max=100, step=0.1, description="temperature", **_wide()
         )
-        self.remasking = widgets.Dropdown(options=tuple(REMASKING), description="strategy", **_wide())
-        self.guard = widgets.Dropdown(options=("none",), description="repetition", **_wide())
-        self.parameters = {name: _parameter_box(name) for name in PARAMETERS}
-        self.cache = widgets.Dropdown(options=("none",), description="cache", **_wide())
-        self.cache_refresh = widgets.BoundedIntText(
-            value=0,
-            min=0,
-            max=10_000,
-            description="refresh every",
-            tooltip="passes; 0: once a block",
-            **_wide(),
+        self.seed = widgets.BoundedIntText(
+            value=start.seed, min=0, max=2**31 - 1, description="seed", **_wide()
         )
+        self.remasking = ChoiceControl(Strategy, "strategy", self._offer)
+        self.guard = ChoiceControl(Guard, "repetition", self._offer)
+        self.cache = ChoiceControl(Cache, "cache", self._offer)
         self.stop = widgets.Text(description="stop at", **_wide())
         self.suppressed = widgets.Text(
             description="suppress",
             tooltip="reference, ids such as 1, 5, or nothing",
             **_wide(),
-        )
-        self.seed = widgets.BoundedIntText(
-            value=start.seed, min=0, max=2**31 - 1, description="seed", **_wide()
         )
         self.record_attention = widgets.Checkbox(
             value=True,
@@ -60,11 +107,10 @@ class SettingsPanel(widgets.VBox):
             tooltip="to the picture; without a cache only",
         )
         left = (self.preset, self.gen_length, self.block_length, self.steps, self.temperature, self.seed)
-        right = (self.remasking, self.guard, *self.parameters.values(), self.cache, self.cache_refresh)
-        last = (self.stop, self.suppressed, self.record_attention)
+        right = (self.remasking, self.guard, self.cache, self.stop, self.suppressed, self.record_attention)
         columns = [
             widgets.VBox(controls, layout=widgets.Layout(flex="1 1 260px", min_width="0"))
-            for controls in (left, (*right, *last))
+            for controls in (left, right)
         ]
         row = widgets.HBox(
             columns,
@@ -74,38 +120,27 @@ class SettingsPanel(widgets.VBox):
         self.preset.observe(self._take_preset, "value")
         self.gen_length.observe(self._settle, "value")
         self.block_length.observe(self._settle, "value")
-        for control in (
-            *(self.remasking, self.guard, self.record_attention, self.cache),
-            self.parameters["max_length"],
-        ):
-            control.observe(self._offer, "value")
+        self.record_attention.observe(lambda _: self._offer(), "value")
         self.take(start)
         self._offer()
 
     def settings(self) -> GenerationSettings:
-        """The settings as they stand.
+        """Return the settings as they stand.
 
         Raises:
             ValueError: for suppressed tokens that are none; everything else can only be valid.
         """
-        read = choices.parameters(self.remasking.value, self.guard.value)
         return GenerationSettings(
             gen_length=self.gen_length.value,
             block_length=self.block_length.value,
             steps=self.steps.value,
             temperature=self.temperature.value,
             remasking=self.remasking.value,
-            repetition_guard=self.guard.value,
+            guard=self.guard.value,
             cache=self.cache.value,
-            cache_refresh=self.cache_refresh.value or None if self.cache.value != "none" else None,
             stop=choices.read_stops(self.stop.value),
             suppressed_tokens=choices.read_suppressed(self.suppressed.value),
             seed=self.seed.value,
-            **{
-                name: self.parameters[name].value
-                for name, default in read.items()
-                if self.parameters[name].value != default
-            },
         )
 
     def _settle(self, change: dict) -> None:
@@ -115,73 +150,74 @@ class SettingsPanel(widgets.VBox):
 
     def _set_lengths(self, length: int, block: int, steps: int, before: int | None = None) -> None:
         """Offer what is valid, and take what is closest to these."""
-        is_growing = self.remasking.value in GROWING
-        most = self.parameters["max_length"].value if is_growing else None
+        strategy = self.remasking.value
+        most = strategy.longest(1) if strategy.is_growing else None
         offered = tuple(
             sorted({*choices.lengths(most), *({length} if most is None or length <= most else ())})
         )
         length = length if length in offered else max(offered)
-        length, block, steps = choices.settle_lengths(length, block, steps, before, is_growing)
+        length, block, steps = choices.settle_lengths(length, block, steps, before, strategy.is_growing)
         controls = (self.gen_length, self.block_length)
         for control in controls:
             control.unobserve(self._settle, "value")
-        _offer_options(self.gen_length, offered, length)
-        _offer_options(self.block_length, choices.block_lengths(length, is_growing), block)
-        _offer_options(self.steps, choices.step_counts(length, block), steps)
+        offer_options(self.gen_length, offered, length)
+        offer_options(self.block_length, choices.block_lengths(length, strategy.is_growing), block)
+        offer_options(self.steps, choices.step_counts(length, block), steps)
         for control in controls:
             control.observe(self._settle, "value")
 
     def take(self, settings: GenerationSettings) -> None:
         """Show these settings; attention is recorded only if they have no cache."""
-        self.record_attention.value = settings.cache == "none" and self.record_attention.value
-        self.remasking.value = settings.remasking
-        self.guard.value = settings.repetition_guard
-        self.cache.value, self.cache_refresh.value = settings.cache, settings.cache_refresh or 0
-        for name in choices.parameters(settings.remasking, settings.repetition_guard):
-            self.parameters[name].value = settings.parameter(name)
+        self.record_attention.value = isinstance(settings.cache, NoCache) and self.record_attention.value
+        for control, value in (
+            (self.remasking, settings.remasking),
+            (self.guard, settings.guard),
+            (self.cache, settings.cache),
+        ):
+            control.offer(tuple(control.kind.known))
+            control.take(value)
         self.temperature.value, self.seed.value = settings.temperature, settings.seed
         self.stop.value = ", ".join(settings.stop)
         tokens = settings.suppressed_tokens
         self.suppressed.value = tokens if isinstance(tokens, str) else ", ".join(map(str, tokens))
         self._set_lengths(settings.L, settings.B, settings.Z)
+        self._offer()
 
     def _take_preset(self, change: dict) -> None:
         if change["new"]:
             self.take(change["new"])
             self.preset.value = ""
 
-    def _offer(self, change: dict | None = None) -> None:
+    def _offer(self) -> None:
         """Offer what goes with the strategy and with the recording of attention, and nothing else."""
-        _offer_options(self.guard, choices.guards(self.remasking.value), self.guard.value)
-        wanted = choices.caches(self.remasking.value, self.record_attention.value)
-        _offer_options(self.cache, wanted, self.cache.value)
-        read = choices.parameters(self.remasking.value, self.guard.value)
-        for name, box in self.parameters.items():
-            is_new = box.layout.display == "none"
-            box.layout.display = "" if name in read else "none"
-            if name in read and (is_new or (change and change["owner"] in (self.remasking, self.guard))):
-                box.value = read[name]
-        self.cache_refresh.layout.display = "none" if self.cache.value == "none" else ""
+        strategy = self.remasking.value
+        self.guard.offer(choices.guards(strategy))
+        self.cache.offer(choices.caches(strategy, self.record_attention.value))
         self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value)
 
 
-def _wide() -> dict:
-    """Layout and style of a control; each has its own, since they are widgets too."""
-    return {"layout": widgets.Layout(width="auto"), "style": {"description_width": "110px"}}
-
-
-def _parameter_box(name: str) -> widgets.Widget:
-    kind, least, most = PARAMETERS[name]
-    box = widgets.BoundedIntText if kind is int else widgets.BoundedFloatText
-    step = {} if kind is int else {"step": 0.05}
-    built = box(min=least, max=most, description=name.replace("_", " "), **step, **_wide())
-    built.layout.display = "none"
-    return built
-
-
-def _offer_options(control: widgets.Widget, options: tuple, value: object) -> None:
+def offer_options(control: widgets.Widget, options: tuple, value: object) -> None:
     """Replace what can be chosen; the value stays where it is still offered, else the first is taken."""
     value = value if value in options else options[0]
     if tuple(control.options) != tuple(options):
         control.options = options
     control.value = value
+
+
+def _wide() -> dict:
+    """Return layout and style of a control; each has its own, since they are widgets too."""
+    return {"layout": widgets.Layout(width="auto"), "style": {"description_width": "110px"}}
+
+
+def _parameter_box(one: Field, value: Choice) -> widgets.Widget | None:
+    """Make the box of a number, or None for a parameter of another type, which stays as it is."""
+    now = getattr(value, one.name)
+    named = {"description": one.name.replace("_", " "), **_wide()}
+    if one.type in (int | None, "int | None"):
+        return widgets.BoundedIntText(value=now or 0, min=0, max=10_000, tooltip="0: never", **named)
+    limits = {"min": one.metadata.get("least", 0), "max": one.metadata.get("most", 2**31)}
+    if one.type in (int, "int"):
+        return widgets.BoundedIntText(value=now, **limits, **named)
+    if one.type in (float, "float"):
+        return widgets.BoundedFloatText(value=now, step=0.05, **limits, **named)
+    return None

@@ -99,7 +99,7 @@ def measure_run(run: Run) -> dict[str, str]:
         "seconds": f"{run.answer.seconds:.2f}",
         "words": str(words),
         "mean confidence": mean,
-        "revoked tokens": str(len(trace.revoked_step)),
+        "remasked tokens": str(len(trace.remasked_step)),
         "adjacent duplicates": f"{repetition.adjacent_duplicates:.3f}",
         "rep-4": f"{repetition.rep_4:.3f}",
         "distinct-1": f"{repetition.distinct_1:.3f}",
@@ -148,9 +148,9 @@ def history_html(runs: Sequence[Run]) -> str:
 
 
 def describe_settings(settings: GenerationSettings) -> str:
-    """All settings but L, B and Z that are not the defaults."""
-    changed = list(changed_settings(settings).items())[3:]
-    return ", ".join(f"{name} {value}" for name, value in changed) or "defaults"
+    """Return all settings but L, B and Z that are not the defaults, for people."""
+    changed = list(changed_settings(settings))[3:]
+    return ", ".join(f"{name} {getattr(settings, name)}" for name in changed) or "defaults"
 
 
 def compare_texts(one: str, other: str) -> list[tuple[str, str]]:

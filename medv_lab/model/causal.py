@@ -65,7 +65,7 @@ class MedVForNextToken(MedVLanguageModel):
             attention_mask=attention_mask,
             labels=labels,
         )
-        hidden = self.body(merged.inputs_embeds, merged.attention_mask)
+        hidden = self.backbone(merged.inputs_embeds, merged.attention_mask)
         if labels is None:
             return NextTokenOutput(logits=self.head(hidden))
         before, targets = merged.labels[:, :-1], merged.labels[:, 1:]
@@ -110,7 +110,7 @@ class MedVForNextToken(MedVLanguageModel):
         answers: list[list[int]] = [[] for _ in input_ids]
         cache = DynamicCache()
         for _ in range(max_new_tokens):
-            logits = self.head(self.body(embeds, seen, positions, cache)[:, -1]).double()
+            logits = self.head(self.backbone(embeds, seen, positions, cache)[:, -1]).double()
             tokens = _choose(logits, temperature, generators)
             for answer, token in zip(answers, tokens.tolist(), strict=True):
                 if not answer or answer[-1] not in self._ends:

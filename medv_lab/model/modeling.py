@@ -18,7 +18,6 @@ from transformers.utils import ModelOutput
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.generation import DenoisingGeneration
 from medv_lab.model.image_features import (
     MergedInputs,
     apply_plan,
@@ -126,22 +125,22 @@ class MedVLanguageModel(MedVPreTrainedModel):
         """Embeddings (..., H) of token ids (...); image placeholders are not ids."""
         return self.model.embed_tokens(ids)
 
-    def body(
+    def backbone(
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
-        wanted: torch.Tensor | None = None,
+        query_indices: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Run the language tower, every position attending to every other (in a causal model, to earlier ones).
+        """Run the language model, every position attending to every other (in a causal model, to earlier ones).
 
         Args:
             inputs_embeds: (B, T, H).
             attention_mask: which keys may be seen: (B, T) for padding, or (B, 1, T, T) with the queries.
             position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
-            cache: holds the keys and values of places that are not given; the mask is then (B, 1, given, all).
-            wanted: which of the given places are asked for, int64 (B, Q); None for all.
+            cache: holds the keys and values of indices that are not given; the mask is then (B, 1, given, all).
+            query_indices: which of the given indices are asked for, int64 (B, Q); None for all.
 
         Returns:
             (B, T, H), or (B, Q, H), after the final norm.
@@ -151,8 +150,8 @@ class MedVLanguageModel(MedVPreTrainedModel):
         """
         if attention_mask is not None and attention_mask.ndim == 4:
             attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
-        if wanted is not None and not self.is_watched:
-            return hidden_at(self.model, inputs_embeds, attention_mask, position_ids, cache, wanted)
+        if query_indices is not None and not self.is_watched:
+            return hidden_at(self.model, inputs_embeds, attention_mask, position_ids, cache, query_indices)
         hidden = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -160,7 +159,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
             past_key_values=cache,
             use_cache=False,
         ).last_hidden_state
-        return hidden if wanted is None else hidden.take_along_dim(wanted[..., None], 1)
+        return hidden if query_indices is None else hidden.take_along_dim(query_indices[..., None], 1)
 
     def _prepare_mask(self, visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         backend = self.config._attn_implementation
@@ -170,7 +169,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
             return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible.bool(), torch.finfo(dtype).min)
         raise ValueError(
             f"attn_implementation is {backend!r}, which takes no mask of single queries and keys "
-            "(conversation_ids, caches, remasking 'wino'); "
+            "(conversation_ids, caches, strategies that verify); "
             "use 'sdpa' or 'eager'"
         )
 
@@ -306,7 +305,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         return parts
 
 
-class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
+class MedVForMaskedDiffusion(MedVLanguageModel):
     """LLaDA-MedV: the denoiser and its training loss."""
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
@@ -357,7 +356,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
         if merged.conversation_ids is not None:
             visible = conversation_mask(merged.conversation_ids, visible)
         if labels is None:
-            return MaskedDiffusionOutput(logits=self.head(self.body(merged.inputs_embeds, visible)))
+            return MaskedDiffusionOutput(logits=self.head(self.backbone(merged.inputs_embeds, visible)))
 
         ignored = self.config.ignore_index
         if noise is None:
@@ -369,7 +368,7 @@ class MedVForMaskedDiffusion(DenoisingGeneration, MedVLanguageModel):
                 f"noise.masked has the shape {tuple(noise.masked.shape)}, the labels with the images in have "
                 f"{tuple(merged.labels.shape)}; draw the noise over the merged labels (model.merge_image_features)"
             )
-        hidden = self.body(self.add_noise(merged.inputs_embeds, noise.masked), visible)
+        hidden = self.backbone(self.add_noise(merged.inputs_embeds, noise.masked), visible)
         masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), merged.labels[noise.masked])
         loss = masked_diffusion_loss(masked_ce, noise, merged.labels, ignored)
         return MaskedDiffusionOutput(loss=loss, masked_ce=masked_ce)

@@ -6,7 +6,7 @@ All arms of a study answer the same questions. L, B, Z are the paper's symbols; 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.config import PRESETS, Daedal, GenerationSettings, Threshold
 from medv_lab.phantoms.reports import DESCRIPTION_REQUESTS
 
 QUESTION = DESCRIPTION_REQUESTS[0]
@@ -49,7 +49,7 @@ def frontier_arms() -> list[Arm]:
         for name in ("threshold", "factor", "entropy_bound", "kl_stability")
     ]
     arms += [
-        Arm(f"{name} Z=16", "guard", replace(eighth, repetition_guard=name))
+        Arm(f"{name} Z=16", "guard", replace(eighth, guard=name))
         for name in ("penalty", "one_of_run", "spread")
     ]
     arms += [
@@ -59,10 +59,10 @@ def frontier_arms() -> list[Arm]:
     arms += [Arm(f"{name} cache Z=32", "cache", replace(quarter, cache=name)) for name in ("prefix", "dual")]
     arms += [
         Arm("image cache Z=16", "cache", replace(eighth, cache="image")),
-        Arm("dual cache, spread Z=16", "cache", replace(eighth, cache="dual", repetition_guard="spread")),
-        Arm("dual cache, penalty Z=32", "cache", replace(quarter, cache="dual", repetition_guard="penalty")),
+        Arm("dual cache, spread Z=16", "cache", replace(eighth, cache="dual", guard="spread")),
+        Arm("dual cache, penalty Z=32", "cache", replace(quarter, cache="dual", guard="penalty")),
     ]
-    sure = replace(quarter, cache="dual", remasking="threshold", threshold=0.7)
+    sure = replace(quarter, cache="dual", remasking=Threshold(0.7))
     arms += [
         Arm("dual cache, threshold 0.7 Z<=32", "cache", sure),
         Arm("dual cache, threshold 0.7 Z<=16", "cache", replace(sure, steps=16)),
@@ -71,9 +71,7 @@ def frontier_arms() -> list[Arm]:
         gen_length=32,
         block_length=32,
         steps=32,
-        remasking="daedal",
-        end_window=16,
-        max_length=EXACT.gen_length,
+        remasking=Daedal(end_window=16, max_length=EXACT.gen_length),
     )
     return [*arms, Arm("daedal Z<=32", "length", growing), Arm("fast", "fast", PRESETS["fast"])]
 

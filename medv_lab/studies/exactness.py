@@ -13,6 +13,7 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.sampler import sample
+from medv_lab.generation import describe_prompts, suppressed_ids
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class _Recorder:
     """A denoiser that keeps what its head gave."""
 
     def __init__(self, denoiser: MedVForMaskedDiffusion):
-        self.embed_tokens, self.body, self._head = denoiser.embed_tokens, denoiser.body, denoiser.head
+        self.embed_tokens, self.backbone, self._head = denoiser.embed_tokens, denoiser.backbone, denoiser.head
         self.logits: list[torch.Tensor] = []
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -119,8 +120,8 @@ def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask.to(model.device)
     merged = model.merge_image_features(ids, attention_mask=mask, labels=ids, padding_side="left", **images)
-    known = model.places(merged)
-    mask_token_id = known.pop("mask_token_id")
+    known = describe_prompts(model, merged)
+    of_rows = [name for name, value in known.items() if isinstance(value, torch.Tensor)]
     passes: list[list[_Pass]] = []
     for start in range(0, len(ids), size or len(ids)):
         part = slice(start, start + (size or len(ids)))
@@ -132,11 +133,10 @@ def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass
             recorder,
             merged.inputs_embeds[part, first:],
             settings,
-            mask_token_id=mask_token_id,
-            suppressed=model.suppressed_ids(settings),
+            suppressed=suppressed_ids(model, settings),
             stop_ids=stop_ids,
             suffix_ids=suffix_ids,
-            **{name: places[part, first:] for name, places in known.items()},
+            **(known | {name: known[name][part, first:] for name in of_rows}),
         )
         rows: list[list[_Pass]] = [[] for _ in ids[part]]
         for record in records:

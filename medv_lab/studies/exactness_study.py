@@ -4,13 +4,13 @@ The folder has scores.csv, one row a prompt and comparison with the columns of `
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from medv_lab.config import GenerationSettings
+from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.rendering import render
@@ -26,11 +26,11 @@ WAYS = {
     "sdpa, eager": {"backends": ("sdpa", "eager")},
     "float32, bfloat16": {"dtypes": (torch.float32, torch.bfloat16)},
 }
-OTHERS = {
-    "no cache, prefix cache": {"cache": "prefix"},
-    "no cache, dual cache": {"cache": "dual"},
-    "no cache, dual cache always refreshed": {"cache": "dual", "cache_refresh": 1},
-    "no cache, image cache": {"cache": "image"},
+CACHES = {
+    "no cache, prefix cache": PrefixCache(),
+    "no cache, dual cache": DualCache(),
+    "no cache, dual cache always refreshed": DualCache(refresh=1),
+    "no cache, image cache": ImageCache(),
 }
 
 
@@ -50,13 +50,13 @@ def run_exactness(
     pictures = [render(scene) for scene in make_scenes("test", questions)]
     inputs = processor(pictures, [QUESTION] * questions)
     reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
-    for name, changes in OTHERS.items():
-        reports[name] = exactness_report(model, inputs, BASE, replace(BASE, **changes))
+    for name, cache in CACHES.items():
+        reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
     scores = pd.concat(
         [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()],
         ignore_index=True,
     )
-    manifest = make_manifest({"questions": questions, **asdict(BASE)}, seed=BASE.seed, model=model)
+    manifest = make_manifest({"questions": questions, **BASE.to_dict()}, seed=BASE.seed, model=model)
     replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return scores

@@ -5,7 +5,6 @@ A panels folder holds, for each system's name, what the last call asked and noth
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def trace_example(
 ) -> Path:
     """Keep the trace of one description, unless it is there from the same model and settings."""
     path = folder / TRACE
-    wanted = make_manifest(asdict(plan.long), seed=plan.long.seed, model=model)
+    wanted = make_manifest(plan.long.to_dict(), seed=plan.long.seed, model=model)
     if path.is_file():
         known = SampleTrace.load(path).manifest
         if all(known.get(name) == wanted[name] for name in ("model", "settings")):

@@ -17,7 +17,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def run_study(
     scores = pd.DataFrame(rows).drop(columns="key")
     summary = summarise_study(scores, baseline)
     settings = {"study": name, "split": SPLIT, "questions": questions, "batch_size": batch_size}
-    settings["arms"] = {arm.name: asdict(arm) for arm in arms}
+    settings["arms"] = {arm.name: {**vars(arm), "settings": arm.settings.to_dict()} for arm in arms}
     manifest = make_manifest(settings, seed=arms[0].settings.seed, model=model)
     manifest["threads"] = torch.get_num_threads()
     replace_text(folder / name / "scores.csv", _csv(scores))
@@ -180,7 +179,7 @@ def _keys(arm: Arm, model: MedVForMaskedDiffusion, questions: int) -> list[str]:
     about = [
         describe_model(model, "model"),
         arm.dtype or dtype_name(model),
-        asdict(arm.settings),
+        arm.settings.to_dict(),
         arm.question,
     ]
     return [

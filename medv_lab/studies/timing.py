@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from medv_lab.config import PRESETS, GenerationSettings
-from medv_lab.diffusion.reference import sample_as_published
-from medv_lab.diffusion.sampler import StepRecord, sample
+from medv_lab.diffusion.reference import sample_reference
+from medv_lab.diffusion.sampler import sample
+from medv_lab.diffusion.state import StepRecord
+from medv_lab.generation import suppressed_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -111,7 +113,7 @@ def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subje
                 torch.set_default_dtype(default)
         ids = torch.randint(0, 1000, (1, size.prompt), device=placement.device)
         prefix = model.embed_tokens(ids)
-    suppressed = model.suppressed_ids(size.settings)
+    suppressed = suppressed_ids(model, size.settings)
     return Subject(model, prefix, {"mask_token_id": model.config.mask_token_id, "suppressed": suppressed})
 
 
@@ -179,8 +181,8 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
         "prompt": subject.prefix_embeds.shape[1],
         "threads": torch.get_num_threads(),
         "device_name": _device_name(subject.model.device),
-        "fast_settings": asdict(fast),
-        "manifest": make_manifest(asdict(settings), seed=settings.seed, model=subject.model),
+        "fast_settings": fast.to_dict(),
+        "manifest": make_manifest(settings.to_dict(), seed=settings.seed, model=subject.model),
     }
 
 
@@ -192,7 +194,7 @@ def _measure_steps(
     whole = prefix.shape[1] + settings.gen_length
     embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
     runs = {
-        "reference": sample_as_published(subject.model, prefix, settings, **known),
+        "reference": sample_reference(subject.model, prefix, settings, **known),
         "exact": sample(subject.model, prefix, settings, **known),
         "fast": _fast_run(subject, fast, 1),
         "fast_batch": _fast_run(subject, fast, BATCH),
@@ -220,8 +222,8 @@ def _measure_steps(
 def _fast_run(subject: Subject, settings: GenerationSettings, batch: int) -> Iterator[StepRecord]:
     """A run of the fast settings: one prompt, or a batch of the same."""
     prefix = subject.prefix_embeds.repeat(batch, 1, 1)
-    reusable = torch.zeros(prefix.shape[:2], dtype=torch.bool)
-    return sample(subject.model, prefix, settings, reusable=reusable, **subject.known)
+    is_image = torch.zeros(prefix.shape[:2], dtype=torch.bool)
+    return sample(subject.model, prefix, settings, is_image=is_image, **subject.known)
 
 
 @torch.no_grad()
@@ -229,7 +231,7 @@ def _floor(
     model: MedVForMaskedDiffusion, embeds: torch.Tensor, masked: int, clock: Callable[[], float]
 ) -> float:
     started = clock()
-    model.head(model.body(embeds)[0, -masked:])
+    model.head(model.backbone(embeds)[0, -masked:])
     return clock() - started
 
 
@@ -239,7 +241,7 @@ def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, 
     started = timed.clock()
     records = list(sample(timed, subject.prefix_embeds, settings, **subject.known))
     whole = timed.clock() - started
-    parts = {"body": timed.seconds["body"], "head": timed.seconds["head"]}
+    parts = {"body": timed.seconds["backbone"], "head": timed.seconds["head"]}
     parts["sampler"] = whole - sum(parts.values())
     return {part: spent / len(records) for part, spent in parts.items()}
 
@@ -248,11 +250,11 @@ class _TimedDenoiser:
     """A model that counts the seconds spent in its body and its head."""
 
     def __init__(self, model: MedVForMaskedDiffusion):
-        self.clock, self.seconds = _clock(model.device), {"body": 0.0, "head": 0.0}
+        self.clock, self.seconds = _clock(model.device), {"backbone": 0.0, "head": 0.0}
         self.embed_tokens, self._model = model.embed_tokens, model
 
-    def body(self, *inputs: Any, **wanted: Any) -> torch.Tensor:
-        return self._timed("body", inputs, **wanted)
+    def backbone(self, *inputs: Any, **more: Any) -> torch.Tensor:
+        return self._timed("backbone", inputs, **more)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._timed("head", (hidden,))

@@ -56,7 +56,7 @@ def plot_patch_attention(
             f"nothing was committed in the passes {steps}; choose among {np.unique(trace.step).tolist()}"
         )
     patches = attention.grids[grid]
-    shares = attention.mean(chosen, maps)[patches.places()]
+    shares = attention.mean(chosen, maps)[patches.indices()]
     picture = open_image(image)
     ax = new_axes("column", HEIGHT) if ax is None else ax
     ax.imshow(picture, extent=(0, picture.width, picture.height, 0))

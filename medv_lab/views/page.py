@@ -136,7 +136,7 @@ def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
     commits, _, _ = _events(trace)
     grid = trace.attention.grids[0]
     means = trace.attention.values[commits].astype(np.float64).mean(1)  # (commits, patches)
-    shares = means[:, grid.places().ravel()]
+    shares = means[:, grid.indices().ravel()]
     most = shares.max(axis=1, initial=0)
     levels = np.divide(255 * shares, most[:, None], out=np.zeros_like(shares), where=most[:, None] > 0)
     return {
@@ -173,12 +173,12 @@ def _events(trace: SampleTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     A remasking is an event of the commit that it undoes, with the mask as its token.
     """
     made = np.flatnonzero(trace.position >= 0)
-    undone = made[trace.revoked_in[made] >= 0]
+    undone = made[trace.remasked_in[made] >= 0]
     numbers = np.concatenate([made, undone])
-    steps = np.concatenate([trace.step[made], trace.revoked_in[undone]])
+    steps = np.concatenate([trace.step[made], trace.remasked_in[undone]])
     tokens = np.concatenate([trace.token_id[made], np.full(len(undone), trace.mask_token_id)])
     # Within a pass what is undone goes first, unless it was committed in that pass.
-    late = np.where(trace.revoked_in[undone] == trace.step[undone], 2, 0)
+    late = np.where(trace.remasked_in[undone] == trace.step[undone], 2, 0)
     order = np.lexsort((np.concatenate([np.ones(len(made)), late]), steps))
     return numbers[order], tokens[order], steps[order]
 

@@ -137,8 +137,10 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
             label="replaced later",
         )
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
-    if len(trace.revoked_step):
-        ax.scatter(trace.revoked_position, trace.revoked_step, marker="x", s=9, linewidths=0.8, color=ACCENT)
+    if len(trace.remasked_step):
+        ax.scatter(
+            trace.remasked_position, trace.remasked_step, marker="x", s=9, linewidths=0.8, color=ACCENT
+        )
     for start in range(trace.block_length, trace.gen_length, trace.block_length):
         ax.axvline(start - 0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.5, trace.gen_length - 0.5)

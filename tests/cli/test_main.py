@@ -218,7 +218,10 @@ def test_the_doctor_names_every_known_checkpoint():
 
 
 def test_help_needs_no_torch():
-    code = "import sys; sys.modules['torch'] = None; sys.argv = ['medv', '--help']\nfrom medv_lab.cli.main import app; app()"
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['medv', '--help']\n"
+        "from medv_lab.cli.main import app\napp()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout

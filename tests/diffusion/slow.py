@@ -14,7 +14,7 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
     """Denoise one prompt at temperature 0.
 
     Returns:
-        For each pass (commits, revoked, stop): {position: token}, a set of positions, where the answer ends.
+        For each pass (commits, remasked, stop): {position: token}, a set of positions, where the answer ends.
     """
     length, block_length = settings.gen_length, settings.block_length
     answer = [MASK] * length
@@ -32,9 +32,9 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
             if not open_in_block or has_ended:
                 break
             masked = [place for place in range(start + block_length) if answer[place] == MASK and place < end]
-            held = [place for place in block if answer[place] != MASK and place <= end]
+            committed = [place for place in block if answer[place] != MASK and place <= end]
             hidden = []
-            if settings.remasking == "wino":
+            if settings.remasking.verifies:
                 hidden = block
             probs = distributions(toy, prompt, answer, hidden)
             tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
@@ -43,20 +43,20 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
                 moved = math.inf
                 if place in history:
                     moved = kl(probs[place], history[place][0])
-                calm = history[place][1] + 1 if moved < (settings.kl_bound or 0.01) else 0
+                calm = history[place][1] + 1 if moved < getattr(settings.remasking, "kl_bound", 0.01) else 0
                 history[place] = (probs[place], calm)
             for place in list(history):
                 if place not in masked:
                     del history[place]
             need = math.ceil(len(masked) / (steps - step))
-            if settings.remasking in PACED:
+            if settings.remasking.name in PACED:
                 need = schedule[step]
             more = {
                 "answer": answer,
                 "probs": probs,
                 "need": need,
                 "history": history,
-                "held": held,
+                "committed": committed,
                 "sure": sure,
                 "revisions": revisions,
                 "generator": generator,
@@ -65,18 +65,18 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
                 "is_last": step == steps - 1,
                 "block": block,
             }
-            commit, revoke = RULES[settings.remasking](settings, masked, tokens, confidence, **more)
+            commit, remask = RULES[settings.remasking.name](settings, masked, tokens, confidence, **more)
             for place in commit:
                 answer[place] = tokens[place]
                 sure[place] = confidence[place]
-            for place in revoke:
+            for place in remask:
                 answer[place] = MASK
                 revisions[place] = revisions.get(place, 0) + 1
                 if place == end:
                     end = length
             if stop is not None and stop in answer:
                 end = min(end, answer.index(stop))
-            passes.append(({place: tokens[place] for place in commit}, set(revoke), end))
+            passes.append(({place: tokens[place] for place in commit}, set(remask), end))
     return passes
 
 
@@ -93,7 +93,7 @@ def distributions(toy, prompt, answer, hidden):
                 visible[0, 0, query, key] = key < count
             else:
                 visible[0, 0, query, key] = key == query or (key < count and key != places[query])
-    states = toy.body(toy.embed_tokens(ids), visible, torch.tensor([places]))
+    states = toy.backbone(toy.embed_tokens(ids), visible, torch.tensor([places]))
     probs = toy.out(states[0]).softmax(-1).tolist()
     named = {place: probs[len(prompt) + place] for place in range(len(answer))}
     return named | {("shadow", place): probs[count + at] for at, place in enumerate(hidden)}
@@ -116,9 +116,9 @@ def paced(rate):
         def rating(place):
             return rate(place, confidence[place], probs[place], settings)
 
-        if settings.repetition_guard == "none":
+        if settings.guard.name == "none":
             return best(masked, rating, need), []
-        return GUARDED[settings.repetition_guard](settings, masked, tokens, rating, need, answer), []
+        return GUARDED[settings.guard.name](settings, masked, tokens, rating, need, answer), []
 
     return rule
 
@@ -133,7 +133,7 @@ def penalty(settings, masked, tokens, rating, need, answer):
                 doubles += 1
             if place + 1 < len(answer) and answer[place + 1] == tokens[place]:
                 doubles += 1
-            return rating(place) - settings.repetition_penalty * doubles
+            return rating(place) - settings.guard.penalty * doubles
 
         place = best([place for place in masked if place not in taken], reduced, 1)[0]
         taken.append(place)
@@ -150,7 +150,7 @@ def one_of_run(settings, masked, tokens, rating, need, answer):
 
 
 def spread(settings, masked, tokens, rating, need, answer):
-    return apart(masked, rating, need, lambda one, other: abs(one - other) < settings.spacing)
+    return apart(masked, rating, need, lambda one, other: abs(one - other) < settings.guard.spacing)
 
 
 def apart(masked, rating, need, is_near):
@@ -165,7 +165,7 @@ GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread}
 
 
 def threshold(settings, masked, tokens, confidence, need, **more):
-    above = [place for place in masked if confidence[place] > settings.threshold]
+    above = [place for place in masked if confidence[place] > settings.remasking.threshold]
     return (above if len(above) >= need else best(masked, confidence.get, need)), []
 
 
@@ -173,7 +173,7 @@ def factor(settings, masked, tokens, confidence, need, **more):
     ordered = best(masked, confidence.get, len(masked))
     fitting = 0
     for n in range(1, len(ordered) + 1):
-        if (n + 1) * (1 - confidence[ordered[n - 1]]) < settings.factor:
+        if (n + 1) * (1 - confidence[ordered[n - 1]]) < settings.remasking.factor:
             fitting = n
     return ordered[: max(fitting, need)], []
 
@@ -183,7 +183,7 @@ def entropy_bound(settings, masked, tokens, confidence, need, probs, **more):
     fitting = 0
     for n in range(1, len(ordered) + 1):
         entropies = [entropy(probs[place]) for place in ordered[:n]]
-        if sum(entropies) - max(entropies) <= settings.entropy_bound:
+        if sum(entropies) - max(entropies) <= settings.remasking.entropy_bound:
             fitting = n
     return ordered[: max(fitting, need)], []
 
@@ -192,52 +192,53 @@ def kl_stability(settings, masked, tokens, confidence, need, history, **more):
     stable = [
         place
         for place in masked
-        if confidence[place] > settings.threshold and history[place][1] >= settings.stable_passes
+        if confidence[place] > settings.remasking.threshold
+        and history[place][1] >= settings.remasking.stable_passes
     ]
     others = [place for place in masked if place not in stable]
     return stable + best(others, confidence.get, max(0, need - len(stable))), []
 
 
-def remdm(settings, masked, tokens, confidence, need, held, generator, schedule, step, block, **more):
-    draws = torch.rand(len(held), dtype=torch.float64, generator=generator).tolist() if held else []
+def remdm(settings, masked, tokens, confidence, need, committed, generator, schedule, step, block, **more):
+    draws = torch.rand(len(committed), dtype=torch.float64, generator=generator).tolist() if committed else []
     before, after = sum(schedule[:step]) / len(block), sum(schedule[: step + 1]) / len(block)
-    sigma = min(settings.remask_cap, (1 - after) / before) if before else 0
-    revoke = [place for place, draw in zip(held, draws, strict=True) if draw < sigma]
+    sigma = min(settings.remasking.remask_cap, (1 - after) / before) if before else 0
+    remask = [place for place, draw in zip(committed, draws, strict=True) if draw < sigma]
     left_open = len(block) - sum(schedule[: step + 1])
-    return best(masked, confidence.get, max(need, len(masked) + len(revoke) - left_open)), revoke
+    return best(masked, confidence.get, max(need, len(masked) + len(remask) - left_open)), remask
 
 
-def wino(settings, masked, tokens, confidence, need, held, answer, probs, is_last, **more):
+def wino(settings, masked, tokens, confidence, need, committed, answer, probs, is_last, **more):
     drafts, _ = threshold(settings, masked, tokens, confidence, need)
-    shadow = {place: probs["shadow", place][answer[place]] for place in held}
-    doubtful = [place for place in held if shadow[place] < settings.verify_threshold]
+    shadow = {place: probs["shadow", place][answer[place]] for place in committed}
+    doubtful = [place for place in committed if shadow[place] < settings.remasking.verify_threshold]
     worst = best(doubtful, lambda place: -shadow[place], len(drafts) - 1)
     return drafts, [] if is_last else worst
 
 
 def revise_duplicates(
-    settings, masked, tokens, confidence, need, held, answer, sure, revisions, is_last, block, **more
+    settings, masked, tokens, confidence, need, committed, answer, sure, revisions, is_last, block, **more
 ):
-    commit, revoke = best(masked, confidence.get, need), []
-    for place in held:
+    commit, remask = best(masked, confidence.get, need), []
+    for place in committed:
         left, right = place - 1, place + 1
         doubled = False
         if place == block[0]:
             doubled = place > 0 and answer[left] == answer[place]
-        elif left in held and answer[left] == answer[place] and sure[left] >= sure[place]:
+        elif left in committed and answer[left] == answer[place] and sure[left] >= sure[place]:
             doubled = True
-        if right in held and answer[right] == answer[place] and sure[right] > sure[place]:
+        if right in committed and answer[right] == answer[place] and sure[right] > sure[place]:
             doubled = True
-        if doubled and not is_last and revisions.get(place, 0) < settings.revisions:
-            revoke.append(place)
-    return commit, revoke
+        if doubled and not is_last and revisions.get(place, 0) < settings.remasking.revisions:
+            remask.append(place)
+    return commit, remask
 
 
 RULES = {
     "low_confidence": paced(lambda place, sure, p, settings: sure),
     "entropy": paced(lambda place, sure, p, settings: -entropy(p)),
     "margin": paced(lambda place, sure, p, settings: sorted(p)[-1] - sorted(p)[-2]),
-    "position": paced(lambda place, sure, p, settings: sure * math.exp(-settings.position_decay * place)),
+    "position": paced(lambda place, sure, p, settings: sure * math.exp(-settings.remasking.decay * place)),
     "threshold": threshold,
     "factor": factor,
     "entropy_bound": entropy_bound,
@@ -257,20 +258,20 @@ def run_slow_growing(
         For each pass (commits, grown, answer after it): {position: token}, [(position, count)], ids.
     """
     answer, passes, filled, filling = [MASK] * settings.gen_length, [], 0, False
-    growth, longest = settings.parameter("growth"), settings.parameter("max_length")
+    growth, longest = settings.remasking.growth, settings.remasking.max_length
     while filled < settings.steps and MASK in answer:
         stop_at = answer.index(stop) if stop in answer else len(answer)
         if stop_at < len(answer) and MASK not in answer[:stop_at]:
             break
         probs = distributions(toy, prompt, answer, [])
         tail = []
-        for place in range(max(0, len(answer) - settings.parameter("end_window")), len(answer)):
+        for place in range(max(0, len(answer) - settings.remasking.end_window), len(answer)):
             if answer[place] == MASK and place < stop_at:
                 tail.append(sum(probs[place][token] for token in ends))
             else:
                 tail.append(float(answer[place] in ends))
         ending = sum(tail) / len(tail)
-        if not filling and ending < settings.parameter("end_threshold") and len(answer) + growth <= longest:
+        if not filling and ending < settings.remasking.end_threshold and len(answer) + growth <= longest:
             passes.append(({}, [(len(answer), growth)], answer := answer + [MASK] * growth))
             continue
         filling = True
@@ -278,21 +279,21 @@ def run_slow_growing(
         tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
         sure = {place: probs[place][tokens[place]] for place in masked}
         need = math.ceil(len(masked) / (settings.steps - filled))
-        above = [place for place in masked if sure[place] > settings.parameter("threshold")]
+        above = [place for place in masked if sure[place] > settings.remasking.threshold]
         commit = above if len(above) >= need else best(masked, sure.get, need)
         answer = [tokens[place] if place in commit else token for place, token in enumerate(answer)]
         filled += 1
         unsure = [
             place
             for place in masked
-            if place not in commit and sure[place] < settings.parameter("unsure_threshold")
+            if place not in commit and sure[place] < settings.remasking.unsure_threshold
         ]
         grown = []
         if (
             unsure
             and filled < settings.steps
             and stop not in answer
-            and ending < settings.parameter("expand_threshold")
+            and ending < settings.remasking.expand_threshold
             and len(answer) + growth - 1 <= longest
         ):
             place = min(unsure, key=sure.get)

@@ -18,8 +18,8 @@ def make_attention(commits: int = 4, maps: tuple = (0, 3), places: int = 12) -> 
 
 
 def test_a_grid_knows_its_places():
-    assert GRIDS[0].places().tolist() == [[0, 1], [2, 3]]
-    assert GRIDS[1].places().tolist() == [[4, 5, 6], [8, 9, 10]]  # 7 and 11 are newlines
+    assert GRIDS[0].indices().tolist() == [[0, 1], [2, 3]]
+    assert GRIDS[1].indices().tolist() == [[4, 5, 6], [8, 9, 10]]  # 7 and 11 are newlines
 
 
 @pytest.mark.parametrize("maps", [None, (0,), (3, 0)])

@@ -6,27 +6,35 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.config import CACHES, GenerationSettings, SettingsError
-from medv_lab.diffusion.cache import is_exact
+from medv_lab.config import (
+    DualCache,
+    GenerationSettings,
+    ImageCache,
+    NoCache,
+    PositionDecay,
+    PrefixCache,
+    SettingsError,
+    Threshold,
+)
 from medv_lab.diffusion.sampler import sample
 from tests.model.tiny import tiny_model
 
 SETTINGS = GenerationSettings(gen_length=12, block_length=4, steps=12)
 PROMPT = 7
-KINDS = [kind for kind in CACHES if kind != "none"]
+KINDS = [PrefixCache, DualCache, ImageCache]
 STOP = 3
 
 
 class Recorder:
-    """The model, with what body was given and what head gave."""
+    """The model, with what its backbone was given and what head gave."""
 
     def __init__(self, model):
         self.model, self.computed, self.logits = model, [], []
         self.embed_tokens = model.embed_tokens
 
-    def body(self, embeds, *rest, **wanted):
+    def backbone(self, embeds, *rest, **more):
         self.computed.append(embeds.shape[1])
-        return self.model.body(embeds, *rest, **wanted)
+        return self.model.backbone(embeds, *rest, **more)
 
     def head(self, hidden):
         logits = self.model.head(hidden)
@@ -67,7 +75,7 @@ def run(model, settings, rows=slice(None), stops=(), **more):
                 suppressed=(model.config.mask_token_id,),
                 attention_mask=mask,
                 stop_ids=stops,
-                reusable=image,
+                is_image=image,
                 **more,
             )
         )
@@ -78,10 +86,10 @@ def run(model, settings, rows=slice(None), stops=(), **more):
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_refreshed_in_every_pass_it_is_exact_as_it_says(model, kind, guidance):
     plain = replace(SETTINGS, cfg_scale=guidance, steps=6)
-    settings = replace(plain, cache=kind, cache_refresh=1)
+    settings = replace(plain, cache=kind(refresh=1))
     exact, cached = run(model, plain)[0], run(model, settings)[0]
-    assert is_exact(plain)
-    assert is_exact(settings)
+    assert plain.cache.is_exact
+    assert settings.cache.is_exact
     for one, other in zip(exact, cached, strict=True):
         assert np.array_equal(one.canvas, other.canvas)
         np.testing.assert_allclose(one.candidate_confidence, other.candidate_confidence, rtol=1e-9)
@@ -90,11 +98,13 @@ def test_refreshed_in_every_pass_it_is_exact_as_it_says(model, kind, guidance):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "variation",
-    [{}, {"cache_refresh": 2, "cfg_scale": 0.5}, {"remasking": "threshold", "threshold": 0.4}],
+    [{}, {"refresh": 2, "cfg_scale": 0.5}, {"remasking": Threshold(0.4)}],
     ids=str,
 )
 def test_a_batch_gives_what_single_runs_give_and_differs_from_the_exact_run(model, kind, variation):
-    settings = replace(SETTINGS, cache=kind, **variation)
+    refresh = variation.get("refresh")
+    more = {name: value for name, value in variation.items() if name != "refresh"}
+    settings = replace(SETTINGS, cache=kind(refresh), **more)
     free, _ = run(model, settings)
     stop = int(free[-1].canvas[0, 5])  # ends one answer early, so that the rows of the cache become fewer
     together, _ = run(model, settings, stops=[[stop]], suffix_ids=(9, 8))
@@ -106,8 +116,8 @@ def test_a_batch_gives_what_single_runs_give_and_differs_from_the_exact_run(mode
             mine = one.candidate_rows == row
             np.testing.assert_allclose(one.candidate_confidence[mine], other.candidate_confidence, rtol=1e-7)
             assert one.canvas[row].tolist() == other.canvas[0].tolist()
-    exact, _ = run(model, replace(settings, cache="none", cache_refresh=None))
-    assert not is_exact(settings)
+    exact, _ = run(model, replace(settings, cache=NoCache()))
+    assert not settings.cache.is_exact
     drift = [
         abs(one.candidate_confidence - other.candidate_confidence).max()
         for one, other in zip(free, exact, strict=False)
@@ -119,7 +129,7 @@ def test_a_batch_gives_what_single_runs_give_and_differs_from_the_exact_run(mode
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("refresh", [None, 3])
 def test_logits_are_those_of_a_slow_loop_over_places_and_layers(model, kind, refresh):
-    settings = replace(SETTINGS, cache=kind, cache_refresh=refresh)
+    settings = replace(SETTINGS, cache=kind(refresh))
     row = 0
     records, recorder = run(model, settings, slice(row, row + 1))
     ids, _, image = (part[row].tolist() for part in prompts())
@@ -131,9 +141,9 @@ def test_logits_are_those_of_a_slow_loop_over_places_and_layers(model, kind, ref
         every = range(PROMPT + settings.gen_length)
         if record.step % (refresh or 99) == 0:
             computed = list(every)
-        elif kind == "prefix":
+        elif kind is PrefixCache:
             computed = [place for place in every if place >= first]
-        elif kind == "dual":
+        elif kind is DualCache:
             computed = [place for place in every if first <= place < last]
         else:
             computed = [place for place in every if place >= PROMPT or not image[place]]
@@ -181,7 +191,7 @@ def test_between_refreshes_only_what_the_kind_says_is_computed(model):
     assert run(model, SETTINGS)[1].computed == whole * 3
     _, dual = run(model, replace(SETTINGS, cache="dual"), slice(0, 1))
     assert dual.computed == [total, *[block] * 3] * 3
-    _, prefix = run(model, replace(SETTINGS, cache="prefix", cache_refresh=2), slice(0, 1))
+    _, prefix = run(model, replace(SETTINGS, cache=PrefixCache(2)), slice(0, 1))
     assert prefix.computed == [size for left in (12, 8, 4) for size in (total, left) * 2]
     images = int(prompts()[2][0].sum())
     assert images == 5
@@ -193,7 +203,7 @@ def test_between_refreshes_only_what_the_kind_says_is_computed(model):
 def test_a_mask_in_the_prompt_is_computed_wherever_it_is(model, kind):
     masked = torch.zeros(4, PROMPT, dtype=torch.bool)
     masked[1, -3] = masked[3, -2] = True
-    settings = replace(SETTINGS, cache=kind, remasking="position", position_decay=0.0)
+    settings = replace(SETTINGS, cache=kind(), remasking=PositionDecay(0.0))
     records, _ = run(model, settings, prompt_masked=masked)
     assert all(np.isfinite(record.candidate_confidence).all() for record in records)
     assert any((record.positions < 0).any() for record in records)
@@ -202,11 +212,11 @@ def test_a_mask_in_the_prompt_is_computed_wherever_it_is(model, kind):
 def test_impossible_caches_say_what_is_allowed(model):
     for values, says in (
         ({"cache": "suffix"}, "none, prefix, dual, image"),
-        ({"cache": "dual", "cache_refresh": 0}, "1 or larger"),
-        ({"cache_refresh": 4}, "choose a cache"),
+        ({"cache": {"name": "dual", "refresh": 0}}, "1 or larger"),
+        ({"cache": {"name": "none", "refresh": 4}}, "no parameter of the cache 'none'"),
         ({"cache": "dual", "remasking": "wino"}, "give 'none'"),
     ):
         with pytest.raises(SettingsError, match=says):
             GenerationSettings(**values)
-    with pytest.raises(ValueError, match="which prompt positions"):
+    with pytest.raises(ValueError, match="which prompt indices"):
         next(sample(model, torch.zeros(1, 2, 16), GenerationSettings(cache="image"), mask_token_id=0))

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.config import GenerationSettings, SettingsError
-from medv_lab.diffusion.growth import sample_growing
+from medv_lab.config import Daedal, GenerationSettings, SettingsError
 from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.trace import SampleTrace, TraceError
-from medv_lab.generation import ask_many
+from medv_lab.generation import ask_many, denoise
 from tests.diffusion.slow import run_slow_growing
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, trace_of
 from tests.model.tiny import tiny_model, tiny_processor
 
 ENDS = (STOP, 5)
 GROWING = GenerationSettings(
-    gen_length=6, block_length=6, steps=10, remasking="daedal", growth=3, end_window=4, max_length=17
+    gen_length=6, block_length=6, steps=10, remasking=Daedal(growth=3, end_window=4, max_length=17)
 )
 VARIATIONS = (
     {"end_threshold": 0.9, "unsure_threshold": 0.0},  # grows before it is filled
@@ -25,6 +24,14 @@ VARIATIONS = (
     {"end_threshold": 0.3, "unsure_threshold": 0.8, "steps": 25, "expand_threshold": 0.6},
     {"end_threshold": 0.9, "unsure_threshold": 0.9, "steps": 5, "growth": 2},
 )
+
+
+def vary(**changes):
+    """Vary the steps and the parameters of the strategy."""
+    steps = changes.pop("steps", GROWING.steps)
+    return replace(GROWING, steps=steps, remasking=replace(GROWING.remasking, **changes))
+
+
 every = pytest.mark.parametrize("variation", VARIATIONS, ids=str)
 
 
@@ -33,13 +40,13 @@ def run(row, settings, stop=STOP, **more):
     toy = Toy()
     prefix = toy.embed_tokens(ids[row : row + 1, mask[row].bool()])
     more = {"mask_token_id": MASK, "end_ids": ENDS, "stop_ids": [] if stop is None else [[stop]], **more}
-    return list(sample_growing(toy, prefix, settings, **more)), toy
+    return list(sample(toy, prefix, settings, **more)), toy
 
 
 @every
 @pytest.mark.parametrize("stop", [STOP, None])
 def test_each_pass_does_what_the_definition_says(variation, stop):
-    settings, (ids, mask) = replace(GROWING, **variation), prompts(4)
+    settings, (ids, mask) = vary(**variation), prompts(4)
     lengths = set()
     for row in range(len(ids)):
         records, _ = run(row, settings, stop)
@@ -51,12 +58,12 @@ def test_each_pass_does_what_the_definition_says(variation, stop):
             assert record.canvas[0].tolist() == answer
         lengths.add(records[-1].canvas.shape[1])
     assert max(lengths) > settings.gen_length
-    assert max(lengths) <= settings.parameter("max_length")
+    assert max(lengths) <= settings.longest
 
 
 @every
 def test_the_trace_replays_every_canvas(tmp_path, variation):
-    settings = replace(GROWING, **variation)
+    settings = vary(**variation)
     for row in range(4):
         records, _ = run(row, settings)
         trace = SampleTrace.load(trace_of(records, 0, settings).save(tmp_path / f"{row}.npz"))
@@ -73,7 +80,7 @@ def test_the_trace_replays_every_canvas(tmp_path, variation):
 
 @every
 def test_it_is_filled_in_time_and_prompt_and_suffix_stay(variation):
-    settings = replace(GROWING, **variation)
+    settings = vary(**variation)
     for row in range(4):
         records, toy = run(row, settings, suppressed=(MASK,), suffix_ids=(4, 9))
         assert sum(len(record.rows) > 0 for record in records) <= settings.steps
@@ -87,7 +94,7 @@ def test_it_is_filled_in_time_and_prompt_and_suffix_stay(variation):
 
 @every
 def test_cancelling_leaves_the_first_part_and_the_same_settings_give_the_same_run(variation):
-    settings = replace(GROWING, **variation)
+    settings = vary(**variation)
     whole, _ = run(1, settings)
     for passes in range(len(whole)):
         calls = iter(range(passes + 1))
@@ -100,7 +107,7 @@ def test_cancelling_leaves_the_first_part_and_the_same_settings_give_the_same_ru
 
 def test_a_batch_is_answered_one_by_one_and_texts_come_out():
     model, processor = tiny_model(initializer_range=0.4), tiny_processor()
-    settings = replace(GROWING, end_threshold=0.5, unsure_threshold=0.5)
+    settings = vary(end_threshold=0.5, unsure_threshold=0.5)
     questions = ["What?", "Is there a nodule in the left lung?"]
     together = ask_many(model, processor, None, questions, settings, batch_size=2, progress=False)
     alone = [ask_many(model, processor, None, [q], settings, progress=False)[0] for q in questions]
@@ -108,23 +115,24 @@ def test_a_batch_is_answered_one_by_one_and_texts_come_out():
     assert any(answer.trace.gen_length > settings.gen_length for answer in together)
     inputs = processor(None, questions)
     with pytest.raises(ValueError, match="one at a time"):
-        next(model.denoise(**inputs, settings=settings))
+        next(denoise(model, **inputs, settings=settings))
 
 
 def test_what_cannot_grow_says_what_is_allowed():
-    for values in ({"max_length": 4}, {"gen_length": 12, "max_length": 20}):
-        with pytest.raises(SettingsError, match="grows one block"):
-            replace(GROWING, **values)
+    with pytest.raises(SettingsError, match="give a max_length as large or larger"):
+        vary(max_length=4)
+    with pytest.raises(SettingsError, match="grows one block"):
+        replace(GROWING, gen_length=12)
     with pytest.raises(SettingsError, match="give 'none'"):
         replace(GROWING, cache="dual")
     with pytest.raises(SettingsError, match="chooses without one"):
-        replace(GROWING, repetition_guard="spread")
-    with pytest.raises(ValueError, match="sample_growing"):
-        next(sample(Toy(), torch.zeros(1, 2, 12), GROWING, mask_token_id=MASK))
+        replace(GROWING, guard="spread")
+    with pytest.raises(ValueError, match="one at a time"):
+        next(sample(Toy(), torch.zeros(2, 2, 12), GROWING, mask_token_id=MASK))
 
 
 def test_a_trace_that_grew_says_so_and_its_births_must_fit(tmp_path):
-    records, _ = run(0, replace(GROWING, **VARIATIONS[0]))
+    records, _ = run(0, vary(**VARIATIONS[0]))
     trace = trace_of(records, 0, GROWING)
     assert trace.born.max() >= 0
     with pytest.raises(TraceError, match="born"):

@@ -1,10 +1,10 @@
-"""The published loop, written plainly, gives what the exact sampler gives, pass by pass."""
+"""The algorithm, written plainly, gives what the exact sampler gives, pass by pass."""
 
 from dataclasses import replace
 
 import pytest
 
-from medv_lab.diffusion.reference import sample_as_published
+from medv_lab.diffusion.reference import sample_reference
 from tests.diffusion.toy import MASK, SETTINGS, STOP, Toy, prompts, run
 
 
@@ -22,7 +22,7 @@ def test_it_is_the_exact_sampler(variation, stops):
         records = run(Toy(), own, None, settings, stops=stops, suppressed=(2, 99))
         toy = Toy()
         published = list(
-            sample_as_published(
+            sample_reference(
                 toy, toy.embed_tokens(own), settings, mask_token_id=MASK, suppressed=(2, 99), stop_ids=stops
             )
         )
@@ -33,10 +33,10 @@ def test_it_is_the_exact_sampler(variation, stops):
 
 @pytest.mark.parametrize(
     "change",
-    [{"cfg_scale": 1.0}, {"cache": "dual"}, {"remasking": "random"}, {"repetition_guard": "spread"}],
+    [{"cfg_scale": 1.0}, {"cache": "dual"}, {"remasking": "random"}, {"guard": "spread"}],
     ids=str,
 )
 def test_what_it_does_not_do_is_refused(change):
     toy, (ids, _) = Toy(), prompts(1)
-    with pytest.raises(ValueError, match="the published loop is kept for"):
-        next(sample_as_published(toy, toy.embed_tokens(ids), replace(SETTINGS, **change), mask_token_id=MASK))
+    with pytest.raises(ValueError, match="the reference is low_confidence for one"):
+        next(sample_reference(toy, toy.embed_tokens(ids), replace(SETTINGS, **change), mask_token_id=MASK))

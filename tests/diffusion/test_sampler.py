@@ -79,19 +79,19 @@ def test_random_remasking_commits_in_another_order():
     assert all(sorted(order) == list(range(SETTINGS.gen_length)) for order in orders)
 
 
-def test_each_pass_commits_its_quota_of_the_most_confident():
+def test_each_pass_commits_its_share_of_the_most_confident():
     ids, mask = prompts()
     for record in run(Toy(), ids, mask, replace(SETTINGS, steps=8)):
         for row in range(len(ids)):
             mine = record.candidate_rows == row
-            best = np.sort(record.candidate_confidence[mine])[::-1][: record.quota[row]]
+            best = np.sort(record.candidate_confidence[mine])[::-1][: record.num_transfer[row]]
             assert np.sort(record.confidence[record.rows == row])[::-1].tolist() == best.tolist()
 
 
-def test_quotas_sum_to_the_answer():
+def test_shares_sum_to_the_answer():
     ids, mask = prompts()
     records = run(Toy(), ids, mask, replace(SETTINGS, steps=8))
-    assert sum(record.quota for record in records).tolist() == [SETTINGS.gen_length] * len(ids)
+    assert sum(record.num_transfer for record in records).tolist() == [SETTINGS.gen_length] * len(ids)
     assert not (records[-1].canvas == MASK).any()
 
 
@@ -123,7 +123,7 @@ def test_a_predicted_mask_stays_masked_competes_in_later_blocks_and_can_be_in_th
     assert len(records[-1].candidate_positions) == SETTINGS.gen_length
 
 
-def test_a_mask_in_the_prompt_is_filled_and_uses_up_quota():
+def test_a_mask_in_the_prompt_is_filled_and_uses_up_its_share():
     toy, (ids, mask) = Toy(), prompts(1)
     ids[0, -2] = MASK
     records = run(toy, ids, mask, prompt_masked=ids == MASK)

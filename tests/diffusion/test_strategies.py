@@ -7,13 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.config import GROWING, REMASKING, REPETITION_GUARDS, REVISING, GenerationSettings
-from medv_lab.diffusion.passes import Passes
-from medv_lab.diffusion.remasking import entropy
-from medv_lab.diffusion.repetition import GUARDS
-from medv_lab.diffusion.revision import REVISIONS
-from medv_lab.diffusion.strategies import ADAPTIVE, STRATEGIES, divergence
+from medv_lab.config import (
+    EntropyBound,
+    Factor,
+    GenerationSettings,
+    KlStability,
+    OneOfRun,
+    PositionDecay,
+    ReMDM,
+    RepetitionPenalty,
+    ReviseDuplicates,
+    Spread,
+    Threshold,
+    Wino,
+)
+from medv_lab.diffusion.forward_runner import ForwardRunner
+from medv_lab.diffusion.predictions import entropy
+from medv_lab.diffusion.state import SamplerState
 from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.strategies.base import Guard, Strategy
+from medv_lab.strategies.committing import divergence
 from tests.diffusion.slow import distributions, run_slow
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, run, trace_of
 
@@ -21,21 +34,21 @@ LONG = GenerationSettings(gen_length=16, block_length=8, steps=16)
 VARIATIONS = (
     {"remasking": "entropy", "steps": 6},
     {"remasking": "margin", "steps": 6},
-    {"remasking": "position", "position_decay": 0.2, "steps": 6},
-    {"repetition_guard": "penalty", "repetition_penalty": 0.3, "steps": 4},
-    {"repetition_guard": "one_of_run", "steps": 4},
-    {"repetition_guard": "spread", "spacing": 3, "steps": 4},
-    {"remasking": "threshold", "threshold": 0.6},
-    {"remasking": "threshold", "threshold": 0.6, "steps": 6},
-    {"remasking": "factor", "factor": 0.8},
-    {"remasking": "entropy_bound", "entropy_bound": 0.7},
-    {"remasking": "kl_stability", "threshold": 0.3, "kl_bound": 0.5, "stable_passes": 1},
-    {"remasking": "remdm", "remask_cap": 0.5, "seed": 1},
-    {"remasking": "remdm", "remask_cap": 0.6, "steps": 8},
-    {"remasking": "wino", "threshold": 0.9, "verify_threshold": 0.99, "steps": 8},
-    {"remasking": "wino", "threshold": 0.6, "verify_threshold": 0.9, "steps": 6},
-    {"remasking": "revise_duplicates", "revisions": 1, "steps": 8},
-    {"remasking": "revise_duplicates", "revisions": 2, "steps": 10},
+    {"remasking": PositionDecay(0.2), "steps": 6},
+    {"guard": RepetitionPenalty(0.3), "steps": 4},
+    {"guard": OneOfRun(), "steps": 4},
+    {"guard": Spread(3), "steps": 4},
+    {"remasking": Threshold(0.6)},
+    {"remasking": Threshold(0.6), "steps": 6},
+    {"remasking": Factor(0.8)},
+    {"remasking": EntropyBound(0.7)},
+    {"remasking": KlStability(0.3, kl_bound=0.5, stable_passes=1)},
+    {"remasking": ReMDM(0.5), "seed": 1},
+    {"remasking": ReMDM(0.6), "steps": 8},
+    {"remasking": Wino(0.9, verify_threshold=0.99), "steps": 8},
+    {"remasking": Wino(0.6, verify_threshold=0.9), "steps": 6},
+    {"remasking": ReviseDuplicates(1), "steps": 8},
+    {"remasking": ReviseDuplicates(2), "steps": 10},
 )
 every = pytest.mark.parametrize("variation", VARIATIONS, ids=lambda v: "-".join(map(str, v.values())))
 
@@ -57,10 +70,10 @@ def test_each_pass_does_what_the_definition_says(variation):
         own = [record for record in records if record.active[row]]
         expected = run_slow(Toy(), ids[row, mask[row].bool()].tolist(), settings_of(variation), STOP)
         assert len(own) == len(expected)
-        for record, (commits, revoked, stop) in zip(own, expected, strict=True):
+        for record, (commits, remasked, stop) in zip(own, expected, strict=True):
             mine = record.rows == row
             assert dict(zip(record.positions[mine], record.tokens[mine], strict=True)) == commits
-            assert set(record.revoked_positions[record.revoked_rows == row]) == revoked
+            assert set(record.remasked_positions[record.remasked_rows == row]) == remasked
             assert record.stops[row] == stop
 
 
@@ -73,7 +86,7 @@ def test_a_batch_gives_what_single_runs_give(variation):
         own = ids[row : row + 1, mask[row].bool()]
         alone = run(toy, own, None, settings, stops=[[STOP]], suffix_ids=(4, 9))
         ours, theirs = trace_of(together, row, settings), trace_of(alone, 0, settings)
-        for name in ("step", "position", "token_id", "stops", "revoked_step", "revoked_position"):
+        for name in ("step", "position", "token_id", "stops", "remasked_step", "remasked_position"):
             assert getattr(ours, name).tolist() == getattr(theirs, name).tolist(), name
         np.testing.assert_allclose(ours.confidence, theirs.confidence, rtol=1e-6)
 
@@ -109,7 +122,7 @@ def test_replay_equals_the_canvas_after_every_pass(tmp_path, variation):
         assert trace.forward_evaluations == len(own)
         filled = (records[-1].canvas[row] != MASK).sum()
         assert trace.tokens_per_forward == pytest.approx(filled / len(own))
-        assert len(trace.step) - (trace.revoked_in >= 0).sum() == filled
+        assert len(trace.step) - (trace.remasked_in >= 0).sum() == filled
 
 
 @every
@@ -134,7 +147,7 @@ def test_the_same_settings_give_the_same_run_and_seeds_matter_only_where_somethi
     same = len(one) == len(other) and all(
         np.array_equal(a.canvas, b.canvas) for a, b in zip(one, other, strict=True)
     )
-    assert same == (settings.remasking != "remdm")
+    assert same == (not isinstance(settings.remasking, ReMDM))
 
 
 @every
@@ -143,11 +156,11 @@ def test_the_variations_do_something(variation):
     settings, records = settings_of(variation), run_all(variation)
     plain = run_all({"steps": settings.steps})
     counts = {int((record.rows == row).sum()) for record in records for row in range(8) if record.active[row]}
-    if settings.remasking in ADAPTIVE:
+    if settings.remasking.is_adaptive and not settings.remasking.is_revising:
         assert len(counts) > 1
         assert len(records) < settings.steps or settings.steps < settings.gen_length
-    elif settings.remasking in REVISIONS:
-        assert sum(len(record.revoked_rows) for record in records) > 3
+    elif settings.remasking.is_revising:
+        assert sum(len(record.remasked_rows) for record in records) > 3
     else:
         assert any(
             set(zip(a.rows, a.positions, strict=True)) != set(zip(b.rows, b.positions, strict=True))
@@ -155,17 +168,17 @@ def test_the_variations_do_something(variation):
         )
 
 
-def test_a_revoked_stop_is_no_stop_any_more():
+def test_a_remasked_stop_is_no_stop_any_more():
     ids, mask = prompts()
     moved = 0
     for cap in (0.3, 0.5, 0.7):
-        settings = replace(LONG, remasking="remdm", remask_cap=cap)
+        settings = replace(LONG, remasking=ReMDM(cap))
         records = run(Toy(), ids, mask, settings, stops=[[STOP]])
         for before, after in pairwise(records):
             broken = before.stops < after.stops
             moved += broken.sum()
             for row in np.flatnonzero(broken):
-                assert before.stops[row] in after.revoked_positions[after.revoked_rows == row]
+                assert before.stops[row] in after.remasked_positions[after.remasked_rows == row]
         for row in range(len(ids)):
             answer = records[-1].canvas[row].tolist()
             assert records[-1].stops[row] == (answer.index(STOP) if STOP in answer else LONG.gen_length)
@@ -173,46 +186,41 @@ def test_a_revoked_stop_is_no_stop_any_more():
 
 
 def test_with_as_many_steps_as_positions_one_is_enough_for_an_adaptive_pass():
-    for name, off in (
-        ("threshold", {"threshold": 1.0}),
-        ("factor", {"factor": 0.0}),
-        ("kl_stability", {"kl_bound": 0.0}),
-    ):
-        ours = run_all({"remasking": name, **off})
+    for strategy in (Threshold(1.0), Factor(0.0), KlStability(kl_bound=0.0)):
+        ours = run_all({"remasking": strategy})
         plain = run_all({})
         assert len(ours) == len(plain)
-        assert all(np.array_equal(a.canvas, b.canvas) for a, b in zip(ours, plain, strict=True)), name
+        assert all(np.array_equal(a.canvas, b.canvas) for a, b in zip(ours, plain, strict=True)), strategy
 
 
 def test_verification_hides_the_token_and_follows_the_guidance():
     toy, (ids, _) = Toy(), prompts(1)
     settings = replace(LONG, remasking="wino", cfg_scale=1.5)
-    passes = Passes(toy, settings, MASK, (), toy.embed_tokens(ids), None, ())
-    size, answer = ids.shape[1], [MASK] * LONG.gen_length
-    held = np.array([9, 12])
+    size, answer, rows, at = ids.shape[1], [MASK] * LONG.gen_length, np.zeros(2, np.int64), np.array([9, 12])
     answer[9], answer[12] = 4, 7
-    places, zeros = held + size, np.zeros(2, np.int64)
-    passes.commit(zeros, places, np.array([4, 7]))
+    state = SamplerState(np.zeros((1, size), bool), LONG.gen_length, (), MASK, [])
+    state.commit(rows, at, np.array([4, 7]), np.ones(2))
+    runner = ForwardRunner(toy, settings, state, toy.embed_tokens(ids))
     with torch.no_grad():
-        block = np.arange(8, 16) + size
-        _, verified = passes.predict_and_verify(
-            np.array([True]), np.array([0]), np.array([size + 10]), block, zeros, places, np.array([4, 7])
-        )
+        verify = (rows, at, range(8, 16))
+        verified = runner.run(np.array([True]), np.array([0]), np.array([10]), verify).verified
         given, blank = (
             distributions(toy, prompt, answer, range(8, 16)) for prompt in (ids[0].tolist(), [MASK] * size)
         )
-    for place, token, ours in zip(held.tolist(), (4, 7), verified, strict=True):
-        p, q = (torch.tensor(probs["shadow", place], dtype=torch.float64).log() for probs in (given, blank))
+    for position, token, ours in zip(at.tolist(), (4, 7), verified, strict=True):
+        p, q = (
+            torch.tensor(probs["shadow", position], dtype=torch.float64).log() for probs in (given, blank)
+        )
         assert ours == pytest.approx(float((q + 2.5 * (p - q)).softmax(-1)[token]), rel=1e-9)
 
 
-def test_every_name_has_its_function():
-    assert {*STRATEGIES, *REVISIONS, *GROWING} == set(REMASKING)
-    assert set(REVISIONS) == set(REVISING)
-    assert set(GUARDS) == set(REPETITION_GUARDS)
-    assert set(ADAPTIVE) < set(STRATEGIES)
-    tested = {settings_of(v).remasking for v in VARIATIONS} | {"low_confidence", "random", *GROWING}
-    assert tested == set(REMASKING)
+def test_every_strategy_and_guard_is_tested_here():
+    tested = [settings_of(variation) for variation in VARIATIONS]
+    elsewhere = {"low_confidence", "random", "daedal"}
+    assert {one.remasking.name for one in tested} | elsewhere == {
+        name for name, one in Strategy.known.items() if one.__module__.startswith("medv_lab.")
+    }
+    assert {one.guard.name for one in tested} == set(Guard.known)
 
 
 def test_divergence_is_that_of_the_definition_and_survives_impossible_tokens():

@@ -42,7 +42,7 @@ def test_a_saved_trace_is_read_back_whole(tmp_path, records):
     assert repr(loaded) == repr(trace)
 
 
-def test_the_table_has_one_row_a_commit(records):
+def test_the_table_has_one_row_per_commit(records):
     frame = trace_of(records).to_frame()
     assert len(frame) == SETTINGS.gen_length
     assert frame.position.tolist() == [int(place) for record in records for place in record.positions]
@@ -134,8 +134,8 @@ def test_arrays_that_do_not_fit_together_are_refused(records):
         ({"alternative_ids": trace.alternative_ids[:, :2]}, "unequal lengths"),
         ({"position": trace.position + 99}, "below 12 is allowed"),
         ({"stops": trace.stops[:4]}, "below 4 is allowed"),
-        ({"revoked_step": np.array([12]), "revoked_position": np.array([0])}, "below 12 is allowed"),
-        ({"revoked_step": np.array([1])}, "unequal lengths"),
+        ({"remasked_step": np.array([12]), "remasked_position": np.array([0])}, "below 12 is allowed"),
+        ({"remasked_step": np.array([1])}, "unequal lengths"),
         ({"confidence": trace.token_id}, "wrong kind"),
         ({"gen_length": "12"}, "whole number"),
         ({"manifest": []}, "mapping"),
@@ -156,33 +156,30 @@ def test_a_trace_is_read_without_torch(tmp_path, records):
     assert done.stdout.strip() == f"{trace_of(records).text!a} {SETTINGS.gen_length}"
 
 
-def test_a_file_of_the_format_before_is_still_read(tmp_path, records):
-    trace = trace_of(records)
-    path = trace.save(tmp_path / "trace.npz")
+def test_an_older_format_is_refused_by_name(tmp_path, records):
+    path = trace_of(records).save(tmp_path / "trace.npz")
     with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files if not name.startswith("revoked")}
-    arrays["meta"] = np.array(str(arrays["meta"]).replace("trace 2", "trace 1"))
+        arrays = {name: file[name] for name in file.files}
     np.savez(path, **arrays)
-    loaded = SampleTrace.load(path)
-    assert loaded.text == trace.text
-    assert len(loaded.revoked_step) == 0
-    arrays["meta"] = np.array(str(arrays["meta"]).replace("trace 1", "trace 2"))
-    np.savez(path, **arrays, revoked_step=trace.revoked_step, revoked_position=trace.revoked_position)
-    assert SampleTrace.load(path).text == trace.text
-    np.savez(path, **arrays)
+    assert SampleTrace.load(path).text == trace_of(records).text
+    without = {name: value for name, value in arrays.items() if name != "revoked_step"}
+    np.savez(path, **without)
     with pytest.raises(TraceError, match="revoked_step"):
+        SampleTrace.load(path)
+    np.savez(path, **arrays | {"meta": np.array(str(arrays["meta"]).replace("trace 2", "trace 1"))})
+    with pytest.raises(TraceError, match="no trace of the format"):
         SampleTrace.load(path)
 
 
-def test_a_revoked_token_is_gone_until_its_position_is_filled_again(records):
+def test_a_remasked_token_is_gone_until_its_position_is_filled_again(records):
     trace = trace_of(records)
     place = int(trace.position[0])
     again = trace.position.copy()
     again[-1] = place
     trace = replace(
-        trace, position=again, revoked_step=np.array([4]), revoked_position=np.array([place], np.int32)
+        trace, position=again, remasked_step=np.array([4]), remasked_position=np.array([place], np.int32)
     )
     assert [int(trace.replay(step)[place] == MASK) for step in (0, 3, 4, 10, 11)] == [0, 0, 1, 1, 0]
-    assert trace.revoked_in.tolist() == [4, *[-1] * 11]
-    assert trace.to_frame().revoked_in.tolist() == trace.revoked_in.tolist()
+    assert trace.remasked_in.tolist() == [4, *[-1] * 11]
+    assert trace.to_frame().remasked_in.tolist() == trace.remasked_in.tolist()
     assert trace.tokens_per_forward == 11 / 12

@@ -32,10 +32,10 @@ class Toy(torch.nn.Module):
     def embed_tokens(self, ids):
         return self.table(ids)
 
-    def body(self, inputs_embeds, attention_mask=None, position_ids=None, cache=None, wanted=None):
+    def backbone(self, inputs_embeds, attention_mask=None, position_ids=None, cache=None, query_indices=None):
         assert cache is None
         hidden = self.mixed(inputs_embeds, attention_mask, position_ids)
-        return hidden if wanted is None else hidden.take_along_dim(wanted[..., None], 1)
+        return hidden if query_indices is None else hidden.take_along_dim(query_indices[..., None], 1)
 
     def mixed(self, inputs_embeds, attention_mask, position_ids):
         self.seen.append(inputs_embeds.clone())

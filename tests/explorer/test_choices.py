@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from medv_lab.config import CACHES, GROWING, REMASKING, REPETITION_GUARDS, GenerationSettings, SettingsError
+from medv_lab.config import GenerationSettings, SettingsError, Threshold
 from medv_lab.explorer import choices
+from medv_lab.strategies.base import Cache, Guard, Strategy
 
 
 @pytest.mark.parametrize("length", choices.LENGTHS)
@@ -48,28 +49,18 @@ def test_what_is_valid_stays_and_z_keeps_its_share():
     assert choices.settle_lengths(48, 32, 48, 96) == (48, 24, 24)
 
 
-@pytest.mark.parametrize("remasking", REMASKING)
-def test_guards_and_caches_are_those_that_settings_take(remasking):
-    lengths = {"block_length": 64, "gen_length": 64} if remasking in GROWING else {}
-    for guard, cache, records in itertools.product(REPETITION_GUARDS, CACHES, (False, True)):
-        is_offered = guard in choices.guards(remasking) and cache in choices.caches(remasking, records)
+@pytest.mark.parametrize("name", Strategy.known)
+def test_guards_and_caches_are_those_that_settings_take(name):
+    strategy = Strategy.known[name]()
+    lengths = {"block_length": 64, "gen_length": 64} if strategy.is_growing else {}
+    for guard, cache, records in itertools.product(Guard.known, Cache.known, (False, True)):
+        is_offered = guard in choices.guards(strategy) and cache in choices.caches(strategy, records)
         try:
-            GenerationSettings(remasking=remasking, repetition_guard=guard, cache=cache, **lengths)
+            GenerationSettings(remasking=strategy, guard=guard, cache=cache, **lengths)
         except SettingsError:
             assert not is_offered
         else:
             assert is_offered or (records and cache != "none")
-
-
-@pytest.mark.parametrize("remasking", REMASKING)
-def test_parameters_are_those_that_are_read(remasking):
-    lengths = {"block_length": 64, "gen_length": 64} if remasking in GROWING else {}
-    for guard in choices.guards(remasking):
-        for name, default in choices.parameters(remasking, guard).items():
-            settings = GenerationSettings(
-                remasking=remasking, repetition_guard=guard, **lengths, **{name: default}
-            )
-            assert settings.parameter(name) == default
 
 
 @pytest.mark.parametrize(
@@ -92,14 +83,13 @@ def test_stops_are_read():
 
 
 def test_changed_settings_make_the_same_settings():
-    settings = GenerationSettings(32, 16, 8, remasking="threshold", threshold=0.7, stop=())
+    settings = GenerationSettings(32, 16, 8, remasking=Threshold(0.7), stop=())
     changed = choices.changed_settings(settings)
     assert changed == {
         "gen_length": 32,
         "block_length": 16,
         "steps": 8,
-        "remasking": "threshold",
-        "threshold": 0.7,
+        "remasking": {"name": "threshold", "threshold": 0.7},
         "stop": (),
     }
     assert GenerationSettings(**changed) == settings

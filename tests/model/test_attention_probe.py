@@ -143,7 +143,7 @@ def test_grids_of_an_anyres_prompt_fill_the_recorded_places():
     model = tiny_model(image_aspect_ratio="anyres_max_4", mm_patch_merge_type="spatial_unpad")
     processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
     attention = recorded(model, processor, True, image=picture(3, 60, 90)).attention
-    places = np.concatenate([grid.places().ravel() for grid in attention.grids])
+    places = np.concatenate([grid.indices().ravel() for grid in attention.grids])
     assert len(attention.grids) == 2
     assert len(np.unique(places)) == len(places)
     newlines = attention.grids[1].rows

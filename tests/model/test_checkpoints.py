@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 import medv_lab
 from medv_lab.config import GenerationSettings
+from medv_lab.generation import suppressed_ids
 from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoint_files, checkpoints
 from medv_lab.model.checkpoints import CheckpointError, load
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
@@ -151,7 +152,7 @@ def test_vocabulary_is_cut_to_the_tokenizer(tmp_path):
 def test_special_tokens_are_those_of_the_tokenizer_by_name(folder):
     edit_config(folder, bos_token_id=128000, eos_token_id=5, eot_token_id=6)
     model, processor = load(folder)
-    assert set(model.suppressed_ids(GenerationSettings())) == set(processor.special.suppressed)
+    assert set(suppressed_ids(model, GenerationSettings())) == set(processor.special.suppressed)
     assert model.config.eot_token_id == processor.special.end_of_turn
 
 

@@ -67,7 +67,7 @@ def test_late_token_changes_early_hidden_state(backend):
     changed = ids.clone()
     changed[0, -1] = 50
     with torch.no_grad():
-        first, second = (model.body(model.embed_tokens(x)) for x in (ids, changed))
+        first, second = (model.backbone(model.embed_tokens(x)) for x in (ids, changed))
     assert (first[0, 0] - second[0, 0]).abs().max() > 1e-3
 
 
@@ -89,7 +89,7 @@ def test_flash_refuses_a_dialogue_mask():
     model = make_model()
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match="use 'sdpa' or 'eager'"):
-        model.body(torch.zeros(1, 3, 32), torch.ones(1, 1, 3, 3))
+        model.backbone(torch.zeros(1, 3, 32), torch.ones(1, 1, 3, 3))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -101,7 +101,7 @@ def test_batch_rows_equal_single_rows(side):
             ids, pixels, tile_layouts=layouts, attention_mask=mask, padding_side=side
         )
         positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
-        hidden = model.body(batch.inputs_embeds, batch.attention_mask, positions)
+        hidden = model.backbone(batch.inputs_embeds, batch.attention_mask, positions)
         for row, images in enumerate([slice(0, 1), slice(1, 2), slice(2, 2)]):
             single = model.merge_image_features(
                 ids[row : row + 1, : mask[row].sum()], pixels[images], tile_layouts=layouts[images]
@@ -110,7 +110,7 @@ def test_batch_rows_equal_single_rows(side):
             assert kept.sum() == single.inputs_embeds.shape[1]
             assert kept[-1 if side == "left" else 0]
             torch.testing.assert_close(
-                hidden[row, kept], model.body(single.inputs_embeds)[0], rtol=0, atol=2e-5
+                hidden[row, kept], model.backbone(single.inputs_embeds)[0], rtol=0, atol=2e-5
             )
 
 
@@ -279,9 +279,9 @@ def test_wanted_places_have_the_hidden_states_of_the_whole_pass(backend, seen):
     if seen == "chosen":
         mask = torch.rand(3, 1, 9, 9, generator=random) < 0.7
         mask |= torch.eye(9, dtype=torch.bool)
-    whole = model.body(embeds, mask, positions)
-    ours = model.body(embeds, mask, positions, wanted=wanted)
+    whole = model.backbone(embeds, mask, positions)
+    ours = model.backbone(embeds, mask, positions, query_indices=wanted)
     torch.testing.assert_close(ours, whole.take_along_dim(wanted[..., None], 1), rtol=1e-5, atol=1e-5)
     model.model.layers[-1].self_attn.is_causal = True
     with pytest.raises(ValueError, match="causal"):
-        model.body(embeds, wanted=wanted)
+        model.backbone(embeds, query_indices=wanted)

@@ -127,14 +127,14 @@ def test_grids_lie_where_the_patches_came_from(size, merge_type, mode):
     newline = torch.full((3,), -1.0, dtype=features.dtype)
     packed = pack_image_features(features, layout, newline).numpy()
     grids = layout.patch_grids()
-    used = np.concatenate([grid.places().ravel() for grid in grids])
+    used = np.concatenate([grid.indices().ravel() for grid in grids])
     is_newline = (packed == -1).all(1)
     assert sorted(used) == np.flatnonzero(~is_newline).tolist()
     for number, grid in enumerate(grids):
         left, top, right, bottom = grid.box
         x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
         y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
-        colours = packed[grid.places()]
+        colours = packed[grid.indices()]
         inside = np.ix_((y > 0.15) & (y < 0.85), (x > 0.15) & (x < 0.85))  # away from padding
         # boxes of tiles are exact up to the pixels that the convolution drops: less than half a patch
         wide, high = (right - left) / grid.columns / 2, (bottom - top) / grid.rows / 2
@@ -153,7 +153,7 @@ def test_a_padded_square_reaches_beyond_the_picture(size):
     x = left + (np.arange(grid.columns) + 0.5) / grid.columns * (right - left)
     y = top + (np.arange(grid.rows) + 0.5) / grid.rows * (bottom - top)
     inside = np.ix_((y > 0.2) & (y < 0.8), (x > 0.2) & (x < 0.8))
-    colours = means[grid.places()]
+    colours = means[grid.indices()]
     assert inside[0].size and inside[1].size
     assert np.abs(colours[..., 0] - 255 * x)[inside].max() < 6
     assert np.abs(colours[..., 1] - 255 * y[:, None])[inside].max() < 6

@@ -25,7 +25,7 @@ def hidden_states(model, embeds, mask):
         layer.register_forward_hook(lambda *call: outputs.append(call[2])) for layer in model.model.layers
     ]
     with torch.no_grad():
-        last = model.body(embeds, mask)
+        last = model.backbone(embeds, mask)
     for hook in hooks:
         hook.remove()
     return [embeds, *outputs[:-1], last]
@@ -63,7 +63,7 @@ def test_logits(tag, backend):
     recorded, model, embeds = backbone(backend)
     mask = torch.from_numpy(recorded["attention_mask"]) if tag == "padmask" else None
     with torch.no_grad():
-        logits = model.head(model.body(embeds, mask))
+        logits = model.head(model.backbone(embeds, mask))
     close(logits[..., ::997], recorded[f"{tag}.logits_stride997"], "logits")
     close(logits.double().logsumexp(-1), recorded[f"{tag}.logsumexp"], "logits")
     ids = torch.from_numpy(recorded[f"{tag}.top32_ids"]).long()

@@ -107,7 +107,7 @@ def test_generation(kind, case):
     if is_found:
         assert records[-1].stops[0] == recorded["stop_position"]
     for record, expected in zip(records, recorded["steps_record"], strict=True):
-        assert (record.block, record.step, int(record.quota[0])) == (
+        assert (record.block, record.step, int(record.num_transfer[0])) == (
             expected["block"],
             expected["step"],
             expected["k"],

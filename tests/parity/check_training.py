@@ -114,7 +114,9 @@ def test_dialogue_mask(kind, case):
         visible = conversation_mask(merged.conversation_ids, visible)
         np.testing.assert_array_equal(visible.numpy(), found.arrays["backbone_mask_4d"].astype(bool))
     with torch.no_grad():
-        logits = found.model.head(found.model.body(torch.from_numpy(found.arrays["noisy_embeds"]), visible))
+        logits = found.model.head(
+            found.model.backbone(torch.from_numpy(found.arrays["noisy_embeds"]), visible)
+        )
     close(logits[..., ::997], found.arrays["logits_stride997"], "logits")
 
 

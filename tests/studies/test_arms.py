@@ -2,7 +2,8 @@
 
 import pytest
 
-from medv_lab.config import CACHES, PRESETS, REMASKING, REPETITION_GUARDS
+from medv_lab.config import PRESETS
+from medv_lab.strategies.base import Cache, Guard, Strategy
 from medv_lab.studies.arms import STUDIES, eos_arms, frontier_arms, steps_arms
 
 LENGTH = 128
@@ -18,9 +19,9 @@ def test_names_differ_and_the_baseline_is_among_them(name):
 
 def test_the_frontier_has_every_strategy_guard_and_cache_and_the_fast_preset():
     settings = [arm.settings for arm in frontier_arms()]
-    assert {one.remasking for one in settings} == set(REMASKING)
-    assert {one.repetition_guard for one in settings} == set(REPETITION_GUARDS)
-    assert {one.cache for one in settings} == set(CACHES)
+    assert {one.remasking.name for one in settings} == set(Strategy.known)
+    assert {one.guard.name for one in settings} == set(Guard.known)
+    assert {one.cache.name for one in settings} == set(Cache.known)
     assert PRESETS["fast"] in settings
     assert PRESETS["fast"].steps <= PRESETS["fast"].gen_length / 4
 

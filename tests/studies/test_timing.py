@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.generation import suppressed_ids
 from medv_lab.studies import timing as benchmark
 from medv_lab.studies.timing import SIZES, Size, Subject, fast_settings, make_subject, run_benchmark
 from tests.model.tiny import tiny_model
@@ -24,7 +25,7 @@ def subject():
     return Subject(
         model,
         prefix,
-        {"mask_token_id": model.config.mask_token_id, "suppressed": model.suppressed_ids(SETTINGS)},
+        {"mask_token_id": model.config.mask_token_id, "suppressed": suppressed_ids(model, SETTINGS)},
     )
 
 
@@ -51,7 +52,7 @@ def test_another_answer_would_be_seen(subject, monkeypatch):
     def lazy(*args, **known):
         yield from (torch.zeros(SETTINGS.gen_length, dtype=torch.long) for _ in range(SETTINGS.steps))
 
-    monkeypatch.setattr(benchmark, "sample_as_published", lazy)
+    monkeypatch.setattr(benchmark, "sample_reference", lazy)
     assert not run_benchmark(subject, SETTINGS, repeats=1)["same_tokens"]
 
 

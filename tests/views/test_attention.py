@@ -27,7 +27,7 @@ def traced(**changes):
 def test_it_draws_the_mean_shares(steps, commits, maps, grid):
     trace = traced()
     ax = plot_patch_attention(trace, PICTURE, steps=steps, maps=maps, grid=grid)
-    wanted = trace.attention.mean(np.array(commits), maps)[GRIDS[grid].places()]
+    wanted = trace.attention.mean(np.array(commits), maps)[GRIDS[grid].indices()]
     np.testing.assert_allclose(ax.images[1].get_array(), wanted)
     np.testing.assert_allclose(ax.images[1].get_alpha(), OPACITY * wanted / wanted.max())
 
@@ -43,7 +43,7 @@ def test_commits_in_the_prompt_do_not_count():
     trace = traced(position=np.array([-1, 0, 1, 4]))
     ax = plot_patch_attention(trace, PICTURE)
     np.testing.assert_allclose(
-        ax.images[1].get_array(), trace.attention.mean(np.array([1, 2, 3]))[GRIDS[0].places()]
+        ax.images[1].get_array(), trace.attention.mean(np.array([1, 2, 3]))[GRIDS[0].indices()]
     )
 
 

@@ -155,7 +155,7 @@ def test_a_picture_comes_with_where_each_token_looked(tmp_path):
     assert header == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (384, 17)
     looks, grid = data["looks"], attention.grids[0]
-    shares = attention.values.astype(float).mean(1)[:, grid.places().ravel()]
+    shares = attention.values.astype(float).mean(1)[:, grid.indices().ravel()]
     sent = np.frombuffer(base64.b64decode(looks["shares"]), np.uint8).reshape(len(shares), -1)
     np.testing.assert_allclose(sent / 255 * np.array(looks["most"])[:, None], shares, atol=shares.max() / 400)
     np.testing.assert_allclose(looks["pictures"], attention.values.astype(float).mean(1).sum(1), atol=1e-6)

@@ -120,7 +120,7 @@ def test_a_run_without_passes_draws_an_empty_grid():
 
 
 def test_a_remasked_token_is_not_drawn():
-    remasked = {"revoked_step": np.array([2, 3]), "revoked_position": np.array([2, 0])}
+    remasked = {"remasked_step": np.array([2, 3]), "remasked_position": np.array([2, 0])}
     ax = plot_unmasking(make_trace(position=np.array([2, 0, 1, 2]), **remasked), columns=3)
     np.testing.assert_array_equal(drawn_steps(ax), [np.nan, 2, 3, np.nan, np.nan, np.nan])
     assert [text.get_text() for text in ax.texts] == ["c", "a"]
@@ -203,7 +203,7 @@ def test_they_draw_on_the_axes_they_are_given(plot, trace):
 
 
 def test_a_remasking_is_a_cross_where_and_when_it_was(trace):
-    remasked = replace(trace, revoked_step=np.array([1]), revoked_position=np.array([0]))
+    remasked = replace(trace, remasked_step=np.array([1]), remasked_position=np.array([0]))
     ax = plot_commit_order(remasked)
     np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 1]])
     assert len(ax.collections[0].get_offsets()) == 4

@@ -1,10 +1,10 @@
-"""What masked positions become, and which are committed."""
+"""What masked positions become, and how confident that is."""
 
 import numpy as np
 import pytest
 import torch
 
-from medv_lab.diffusion.remasking import choose, entropy, predict
+from medv_lab.diffusion.predictions import entropy, predict
 
 LOGITS = torch.randn(40, 30, generator=torch.Generator().manual_seed(1)) * 3
 
@@ -89,22 +89,6 @@ def test_random_remasking_rates_by_the_draw():
     predictions = predict(LOGITS.clone(), (), 0.0, no_draw, lambda: drawn)
     assert torch.equal(predictions.confidence, drawn)
     assert torch.equal(predictions.tokens, LOGITS.argmax(-1))
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 50])
-def test_the_most_confident_of_each_row_are_chosen(count):
-    random = np.random.default_rng(0)
-    rows = np.sort(random.integers(0, 6, 30))
-    confidence = random.random(30)
-    chosen = choose(confidence, rows, count)
-    for row in range(6):
-        mine = np.flatnonzero(rows == row)
-        best = sorted(mine, key=lambda index: -confidence[index])[:count]
-        assert chosen[rows[chosen] == row].tolist() == sorted(best)
-
-
-def test_equally_confident_candidates_are_taken_in_order():
-    assert choose(np.array([0.5, 1.0, 1.0, 1.0]), np.zeros(4, int), 2).tolist() == [1, 2]
 
 
 def test_entropy_is_that_of_the_distribution_and_survives_impossible_tokens():

@@ -1,7 +1,6 @@
-"""From the logits of masked positions to what each would become, how sure that is, and which are committed.
+"""From the logits of masked positions to the token that each would become, and how confident that prediction is.
 
-'Low-confidence remasking' (LLaDA, arXiv 2502.09992, section 2.4) means here, as in the reference, that only the
-most confident predictions are committed; a committed token is never masked again. N positions, V vocabulary.
+N positions, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ _CACHED_NUMBERS = 2**19  # 2 MB of float32
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What masked positions would become.
+    """What masked positions would become; as `strategies.base.Distributions` it is read by strategies.
 
     Attributes:
         tokens: int64 (N,), the token each would get.
@@ -32,6 +31,17 @@ class Predictions:
     def log_probs(self) -> torch.Tensor:
         """Log-probabilities, float64 (N, V); made only where a strategy reads them, since they take time."""
         return self.logits.double().log_softmax(-1)
+
+    @cached_property
+    def entropy(self) -> np.ndarray:
+        """Entropy in nats, float64 (N,)."""
+        return entropy(self.log_probs).cpu().numpy()
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """Distance between the two largest probabilities, float64 (N,)."""
+        largest = self.log_probs.topk(min(2, self.log_probs.shape[-1]), dim=-1).values.exp().cpu().numpy()
+        return largest[:, 0] - largest[:, 1:].sum(1)
 
 
 def predict(
@@ -64,7 +74,7 @@ def predict(
 
 
 def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
-    """Logits (N, V) in float32 at least, in which no suppressed id can be chosen; written to, not copied."""
+    """Return logits (N, V) in float32 at least, in which no suppressed id can be chosen; written to, not copied."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     known = [token for token in suppressed if token < logits.shape[-1]]
     if known:
@@ -72,8 +82,26 @@ def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
     return logits
 
 
+def entropy(log_probs: torch.Tensor) -> torch.Tensor:
+    """Return the entropy in nats, (N,), of log-probabilities (N, V)."""
+    # what is impossible counts 0 x a finite number
+    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
+
+
+def commit_details(predictions: Predictions, commit: np.ndarray, alternatives: int) -> dict[str, np.ndarray]:
+    """Return entropy (N,) and the K most probable tokens (N, K) at the committed candidates (N,), for a step record."""
+    at = torch.from_numpy(commit).to(predictions.logits.device)
+    log_probs = predictions.logits[at].log_softmax(-1)
+    likely = log_probs.topk(min(alternatives, log_probs.shape[-1]), dim=-1)
+    return {
+        "entropy": entropy(log_probs).cpu().numpy(),
+        "alternative_ids": likely.indices.cpu().numpy(),
+        "alternative_probs": likely.values.exp().cpu().numpy(),
+    }
+
+
 def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most probable token (N,) of logits (N, V) and its softmax (N,), float64, without a float64 vocabulary.
+    """Return the most probable token (N,) of logits (N, V) and its softmax (N,), float64, without a float64 vocabulary.
 
     p = 1 / (1 + rest). The rest of the sum leaves out the token's own 1, so that it keeps all of float32's digits
     where p is next to 1, and only the division needs more of them: the error is that of float32's exp, about 1e-7 of
@@ -82,9 +110,8 @@ def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     is_on_cpu = logits.device.type == "cpu"  # where some rows at a time stay in its cache
     rows = max(1, _CACHED_NUMBERS // logits.shape[-1]) if is_on_cpu else max(1, len(logits))
     tokens, confidence = [], []
-    buffer = torch.empty_like(
-        logits[:rows]
-    )  # one for all pieces: fresh memory costs more than the arithmetic
+    # one buffer for all pieces: fresh memory costs more than the arithmetic
+    buffer = torch.empty_like(logits[:rows])
     for part in logits.split(rows):
         largest, best = part.max(-1, keepdim=True)
         others = torch.sub(part, largest, out=buffer[: len(part)]).scatter_(-1, best, -torch.inf)
@@ -95,28 +122,5 @@ def _most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Softmax of logits (N, V) at any tokens, float64 (N,)."""
+    """Return the softmax of logits (N, V) at any tokens, float64 (N,)."""
     return logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].exp()
-
-
-def choose(confidence: np.ndarray, rows: np.ndarray, count: int | np.ndarray) -> np.ndarray:
-    """Indices of the `count` most confident candidates of each row, in the order in which they were given.
-
-    Equal ones are taken in that order. A row with fewer candidates gives all of them.
-
-    Args:
-        confidence: (N,).
-        rows: row of each candidate, (N,), in ascending order.
-        count: of every row, or of each row (R,); 0 chooses nothing.
-    """
-    order = np.lexsort((-confidence, rows))  # row by row, most confident first
-    first_of_row = np.searchsorted(rows, rows)  # where each candidate's row begins
-    rank = np.arange(len(rows)) - first_of_row
-    limit = count[rows] if isinstance(count, np.ndarray) else count
-    return np.sort(order[rank < limit])
-
-
-def entropy(log_probs: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats, (N,), of log-probabilities (N, V)."""
-    # what is impossible counts 0 x a finite number
-    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)

@@ -1,0 +1,269 @@
+"""The accelerator's side of a run: it turns the state's ids into embeddings, runs the model and draws numbers.
+
+R rows, P prompt, L answer positions, S suffix, T = P + L + S sequence indices, B block length, H hidden size,
+V vocabulary, N candidates, M tokens to verify.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed
+from medv_lab.diffusion.predictions import Predictions, predict, suppress
+from medv_lab.diffusion.state import SamplerState
+from medv_lab.strategies.caches import NoCache
+
+
+class Denoiser(Protocol):
+    """What the sampler needs of a model."""
+
+    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (..., H) of ids (...)."""
+
+    def backbone(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        query_indices: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return hidden states (R, T, H) of embeddings (R, T, H), or (R, Q, H) at the query indices (R, Q).
+
+        The mask says which keys are seen, (R, T), or (R, 1, T, T) with the queries; positions are (R, T), 0..T-1 by
+        default. With a cache only some indices are given and come back, and the mask is (R, 1, given, T).
+        """
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, V) of hidden states (N, H), a new tensor: the sampler writes to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one forward pass predicts.
+
+    Attributes:
+        predictions: at the candidates (N,).
+        end_probability: of the end tokens at the candidates, float64 (N,), suppressed or not; None if none were named.
+        verified: probability of each committed token when it is hidden, float64 (M,); None if none were asked for.
+    """
+
+    predictions: Predictions
+    end_probability: np.ndarray | None = None
+    verified: np.ndarray | None = None
+
+
+class ForwardRunner:
+    """Runs the forward passes of a batch, with a random generator for each row."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        settings: GenerationSettings,
+        state: SamplerState,
+        prefix_embeds: torch.Tensor,
+        *,
+        suppressed: tuple[int, ...] = (),
+        attention_mask: torch.Tensor | None = None,
+        is_image: torch.Tensor | None = None,
+        end_ids: Sequence[int] = (),
+    ):
+        """Take the arguments of `sample`; what it fills is read from the state."""
+        self.denoiser, self.settings, self.suppressed, self.end_ids = denoiser, settings, suppressed, end_ids
+        self.state, self.prefix_embeds, self.device = state, prefix_embeds, prefix_embeds.device
+        self.prompt_masks = np.nonzero(
+            state.masked[:, : state.prompt]
+        )  # rows and indices that are filled too
+        rows, behind = len(prefix_embeds), state.masked.shape[1] - state.prompt
+        self.attention = self.position_ids = None
+        self.padding = np.zeros(rows, np.int64)  # on the left of each row
+        if attention_mask is not None and not bool(attention_mask.all()):
+            real = torch.nn.functional.pad(attention_mask.bool(), (0, behind), value=True)
+            # Positions count from the first real index, as they do when the row runs alone.
+            self.attention, self.position_ids = real, (real.long().cumsum(1) - 1).clamp(min=0)
+            self.padding = (~real).sum(1).cpu().numpy()
+        self.copies = 2 if settings.cfg_scale > 0 else 1  # guidance runs every row a second time
+        self.cache_plan = None
+        if not isinstance(settings.cache, NoCache):
+            kept = np.zeros(state.masked.shape, bool)
+            if is_image is not None:
+                kept[:, : state.prompt] = is_image.cpu().numpy()
+            self.cache_plan = CachePlan(settings.cache, kept, self.copies, self.device)
+        self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
+
+    def start_block(self, first: int, last: int) -> None:
+        """Prepare for the block at positions first..last - 1."""
+        if self.cache_plan is not None:
+            self.cache_plan.start_block(self.state.prompt + first, self.state.prompt + last)
+
+    def run(
+        self,
+        active: np.ndarray,
+        rows: np.ndarray,
+        positions: np.ndarray,
+        verify: tuple[np.ndarray, np.ndarray, range] | None = None,
+    ) -> Pass:
+        """Run one forward pass of the active rows.
+
+        Args:
+            active: bool (R,).
+            rows, positions: the candidates (N,).
+            verify: rows and positions (M,) of tokens to verify, and the block's positions. Each position of the block
+                gets a shadow: a mask that sees all but the token at its own position and the other shadows, and that
+                only itself sees.
+        """
+        indices = positions + self.state.prompt
+        if verify is None:
+            logits = self._candidate_logits(active, rows, indices)
+            verified = None
+        else:
+            committed_rows, committed, block = verify
+            shadowed = np.arange(block.start, block.stop) + self.state.prompt
+            hidden = self._hidden(active, shadowed)
+            logits = self._logits(hidden, active, rows, indices)
+            shadows = self.state.masked.shape[1] + committed - block.start
+            probs = suppress(self._logits(hidden, active, committed_rows, shadows), self.suppressed)
+            tokens = self._index(self.state.answer[committed_rows, committed])
+            verified = probs.double().softmax(-1).gather(-1, tokens[:, None])[:, 0].cpu().numpy()
+        ends = None
+        if self.end_ids:
+            ends = logits.double().softmax(-1)[:, list(self.end_ids)].sum(-1).cpu().numpy()
+        predictions = predict(
+            logits,
+            self.suppressed,
+            self.settings.temperature,
+            lambda: self._noise(rows, indices, logits.shape[-1]),
+            (lambda: self.draw(rows)) if self.settings.remasking.is_random else None,
+        )
+        return Pass(predictions, ends, verified)
+
+    def draw(self, rows: np.ndarray, *shape: int) -> torch.Tensor:
+        """Draw uniform numbers (N, *shape), each row's from its own generator: alone as in a batch."""
+        parts = [self._rand(row, (int((rows == row).sum()), *shape)) for row in np.unique(rows)]
+        return torch.cat(parts) if parts else torch.empty(0, *shape, dtype=torch.float64, device=self.device)
+
+    def _embeds(self) -> torch.Tensor:
+        """Embed the whole sequences as they stand, (R, T, H): the prompts as they were given, and the state's ids.
+
+        The ids are embedded anew in every pass: against the pass itself this costs nothing that can be measured, and
+        there is no second state to keep in step.
+        """
+        state, prefix = self.state, self.prefix_embeds
+        tail = self.denoiser.embed_tokens(self._index(state.ids[:, state.prompt :])).to(prefix.dtype)
+        embeds = torch.cat([prefix, tail], dim=1)
+        if len(self.prompt_masks[0]):
+            at = tuple(map(self._index, self.prompt_masks))
+            embeds[at] = self.denoiser.embed_tokens(self._index(state.ids[self.prompt_masks])).to(
+                prefix.dtype
+            )
+        return embeds
+
+    def _mask_embed(self, embeds: torch.Tensor) -> torch.Tensor:
+        mask = torch.tensor(self.state.mask_token_id, device=self.device)
+        return self.denoiser.embed_tokens(mask).to(embeds.dtype)
+
+    def _candidate_logits(self, active: np.ndarray, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+        """Return logits (N, V) at the candidates; only their hidden states are asked for."""
+        needed = np.zeros(self.state.masked.shape, bool)
+        needed[rows, indices] = True
+        if self.cache_plan is None:
+            queries = found = listed(needed[active])
+            hidden = self._hidden(active, query_indices=queries)
+        else:
+            computed = self.cache_plan.next_pass(active, needed)  # (R', Q)
+            queries = listed(np.take_along_axis(needed[active], computed, 1))  # into what is computed
+            hidden = self._hidden_with_cache(active, computed, queries)
+            found = np.take_along_axis(computed, queries, 1)
+        where = np.zeros(needed[active].shape, np.int64)
+        np.put_along_axis(where, found, np.arange(found.shape[1])[None], 1)
+        return self._logits(hidden, active, rows, where[(active.cumsum() - 1)[rows], indices])
+
+    def _logits(self, hidden, active: np.ndarray, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+        """Return logits (N, V) at rows and indices of hidden states of the active rows, guided where asked for."""
+        local = self._index((active.cumsum() - 1)[rows])  # row among the active ones
+        at = self._index(indices)
+        logits = self.denoiser.head(hidden[0][local, at])
+        if self.copies == 2:
+            unconditional = self.denoiser.head(hidden[1][local, at])
+            logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
+        return logits
+
+    def _hidden(
+        self, active: np.ndarray, shadowed: np.ndarray | None = None, query_indices: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
+        queries = None if query_indices is None else self._index(query_indices).repeat(self.copies, 1)
+        inputs = (self._embeds(), self.attention, self.position_ids)
+        if not active.all():
+            chosen = self._index(np.flatnonzero(active))
+            inputs = tuple(None if part is None else part[chosen] for part in inputs)
+        if shadowed is not None:
+            inputs = self._add_shadows(*inputs, self._index(shadowed))
+        if self.copies == 2:
+            inputs = self._add_blanked(*inputs)
+        return self.denoiser.backbone(*inputs, query_indices=queries).chunk(self.copies)
+
+    def _hidden_with_cache(
+        self, active: np.ndarray, computed: np.ndarray, query_indices: np.ndarray
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the same where only some indices (R', C) are computed, and some (R', Q) of these asked for."""
+        chosen, at = self._index(np.flatnonzero(active)), self._index(computed)
+        embeds, queries = self._embeds()[chosen], self._index(query_indices)
+        seen, position_ids = embeds.new_ones(embeds.shape[:2], dtype=torch.bool), at
+        if self.attention is not None:
+            seen, position_ids = self.attention[chosen], self.position_ids[chosen].gather(1, at)
+        visible = seen[:, None, None].expand(-1, 1, at.shape[1], embeds.shape[1])
+        inputs = (embeds, visible, position_ids)
+        if self.copies == 2:
+            inputs, at, queries = self._add_blanked(*inputs), at.repeat(2, 1), queries.repeat(2, 1)
+        embeds = inputs[0].take_along_dim(at[..., None], 1)
+        hidden = self.denoiser.backbone(embeds, *inputs[1:], self.cache_plan.kept, queries)
+        return hidden.chunk(self.copies)
+
+    def _add_blanked(self, embeds, *others) -> tuple[torch.Tensor | None, ...]:
+        """Add every row once more, with its prompt blanked by masks."""
+        blank = embeds.clone()
+        blank[:, : self.state.prompt] = self._mask_embed(embeds)
+        pairs = zip((embeds, *others), (blank, *others), strict=True)
+        return tuple(None if a is None else torch.cat([a, b]) for a, b in pairs)
+
+    def _add_shadows(
+        self, embeds, attention, position_ids, shadowed: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Add masks with the positions of `shadowed` (B,), behind all others."""
+        (rows, total, _), count = embeds.shape, len(shadowed)
+        seen = embeds.new_ones(rows, total, dtype=torch.bool) if attention is None else attention
+        if position_ids is None:
+            position_ids = torch.arange(total, device=self.device).expand(rows, -1)
+        visible = seen.new_zeros(rows, 1, total + count, total + count)
+        visible[..., :total] = seen[:, None, None]
+        shadows = total + torch.arange(count, device=self.device)
+        visible[:, :, shadows, shadowed] = False
+        visible[:, :, shadows, shadows] = True
+        return (
+            torch.cat([embeds, self._mask_embed(embeds).expand(rows, count, -1)], dim=1),
+            visible,
+            torch.cat([position_ids, position_ids[:, shadowed]], dim=1),
+        )
+
+    def _noise(self, rows: np.ndarray, indices: np.ndarray, vocabulary: int) -> torch.Tensor:
+        """Draw uniform numbers (N, V): for candidates only, or for the whole sequence as the reference does."""
+        if self.settings.noise == "masked":
+            return self.draw(rows, vocabulary)
+        parts = []
+        for row in np.unique(rows):
+            padding = int(self.padding[row])  # a row alone has no padding, and draws nothing for it
+            shape = (1, self.state.masked.shape[1] - padding, vocabulary)
+            everywhere = self._rand(row, shape)[0]
+            parts.append(everywhere[self._index(indices[rows == row] - padding)])
+        return torch.cat(parts)
+
+    def _rand(self, row: int, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.rand(shape, dtype=torch.float64, generator=self.generators[row], device=self.device)
+
+    def _index(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)

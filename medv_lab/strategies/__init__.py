@@ -1,0 +1,1 @@
+"""Strategies, guards and caches of the sampler: frozen objects that carry their own parameters. NumPy only."""

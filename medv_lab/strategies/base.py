@@ -1,0 +1,323 @@
+"""What a strategy, a guard and a cache are, and what a pass shows them; a class of a user's own is one like ours.
+
+    @dataclass(frozen=True)
+    class LeftFirst(Strategy):
+        "Commits the leftmost positions of the block first."
+        name = "left_first"
+
+        def plan(self, seen: Candidates) -> Plan:
+            return Plan(rating=-seen.positions, count=seen.num_transfer)
+
+    ask(model, processor, image, question, GenerationSettings(remasking=LeftFirst()))
+
+From then on "left_first" is a name like "threshold", in settings and manifests and in the explorer.
+
+R rows, N candidates, M committed tokens of the active block, L answer positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from sys import float_info
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+
+class SettingsError(ValueError):
+    """Settings that no run can have; the text says what was given, what is allowed and what to do."""
+
+
+def parameter(default: Any = MISSING, least: float = 0, most: float = float_info.max) -> Any:
+    """Declare a parameter of a strategy, guard or cache: its default and the range that it is checked against."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several ways, with its own parameters; subclasses are known by their `name`.
+
+    Parameters are the fields of a frozen dataclass. Those declared with `parameter` are checked.
+
+    Raises:
+        SettingsError: for a parameter of the wrong type or out of its range.
+    """
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    known: ClassVar[dict[str, type[Self]]]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if Choice in cls.__bases__:  # a kind of choice, with names of its own
+            cls.known = {}
+        elif "name" in vars(cls):
+            other = cls.known.get(cls.name)
+            if other is not None and (other.__module__, other.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise SettingsError(
+                    f"the {cls.kind} {cls.name!r} is there already ({other.__name__}); choose another name"
+                )
+            cls.known[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if one.metadata:
+                kind = int if one.type in (int, "int") else float
+                check_number(one.name, getattr(self, one.name), kind, **one.metadata)
+
+    def __str__(self) -> str:
+        """Return the name, and the parameters that are not the defaults, e.g. "threshold (threshold 0.7)"."""
+        changed = [
+            f"{one.name.replace('_', ' ')} {getattr(self, one.name)}"
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        ]
+        return f"{self.name} ({', '.join(changed)})" if changed else self.name
+
+    def to_dict(self) -> str | dict[str, Any]:
+        """Return the name, or where there are parameters {"name": name, parameter: value, ...}, as JSON holds it."""
+        return {"name": self.name, **asdict(self)} if fields(self) else self.name
+
+    @classmethod
+    def make(cls, value: Any) -> Self:
+        """Return a choice of this kind: from a name (its defaults), from what `to_dict` gave, or as it is.
+
+        Raises:
+            SettingsError: for an unknown name (the closest known one is suggested) or parameter, or anything else.
+        """
+        if isinstance(value, cls):
+            return value
+        name, given = (value.get("name"), value) if isinstance(value, Mapping) else (value, {})
+        if not isinstance(name, str) or name not in cls.known:
+            close = get_close_matches(str(name), cls.known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            if isinstance(value, type) and issubclass(value, cls):
+                hint = f"a class was given where its object is wanted, {value.__name__}(...); "
+            raise SettingsError(
+                f"{cls.kind} is {value!r}; {hint}allowed are {', '.join(cls.known)}, or an object of a "
+                f"{cls.__name__} class"
+            )
+        found = cls.known[name]
+        allowed = [one.name for one in fields(found)]
+        unknown = [one for one in given if one not in (*allowed, "name")]
+        if unknown:
+            raise SettingsError(
+                f"{unknown[0]!r} is no parameter of the {cls.kind} {name!r}; it has {', '.join(allowed) or 'none'}"
+            )
+        return found(**{one: given[one] for one in given if one != "name"})
+
+
+class Distributions(Protocol):
+    """The predicted distributions at the candidates, on the model's device; each is computed when it is first read."""
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy in nats, float64 (N,)."""
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Distance between the two largest probabilities, float64 (N,)."""
+
+    @property
+    def log_probs(self) -> Any:
+        """Log-probabilities, a float64 tensor (N, V)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a pass predicts at the positions that it may fill, row by row and in order.
+
+    Attributes:
+        rows, positions: int (N,); positions count from the first of the answer.
+        tokens: int64 (N,), what each would become.
+        confidence: float64 (N,), probability of the token (random remasking: the number drawn).
+        num_transfer: number of tokens to transfer in each row, int (R,): the schedule's share of a paced strategy; of
+            an adaptive one the masks left over the passes left, rounded up, which is the least.
+        answer: ids before the pass, int64 (R, L), the mask id where masked.
+        block_length: B.
+        distributions: entropy, margin and log-probabilities.
+        memory: what the strategy keeps from pass to pass, made by its `new_memory`.
+        end_probability: float64 (N,), of any token that ends an answer, suppressed or not; only where it grows.
+        end_ids: those tokens.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    tokens: np.ndarray
+    confidence: np.ndarray
+    num_transfer: np.ndarray
+    answer: np.ndarray
+    block_length: int
+    distributions: Distributions
+    memory: Any = None
+    end_probability: np.ndarray | None = None
+    end_ids: tuple[int, ...] = ()
+
+    def count(self, rows: np.ndarray) -> np.ndarray:
+        """Return how often each row is among `rows`, int (R,)."""
+        return np.bincount(rows, minlength=len(self.num_transfer))
+
+
+@dataclass(frozen=True, eq=False)
+class Committed:
+    """The tokens of the active block that may be masked again, row by row and in order.
+
+    Attributes:
+        rows, positions, tokens: int (M,).
+        confidence: (M,), of each when it was committed.
+        remasked: how often each position was masked again before, int (M,).
+        filled_before, filled_after: share of the block that the schedule wants filled before and after the pass.
+        is_last: true in the last pass of the block.
+        draw: draws uniform numbers, float64 (M,), each row's from its own generator.
+        verified: (M,), probability of each token when it is hidden; None for strategies that do not verify.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    tokens: np.ndarray
+    confidence: np.ndarray
+    remasked: np.ndarray
+    filled_before: float
+    filled_after: float
+    is_last: bool
+    draw: Callable[[], np.ndarray]
+    verified: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a strategy wants: a rating of each candidate (N,), larger first, and how many of each row (R,)."""
+
+    rating: np.ndarray
+    count: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a pass does.
+
+    Attributes:
+        commit: indices of the candidates to commit, ascending.
+        remask: indices of the committed tokens to mask again, ascending.
+        grow: (position, count) of masks to put before a position.
+        is_filling: false for a pass that only lengthens the answer; it does not count as one of the Z steps.
+    """
+
+    commit: np.ndarray
+    remask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    grow: tuple[tuple[int, int], ...] = ()
+    is_filling: bool = True
+
+
+@dataclass(frozen=True)
+class Guard(Choice):
+    """Keeps a pass from committing equal tokens side by side."""
+
+    kind: ClassVar[str] = "guard"
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Return the indices of the candidates to commit, ascending."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Strategy(Choice):
+    """Says which candidates a pass commits, and which committed tokens it masks again.
+
+    Most strategies define `plan`. Those that revise or lengthen an answer define `decide`.
+
+    Attributes:
+        is_adaptive: commits as many as it trusts; a block ends when it is full, after Z B / L passes at the latest.
+        is_revising: masks committed tokens again, and chooses without a guard.
+        is_growing: lengthens the answer; one block, one prompt at a time, without guard and cache.
+        is_random: the confidence of a candidate is a number drawn instead of a probability.
+        verifies: every pass also predicts each token of the block as if it were hidden; without a cache.
+    """
+
+    kind: ClassVar[str] = "remasking"
+    is_adaptive: ClassVar[bool] = False
+    is_revising: ClassVar[bool] = False
+    is_growing: ClassVar[bool] = False
+    is_random: ClassVar[bool] = False
+    verifies: ClassVar[bool] = False
+
+    def plan(self, seen: Candidates) -> Plan:
+        """Rate the candidates and say how many of each row are wanted."""
+        raise NotImplementedError
+
+    def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
+        """Return what a pass does; by default the best rated are committed, as far as the guard lets them."""
+        return Decision(guard.choose(self.plan(seen), seen))
+
+    def new_memory(self) -> Any:
+        """Return what a run keeps from pass to pass, None by default; `Candidates.memory` has it in every pass."""
+        return None
+
+    def longest(self, gen_length: int) -> int:
+        """Return how long an answer that starts with L positions may become."""
+        return gen_length
+
+
+@dataclass(frozen=True)
+class Cache(Choice):
+    """Says which positions a pass computes; keys and values of all others are kept from earlier passes.
+
+    Attributes:
+        reads_images: must be told which sequence indices hold images.
+    """
+
+    kind: ClassVar[str] = "cache"
+    reads_images: ClassVar[bool] = False
+
+    @property
+    def is_exact(self) -> bool:
+        """True if nothing that is out of date is ever read."""
+        return False
+
+    def is_full(self, passes: int) -> bool:
+        """Return whether the next pass computes everything, after so many passes of the block; the first does."""
+        return passes == 0
+
+    def computed(self, is_image: np.ndarray, first: int, last: int) -> np.ndarray:
+        """Return the sequence indices that a pass between two full ones computes, bool (R, T).
+
+        Args:
+            is_image: sequence indices that hold images, or padding, bool (R, T).
+            first, last: the active block is the sequence indices first..last - 1.
+        """
+        raise NotImplementedError
+
+
+def best(rating: np.ndarray, rows: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return the indices of the `count` best rated candidates of each row, in the order in which they were given.
+
+    Equal ones are taken in that order. A row with fewer candidates gives all of them.
+
+    Args:
+        rating: (N,), larger first.
+        rows: row of each candidate, (N,), in ascending order.
+        count: of each row, (R,).
+    """
+    order = np.lexsort((-rating, rows))  # row by row, best first
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # within the row
+    return np.sort(order[rank < count[rows]])
+
+
+def check_number(name: str, value: Any, kind: type, least: float = 0, most: float = float_info.max) -> None:
+    """See that a value is a number of a kind (int or float) within its range.
+
+    Raises:
+        SettingsError: if it is not.
+    """
+    allowed_types = int if kind is int else int | float
+    if (
+        isinstance(value, allowed_types) and not isinstance(value, bool) and least <= value <= most
+    ):  # NaN is in no range
+        return
+    number = "whole number" if kind is int else "number"
+    is_open = most == float_info.max
+    allowed = f"{least} or larger" if is_open else f"from {least} to {most}"
+    raise SettingsError(f"{name} is {value!r}; give a {number}, {allowed}")

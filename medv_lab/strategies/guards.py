@@ -1,0 +1,100 @@
+"""Guards that keep one pass from writing the same token side by side, a plain failure of few steps.
+
+Positions that are filled in the same pass do not see each other, so two neighbours often become the same word. A
+guard looks at the candidates of a row from the best rated to the worst and may hold some back for a later pass, as far
+as the number of tokens to transfer allows: what is missing is filled up with the best of those held back. All are ideas
+of this kit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from medv_lab.strategies.base import Candidates, Guard, Plan, best, parameter
+
+
+@dataclass(frozen=True)
+class NoGuard(Guard):
+    """Lets all pass."""
+
+    name = "none"
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Choose the best rated, whatever they are."""
+        return best(plan.rating, seen.rows, plan.count)
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty(Guard):
+    """Takes `penalty` off the rating for each neighbour that has the same token already, or gets it now.
+
+    Nothing is held back: it is the order that changes.
+    """
+
+    name = "penalty"
+    penalty: float = parameter(0.5)
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Choose one after the other, rating anew each time."""
+        chosen = []
+        for row in np.unique(seen.rows):
+            waiting = np.flatnonzero(seen.rows == row).tolist()
+            written = dict(enumerate(seen.answer[row].tolist()))
+
+            def rate(index: int, written: dict[int, int] = written) -> float:
+                position = int(seen.positions[index])
+                same = sum(written.get(near) == seen.tokens[index] for near in (position - 1, position + 1))
+                return plan.rating[index] - self.penalty * same
+
+            for _ in range(min(int(plan.count[row]), len(waiting))):
+                favourite = max(waiting, key=rate)  # the first of equals
+                waiting.remove(favourite)
+                chosen.append(favourite)
+                written[int(seen.positions[favourite])] = int(seen.tokens[favourite])
+        return np.sort(np.array(chosen, np.int64))
+
+
+@dataclass(frozen=True)
+class OneOfRun(Guard):
+    """Commits only the best rated of neighbouring candidates that would all become the same token."""
+
+    name = "one_of_run"
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Choose at most one of each run of equal tokens."""
+        continues = (  # the run of the candidate before it
+            (np.diff(seen.rows) == 0) & (np.diff(seen.positions) == 1) & (np.diff(seen.tokens) == 0)
+        )
+        run = np.concatenate([[0], np.cumsum(~continues)])[: len(seen.rows)]
+        return _choose_apart(plan, seen, lambda one, other: run[one] == run[other])
+
+
+@dataclass(frozen=True)
+class Spread(Guard):
+    """Commits positions that lie at least `spacing` apart."""
+
+    name = "spread"
+    spacing: int = parameter(4, 1, 2**31)
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Choose the best rated that are near no better one."""
+        return _choose_apart(
+            plan, seen, lambda one, other: abs(seen.positions[one] - seen.positions[other]) < self.spacing
+        )
+
+
+def _choose_apart(plan: Plan, seen: Candidates, is_near: Callable[[int, int], bool]) -> np.ndarray:
+    """Choose the best rated of each row that are near no better one, then the best of the others if more must go."""
+    chosen: list[int] = []
+    order = np.lexsort((-plan.rating, seen.rows))
+    for row in np.unique(seen.rows):
+        taken: list[int] = []
+        held_back: list[int] = []
+        for index in order[seen.rows == row].tolist():
+            if len(taken) == plan.count[row]:
+                break
+            (held_back if any(is_near(index, other) for other in taken) else taken).append(index)
+        missing = max(0, int(seen.num_transfer[row]) - len(taken))
+        chosen += taken + held_back[:missing]
+    return np.sort(np.array(chosen, np.int64))
