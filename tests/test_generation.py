@@ -11,7 +11,7 @@ import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.data.images import ImageError
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.generation import ask, ask_many
+from medv_lab.generation import ask, ask_many, generate
 from medv_lab.model.processing import MedVProcessor
 from tests.model.tiny import tiny_model, tiny_processor, tiny_tokenizer
 
@@ -130,14 +130,14 @@ def test_quick_runs_show_no_bar_and_asked_for_bars_show(model, processor, capsys
 
 def test_generate_gives_the_ids_of_the_answer(model, processor):
     answer = ask(model, processor, picture(2), QUESTIONS[1], SETTINGS)
-    (ids,) = model.generate(**processor(picture(2), QUESTIONS[1]), settings=SETTINGS)
+    (ids,) = generate(model, **processor(picture(2), QUESTIONS[1]), settings=SETTINGS)
     assert ids.tolist() == answer.trace.replay().tolist()
     suffixed = replace(SETTINGS, suffix=" The end.", stop=("<|eot_id|>",))
     trace = ask(model, processor, None, "What?", suffixed).trace
     suffix_ids = processor.tokenizer.encode(suffixed.suffix, add_special_tokens=False)
     stop_ids = [[processor.special.end_of_turn]]
-    (ids,) = model.generate(
-        **processor(text="What?"), settings=suffixed, stop_ids=stop_ids, suffix_ids=suffix_ids
+    (ids,) = generate(
+        model, **processor(text="What?"), settings=suffixed, stop_ids=stop_ids, suffix_ids=suffix_ids
     )
     assert ids.tolist() == [*trace.replay()[: trace.stops[-1]].tolist(), *suffix_ids]
 
@@ -154,7 +154,7 @@ def test_suppression_by_default_and_by_hand(model):
     assert model.suppressed_ids(GenerationSettings(suppressed_tokens=(5,))) == (5,)
     ids = torch.arange(10, 14)[None]
     everything = tuple(token for token in range(config.vocab_size) if token != 7)
-    (forced,) = model.generate(ids, GenerationSettings(4, 4, 4, suppressed_tokens=everything))
+    (forced,) = generate(model, ids, GenerationSettings(4, 4, 4, suppressed_tokens=everything))
     assert forced.tolist() == [7] * 4
 
 

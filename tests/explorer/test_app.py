@@ -211,7 +211,7 @@ def test_fifty_runs_leave_threads_and_memory_as_they_were(opened):
         finish(opened)
     gc.collect()
     grown = process.memory_info().rss - memory
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # those of earlier tests may end
     assert len(_instances) == widgets
     assert len(opened.results.runs) == results.KEPT_RUNS
     assert grown < 20 * MEGABYTE, f"{grown / MEGABYTE:.1f} MB more after 50 runs"

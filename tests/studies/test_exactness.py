@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from medv_lab.config import GenerationSettings
+from medv_lab.generation import generate
 from medv_lab.studies.exactness import exactness_report
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -67,7 +68,7 @@ def test_a_cache_drifts_from_the_second_pass_on(model, inputs, cache):
 
 
 def test_answers_that_differ_are_counted_from_where_and_when_they_do(model, inputs):
-    said = {int(token) for answer in model.generate(**inputs, settings=SETTINGS) for token in answer}
+    said = {int(token) for answer in generate(model, **inputs, settings=SETTINGS) for token in answer}
     others = replace(SETTINGS, suppressed_tokens=tuple(sorted(said)))
     wanted = exactness_report(model, inputs, SETTINGS, others)
     assert (wanted.different == wanted.positions).all()
