@@ -11,7 +11,7 @@ import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.data.images import ImageError
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.generation import ask, ask_many, generate
+from medv_lab.generation import ask, ask_many, generate, suppressed_ids
 from medv_lab.model.processing import MedVProcessor
 from tests.model.tiny import tiny_model, tiny_processor, tiny_tokenizer
 
@@ -150,8 +150,8 @@ def test_suppression_by_default_and_by_hand(model):
         config.start_header_token_id,
         config.end_header_token_id,
     }
-    assert set(model.suppressed_ids(GenerationSettings())) == special
-    assert model.suppressed_ids(GenerationSettings(suppressed_tokens=(5,))) == (5,)
+    assert set(suppressed_ids(model, GenerationSettings())) == special
+    assert suppressed_ids(model, GenerationSettings(suppressed_tokens=(5,))) == (5,)
     ids = torch.arange(10, 14)[None]
     everything = tuple(token for token in range(config.vocab_size) if token != 7)
     (forced,) = generate(model, ids, GenerationSettings(4, 4, 4, suppressed_tokens=everything))
