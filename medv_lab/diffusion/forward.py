@@ -30,7 +30,7 @@ class ForwardNoise:
 
 
 def masking_probability(t: torch.Tensor) -> torch.Tensor:
-    """The chance p = 0.999 t + 0.001: never zero, so that the weight 1/p of the loss is finite."""
+    """Return the chance p = 0.999 t + 0.001: never zero, so that the weight 1/p of the loss is finite."""
     return (1 - P_MIN) * t + P_MIN
 
 
@@ -67,11 +67,11 @@ def draw_noise(
 def mask_tokens(
     x0: torch.Tensor, t: torch.Tensor | float, mask_token_id: int, generator: torch.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise token ids to level t: each becomes the mask with probability 0.999 t + 0.001, on its own.
+    """Mask token ids at noise level t: each becomes the mask with probability 0.999 t + 0.001, on its own.
 
     Args:
         x0: clean ids (B, T).
-        t: noise level in [0, 1], one number or one a row (B,).
+        t: noise level in [0, 1], one number or one per row (B,).
         mask_token_id: the id that replaces a token.
         generator: source of the numbers; torch's global one by default.
 
@@ -84,14 +84,17 @@ def mask_tokens(
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of the masked positions, in fp32: logits (M, V) and labels (M,) to (M,)."""
+    """Return the cross entropy of masked positions in float32, (M,), of logits (M, V) and labels (M,)."""
     return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def masked_diffusion_loss(
     cross_entropy: torch.Tensor, noise: ForwardNoise, labels: torch.Tensor, ignore_index: int = -100
 ) -> torch.Tensor:
-    """(1/B) sum over masked positions of CE / (p N), a scalar.
+    """Return (1/B) sum over masked positions of CE / (p N), a scalar.
+
+    Source: LLaDA (arXiv 2502.09992), equation 3; 1 / p makes up for how few tokens are masked at small t, and 1 / N for
+    the length of the answer.
 
     Args:
         cross_entropy: (M,), the masked positions row by row, as `noise.masked` selects them.

@@ -1,33 +1,31 @@
-"""Records where newly committed tokens look on the prompt's pictures, while a run goes on.
+"""Record where newly committed tokens look on the prompt's pictures, while a run goes on.
 
 Hooks on the attention layers keep what eager attention computes; one `StepRecord` later the rows of the positions that
 were committed are taken from it. What is kept: a map for each chosen layer (mean over heads), or the rollout of all
 layers, `A_l' = (A_l + I) / 2` multiplied from the first to the last (Abnar & Zuidema, arXiv 2005.00928, section 3).
 
-R' rows of a pass, T places of the whole sequence, K maps.
+R' rows of a pass, T sequence indices, K maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
-from medv_lab.diffusion.sampler import StepRecord
+from medv_lab.diffusion.state import StepRecord
 from medv_lab.model.image_features import MergedInputs
-
-if TYPE_CHECKING:
-    from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.modeling import MedVForMaskedDiffusion
 
 AttentionMaps = bool | Literal["rollout"] | Sequence[int]
 
 
 class AttentionProbe:
-    """Watches the language tower in the runs of one batch."""
+    """Watches the attention layers in the runs of one batch."""
 
     def __init__(self, layers: int, maps: AttentionMaps):
         """Choose what is kept.
@@ -40,12 +38,10 @@ class AttentionProbe:
             ValueError: for anything else.
         """
         self.maps = _choose_maps(layers, maps)
-        self._seen: dict[
-            int | str, torch.Tensor
-        ] = {}  # of the last pass, (R', places behind the prompt, prompt places)
-        self._taken: list[
-            tuple[np.ndarray, np.ndarray]
-        ] = []  # of each pass: rows (N,), values (N, K, prompt places)
+        # of the last pass, (R', indices behind the prompt, prompt indices)
+        self._seen: dict[int | str, torch.Tensor] = {}
+        # of each pass: rows (N,), values (N, K, prompt indices)
+        self._taken: list[tuple[np.ndarray, np.ndarray]] = []
         self._pictures = torch.zeros(0, 0, dtype=torch.bool)
 
     @contextmanager
@@ -79,21 +75,21 @@ class AttentionProbe:
         local = (record.active.cumsum() - 1)[record.rows]
         values = torch.stack(
             [self._seen[name] for name in self.maps], dim=1
-        )  # (R', K, behind, prompt places)
+        )  # (R', K, behind, prompt indices)
         at = torch.from_numpy(np.maximum(record.positions, 0)).to(values.device)
         values = (
             values[torch.from_numpy(local).to(values.device), :, at].cpu().numpy()
-        )  # (N, K, prompt places)
+        )  # (N, K, prompt indices)
         values[record.positions < 0] = np.nan
         self._taken.append((record.rows, values))
 
     def attention(self, row: int, grids: Sequence[PatchGrid], passes: int) -> PatchAttention | None:
-        """What the first passes say of a row, with the grids of its pictures; None for a row without pictures."""
-        places = self._pictures[row].cpu().numpy() if len(self._pictures) else np.zeros(0, bool)
-        if not places.any():
+        """Return what the first passes say of a row, with the grids of its pictures; None without pictures."""
+        is_picture = self._pictures[row].cpu().numpy() if len(self._pictures) else np.zeros(0, bool)
+        if not is_picture.any():
             return None
-        parts = [values[rows == row][:, :, places] for rows, values in self._taken[:passes]]
-        empty = np.zeros((0, len(self.maps), int(places.sum())))
+        parts = [values[rows == row][:, :, is_picture] for rows, values in self._taken[:passes]]
+        empty = np.zeros((0, len(self.maps), int(is_picture.sum())))
         return PatchAttention(self.maps, np.concatenate([empty, *parts]).astype(np.float16), tuple(grids))
 
     def _see(self, layer: int, weights: torch.Tensor) -> None:
