@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +19,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 import medv_lab
 
@@ -117,6 +121,51 @@ def medv_home() -> Path:
     """Return the folder for results and caches of runs: MEDV_HOME, or ~/.cache/medv-lab; it is not created."""
     named = os.environ.get("MEDV_HOME")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "medv-lab"
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that can be taken now: free GPU memory, or available main memory."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def examine_machine() -> dict[str, Any]:
+    """Say what this machine has.
+
+    Returns:
+        {python, versions, cuda_build, memory_total, memory_available, disk_free, home, devices: [{name, total,
+        free}], placement}; bytes throughout.
+    """
+    import torch
+
+    devices = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(number)
+        devices.append({"name": torch.cuda.get_device_name(number), "total": total, "free": free})
+    home = medv_home()
+    existing = next(parent for parent in (home, *home.parents) if parent.is_dir())
+    return {
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+        "cuda_build": torch.version.cuda,
+        "memory_total": psutil.virtual_memory().total,
+        "memory_available": psutil.virtual_memory().available,
+        "disk_free": shutil.disk_usage(existing).free,
+        "home": str(home).replace(str(Path.home()), "~"),
+        "devices": devices,
+        "placement": resolve_device().reason,
+    }
+
+
+def format_bytes(count: int) -> str:
+    """Write a size for people: '17.1 GB' (decimal units)."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def hash_model(folder: Path | str) -> str:

@@ -104,3 +104,19 @@ def test_model_hash_covers_all_shards_in_name_order(tmp_path):
     assert runtime.hash_model(tmp_path) == hashlib.sha256(b"onetwo").hexdigest()
     with pytest.raises(FileNotFoundError, match=r"no \.safetensors"):
         runtime.hash_model(tmp_path / "none")
+
+
+def test_this_machine_has_memory_and_disk():
+    machine = runtime.examine_machine()
+    assert machine["memory_total"] >= machine["memory_available"] > 0
+    assert runtime.available_memory(torch.device("cpu")) > 0
+    assert machine["disk_free"] > 0
+    assert machine["versions"]["torch"].startswith("2.")
+    assert "Running on" in machine["placement"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 B"), (1500, "1.5 kB"), (8_400_000, "8.4 MB"), (16_869_674_048, "16.9 GB")]
+)
+def test_sizes_for_people(count, text):
+    assert runtime.format_bytes(count) == text

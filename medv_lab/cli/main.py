@@ -72,8 +72,8 @@ def ask(
 def doctor() -> None:
     """Say what this machine has, and which checkpoints fit."""
     with clear_errors():
-        from medv_lab.model.memory import doctor as examine
-        from medv_lab.model.memory import format_bytes
+        from medv_lab.model.checkpoint_files import doctor as examine
+        from medv_lab.runtime import format_bytes
 
         found = examine()
         for name, value in found.items():
@@ -221,7 +221,7 @@ def train(
 
 def _print_footprint(processes: int) -> None:
     """The full-size stages: parameters by part, and what a GPU keeps between steps."""
-    from medv_lab.model.memory import format_bytes
+    from medv_lab.runtime import format_bytes
     from medv_lab.training.footprint import plan_stages
 
     def write(row):

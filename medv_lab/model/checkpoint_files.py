@@ -1,4 +1,4 @@
-"""A checkpoint's files: where its folder is, and what its safetensors files hold according to their headers.
+"""Checkpoints as files: which are known and what they need, where a folder is, and what its safetensors files hold.
 
 Nothing is downloaded unless asked for; then only safetensors, JSON and tokenizer files of one pinned commit. Nothing
 here reads weights, and nothing can read a pickle. Every defect is one `CheckpointError` that says what to do.
@@ -7,16 +7,17 @@ here reads weights, and nothing can read a pickle. Every defect is one `Checkpoi
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from medv_lab.runtime import hash_model
+from medv_lab.runtime import examine_machine, hash_model
 
 EMBEDDED = "embedded"
 INDEX = "model.safetensors.index.json"
@@ -24,6 +25,11 @@ SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = ("F64", "F32", "BF16", "F16")  # as safetensors headers name them
 DOWNLOADED_FILES = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
+BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
+WORKING_SHARE = 0.1
+"""Memory for the activations of one question, as a share of the weights: a generous rule of thumb."""
+PARAMETERS_WITH_VISION = 8_434_837_024
+PARAMETERS_LANGUAGE = 8_015_581_184
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHOWN = 6
 
@@ -63,6 +69,25 @@ class ModelSource:
                 "other weights; load the model again"
             )
         return hash_model(self.folder)
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint that medv-lab can load, and where it comes from."""
+
+    name: str
+    where: str
+    parameters: int
+    licence: str
+    note: str = ""
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Return the size of the weights in memory."""
+        return self.parameters * BYTES_PER_PARAMETER[dtype]
+
+    def needed_bytes(self, dtype: str) -> int:
+        """Return the size of the weights with room to answer one question."""
+        return int(self.weight_bytes(dtype) * (1 + WORKING_SHARE))
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,55 @@ def _find_on_hub(name: str, download: bool, revision: str | None) -> ModelSource
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     files = sorted(folder.glob("*.safetensors"))
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def known_checkpoints() -> list[KnownCheckpoint]:
+    """Return the embedded checkpoint (sized from its file, if it is there) and the published ones."""
+    published = [
+        KnownCheckpoint(
+            "LLaDA-MedV",
+            "linked from the repository of the paper (arXiv 2508.01617)",
+            PARAMETERS_WITH_VISION,
+            "see its model page; research use, not for clinical decisions",
+        ),
+        KnownCheckpoint("LLaDA-V", "GSAI-ML/LLaDA-V", PARAMETERS_WITH_VISION, "see its model page"),
+        KnownCheckpoint(
+            "LLaDA-8B-Instruct",
+            "GSAI-ML/LLaDA-8B-Instruct",
+            PARAMETERS_LANGUAGE,
+            "see its model page",
+            "language only: the vision tower comes from another folder, the projector starts fresh",
+        ),
+    ]
+    folder = embedded_folder()
+    if not folder.is_dir():
+        return published
+    count = sum(math.prod(tensor.shape) for tensor in list_tensors(folder))
+    note = "knows phantoms only"
+    return [KnownCheckpoint("embedded", "shipped with medv-lab", count, "Apache-2.0", note), *published]
+
+
+def doctor() -> dict[str, Any]:
+    """Examine this machine, and say of each known checkpoint what it needs and where it fits.
+
+    Returns:
+        What `examine_machine` returns, and checkpoints: [{name, where, parameters, licence, note,
+        needs: {dtype: bytes}, fits: {"cpu float32": bool, "cpu bfloat16": bool, "cuda:0 bfloat16": bool, ...}}].
+    """
+    machine = examine_machine()
+    total = machine["memory_total"]
+    sizes = {"cpu float32": (total, "float32"), "cpu bfloat16": (total, "bfloat16")}
+    for number, device in enumerate(machine["devices"]):
+        sizes[f"cuda:{number} bfloat16"] = (device["total"], "bfloat16")
+    checkpoints = [
+        asdict(checkpoint)
+        | {
+            "needs": {dtype: checkpoint.needed_bytes(dtype) for dtype in ("float32", "bfloat16")},
+            "fits": {name: checkpoint.needed_bytes(dtype) <= size for name, (size, dtype) in sizes.items()},
+        }
+        for checkpoint in known_checkpoints()
+    ]
+    return machine | {"checkpoints": checkpoints}
 
 
 def read_json(path: Path) -> dict[str, Any]:

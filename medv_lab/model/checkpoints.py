@@ -37,8 +37,7 @@ from medv_lab.model.checkpoint_files import (
     read_json,
     shorten,
 )
-from medv_lab.model.memory import available_memory, format_bytes
-from medv_lab.runtime import Placement, resolve_device
+from medv_lab.runtime import Placement, available_memory, format_bytes, resolve_device
 
 __all__ = ["CheckpointError", "load"]
 

@@ -10,7 +10,7 @@ Source: the published texts and sequences recorded in `text.json` of the golden 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +28,6 @@ SYSTEM_PROMPTS = {
     "llava_llada_med": _VISION_SYSTEM.format(kind="medical "),
 }
 PLAIN_MODE = "llada_plain"
-CHAT_MODES = (*SYSTEM_PROMPTS, PLAIN_MODE)
 
 Turns = Sequence[tuple[str, str | None]]
 
@@ -51,7 +50,7 @@ class SpecialIds:
 
     @property
     def suppressed(self) -> tuple[int, ...]:
-        """Tokens that the sampler never predicts at a masked place."""
+        """Tokens that the sampler never predicts at a masked position."""
         return (self.end_of_text, self.start, self.start_header, self.end_header)
 
 
@@ -93,7 +92,7 @@ def special_ids(tokenizer: Any) -> SpecialIds:
 
 
 def system_prompt_of(chat_mode: str, system_prompt: str | None = None) -> str:
-    """The system text in force: `system_prompt` if given ("" for no system turn), else that of the mode.
+    """Return the system text in force: `system_prompt` if given ("" for no system turn), else that of the mode.
 
     Raises:
         ValueError: for an unknown mode, or for the plain mode, which has no turns.
@@ -122,8 +121,8 @@ def render_prompt(turns: Turns, chat_mode: str = "llava_llada", system_prompt: s
     system = system_prompt_of(chat_mode, system_prompt)
     spoken = [("system", system)] if system else []
     spoken += [(_role(role), text) for role, text in turns if text is not None]
-    body = "".join(_turn(role, text.strip()) for role, text in spoken)
-    return SPECIAL_TOKENS["start"] + body + _header("assistant")
+    written = "".join(_turn(role, text.strip()) for role, text in spoken)
+    return SPECIAL_TOKENS["start"] + written + _header("assistant")
 
 
 def encode_prompt(prompt: str, tokenizer: Any, *, drop_after_image: bool = True) -> list[int]:
@@ -177,7 +176,7 @@ def encode_dialogue(
         user/assistant exchange each token belongs to (the system turn counts to exchange 0).
 
     Raises:
-        ValueError: for an unknown mode or role, no turns, or an image without a place.
+        ValueError: for an unknown mode or role, no turns, or an image without a placeholder.
     """
     spoken = [(_role(role), move_image_first(text) if has_image else text) for role, text in turns]
     if chat_mode == PLAIN_MODE:
@@ -229,20 +228,6 @@ def collate(
         batch["labels"].append(labels + [pad_id] * missing)
         batch["conversation_ids"].append(exchanges + exchanges[-1:] * missing)
     return batch
-
-
-def turns_of(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(role, text) turns of a training record {conversations: [{from, value}]}.
-
-    Raises:
-        ValueError: if the record has no such list.
-    """
-    messages = record.get("conversations")
-    if not messages or not all({"from", "value"} <= set(message) for message in messages):
-        raise ValueError(
-            f"a record needs conversations: [{{from, value}}, ...]; this one has {sorted(record)}"
-        )
-    return [(message["from"], message["value"]) for message in messages]
 
 
 def _role(name: str) -> str:

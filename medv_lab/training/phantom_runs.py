@@ -13,8 +13,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.model.checkpoints import load
-from medv_lab.model.memory import embedded_folder
 from medv_lab.model.modeling import MedVForMaskedDiffusion, MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.scenes import make_scenes

@@ -207,7 +207,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     def fault():
         raise KeyError("a fault")
 
-    monkeypatch.setattr("medv_lab.model.memory.doctor", fault)
+    monkeypatch.setattr("medv_lab.model.checkpoint_files.doctor", fault)
     assert isinstance(RUNNER.invoke(app, ["doctor"]).exception, KeyError)
 
 

@@ -10,7 +10,6 @@ from medv_lab.model.prompts import (
     encode_prompt,
     render_prompt,
     special_ids,
-    turns_of,
 )
 from tests.model.tiny import tiny_tokenizer
 
@@ -90,9 +89,3 @@ def test_tokenizer_without_the_special_tokens_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"no token <\|endoftext\|>, <\|mdm_mask\|>"):
         special_ids(Foreign())
-
-
-def test_record_without_conversations_is_refused():
-    with pytest.raises(ValueError, match=r"\['id'\]"):
-        turns_of({"id": 3})
-    assert turns_of({"conversations": [{"from": "human", "value": "Hi"}]}) == [("human", "Hi")]

@@ -13,7 +13,6 @@ from medv_lab.model.prompts import (
     move_image_first,
     render_prompt,
     special_ids,
-    turns_of,
 )
 from tests.parity.golden import case_names, load_json
 
@@ -70,7 +69,8 @@ def _recorded_prompt(mode: str, case: str) -> str:
 
 
 def _encode_sample(row: dict) -> Encoded:
-    return encode_dialogue(turns_of(row), _stub(), has_image=row["has_image"], chat_mode=row["mode"])
+    turns = [(message["from"], message["value"]) for message in row["conversations"]]
+    return encode_dialogue(turns, _stub(), has_image=row["has_image"], chat_mode=row["mode"])
 
 
 @_rows("prompts")

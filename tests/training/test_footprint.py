@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medv_lab.model.memory import PARAMETERS_WITH_VISION
+from medv_lab.model.checkpoint_files import PARAMETERS_WITH_VISION
 from medv_lab.training.footprint import count_parameters, plan_memory, plan_stages
 from medv_lab.training.recipes import PUBLISHED, LoRA
 
