@@ -24,18 +24,18 @@ def interval(value: float) -> dict[str, float]:
 
 def write_table1(results: Path) -> pd.DataFrame:
     rows = [
-        {"system": system, "judge": judge, "group": group, **interval(10.0 * place + number)}
+        {"system": system, "judge": judge, "group": group, **interval(10.0 * rank + number)}
         for number, system in enumerate(("diffusion", "twin"))
         for judge in ("phantom facts", "word overlap")
-        for place, group in enumerate(GROUPS, 1)
+        for rank, group in enumerate(GROUPS, 1)
     ]
     return write(results / "table1" / "scores.csv", rows)
 
 
 def write_table2(results: Path) -> pd.DataFrame:
     rows = [
-        {"system": "diffusion", "benchmark": benchmark, "kind": kind, **interval(20.0 + place)}
-        for place, benchmark in enumerate(("radiology", "tissue", "compositional"))
+        {"system": "diffusion", "benchmark": benchmark, "kind": kind, **interval(20.0 + rank)}
+        for rank, benchmark in enumerate(("radiology", "tissue", "compositional"))
         for kind in ("open", "closed")
     ]
     return write(results / "table2" / "scores.csv", rows)
@@ -49,20 +49,20 @@ def write_table3(results: Path) -> pd.DataFrame:
             "steps": steps,
             "group": group,
             "quantity": name,
-            **interval(float(steps or 1) + place),
+            **interval(float(steps or 1) + rank),
         }
         for system, steps in (("diffusion", 96), ("diffusion", 6), ("twin", None))
         for group in ("all", "conversation")
-        for place, name in enumerate(quantities)
+        for rank, name in enumerate(quantities)
     ]
     return write(results / "table3" / "scores.csv", rows)
 
 
 def write_ablations(results: Path) -> pd.DataFrame:
     rows = [
-        {"arm": arm, "equal": equal, "score": score, "seeds": 5, "mean": 3.0 + place, "low": 2.0, "high": 9.0}
+        {"arm": arm, "equal": equal, "score": score, "seeds": 5, "mean": 3.0 + rank, "low": 2.0, "high": 9.0}
         for arm, equal in (("V1", "steps"), ("V1", "compute"), ("V2", "steps"))
-        for place, score in enumerate(("closed", "open", "facts", "duplicates"))
+        for rank, score in enumerate(("closed", "open", "facts", "duplicates"))
     ]
     differences = [{**row, "base": base} for row in rows for base in ("ours", "V1")]
     write(results / "ablations" / "differences.csv", differences)
@@ -72,10 +72,10 @@ def write_ablations(results: Path) -> pd.DataFrame:
 def write_study(results: Path, name: str, arms: dict[str, tuple[str, tuple[int, int, int]]]) -> pd.DataFrame:
     """Arms by name: group and (L, B, Z)."""
     rows = []
-    for place, (arm, (group, _)) in enumerate(arms.items()):
-        row = {"arm": arm, "group": group, "questions": 9, "passes": 4.0 + place, "seconds": 1.0 + place}
+    for rank, (arm, (group, _)) in enumerate(arms.items()):
+        row = {"arm": arm, "group": group, "questions": 9, "passes": 4.0 + rank, "seconds": 1.0 + rank}
         for measure in ("score", "recall", "adjacent_duplicates", "looped", "words"):
-            value = 0.5 + 0.01 * place
+            value = 0.5 + 0.01 * rank
             row |= {measure: value, f"{measure}_low": value - 0.1, f"{measure}_high": value + 0.2}
         rows.append(row)
     names = ("gen_length", "block_length", "steps")

@@ -114,10 +114,10 @@ def test_table_8_sets_each_count_behind_the_published_row(tmp_path):
     counted = load_table(8).iloc[[4, 1]]
     write(tmp_path / "table8" / "counts.csv", counted.to_dict("records"))
     data = collect_table(BY_NUMBER[8], tmp_path)
-    places = data.index[data.source.str.startswith("measured")].tolist()
-    assert places == [2, 6]
-    for place in places:
-        assert data.loc[place].drop("source").tolist() == data.loc[place - 1].drop("source").tolist()
+    rows = data.index[data.source.str.startswith("measured")].tolist()
+    assert rows == [2, 6]
+    for row in rows:
+        assert data.loc[row].drop("source").tolist() == data.loc[row - 1].drop("source").tolist()
 
 
 def test_whole_numbers_stay_whole_in_the_csv(tmp_path):
