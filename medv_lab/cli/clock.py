@@ -61,7 +61,7 @@ def _print(result: dict) -> None:
         f"{result['size']} on {result['device_name']}, {result['threads']} threads, {result['repeats']} repeats"
     )
     for way, seconds in result["seconds_per_step"].items():
-        typer.echo(f"seconds a step, {way}: {seconds:.4f}")
+        typer.echo(f"seconds per step, {way}: {seconds:.4f}")
     for name in (
         "ratio_exact_vs_reference",
         "overhead_fraction",

@@ -67,7 +67,7 @@ def exactness(
     """Report how far batch size, attention backend, dtype and caches move logits and tokens."""
     with clear_errors():
         from medv_lab.model.checkpoints import load
-        from medv_lab.studies.exactness_study import run_exactness
+        from medv_lab.studies.exactness import run_exactness
 
         loaded, processor = load(model, device=device, dtype=dtype)
         scores = run_exactness(loaded, processor, output, questions)

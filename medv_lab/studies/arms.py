@@ -1,4 +1,4 @@
-"""What the studies compare: lists of arms, each a way to ask for a description. Settings only; nothing is run here.
+"""The arms that studies compare, each a way to ask for a description. Settings only; nothing is run here.
 
 All arms of a study answer the same questions. L, B, Z are the paper's symbols; the model's descriptions fit L = 128.
 """
@@ -37,7 +37,7 @@ class Arm:
 
 
 def frontier_arms() -> list[Arm]:
-    """Every strategy, guard and cache at a quarter or an eighth of the passes, beside the exact sampler at all Z."""
+    """List every strategy, guard and cache at a quarter or an eighth of the passes, and the exact sampler at all Z."""
     quarter, eighth = replace(EXACT, steps=32), replace(EXACT, steps=16)
     arms = _z_sweep()
     arms += [
@@ -77,7 +77,7 @@ def frontier_arms() -> list[Arm]:
 
 
 def steps_arms() -> list[Arm]:
-    """Z, B and L one at a time, as Tables 3 and 5 of the paper vary them; low confidence throughout."""
+    """Vary Z, B and L one at a time, as Tables 3 and 5 of the paper do; low confidence throughout."""
     arms = _z_sweep()
     arms += [
         Arm(f"low_confidence B={block} Z=32", "B", replace(EXACT, block_length=block, steps=32))
@@ -95,7 +95,7 @@ def steps_arms() -> list[Arm]:
 
 
 def eos_arms() -> list[Arm]:
-    """What suppressing end of text, the demo's suffix, and the dtype do by themselves.
+    """Vary the suppression of end of text, the demo's suffix, and the dtype, each by itself.
 
     Without suppression the model may end its answer, most easily where one block is the whole answer. The last two arms
     round the model's weights: load it in float32.

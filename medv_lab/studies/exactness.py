@@ -1,23 +1,46 @@
-"""How far two ways of running the same prompts lie apart: cache, strategy, batch size, attention backend, dtype."""
+"""How far ways of running the same prompts lie apart: cache, strategy, batch size, attention backend, dtype.
 
-from __future__ import annotations
+`exactness_report` compares any two ways. `run_exactness` compares the plain one with others on descriptions of phantoms
+and writes a results folder: scores.csv, one row per prompt and comparison with the columns of the report, and
+manifest.json.
+"""
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from medv_lab.config import GenerationSettings
+from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
 from medv_lab.diffusion.sampler import sample
 from medv_lab.generation import describe_prompts, suppressed_ids
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.runtime import make_manifest
+from medv_lab.store import replace_text
 
-if TYPE_CHECKING:
-    import pandas as pd
+QUESTION = "Describe the image."
+BASE = GenerationSettings(gen_length=32, block_length=16, steps=16)
+# Ways of running the same settings, and caches beside none.
+WAYS = {
+    "batch 1, batch 8": {"batch_sizes": (1, 8)},
+    "sdpa, eager": {"backends": ("sdpa", "eager")},
+    "float32, bfloat16": {"dtypes": (torch.float32, torch.bfloat16)},
+}
+CACHES = {
+    "no cache, prefix cache": PrefixCache(),
+    "no cache, dual cache": DualCache(),
+    "no cache, dual cache always refreshed": DualCache(refresh=1),
+    "no cache, image cache": ImageCache(),
+}
 
 
 @torch.no_grad()
@@ -37,7 +60,7 @@ def exactness_report(
 
     The logits are those of the masked positions, after guidance. They are compared over the passes before which both
     answers were the same, so that what is measured is the way of computing and not another answer. All of one way are
-    kept on the host until the other has run: passes x masked positions x vocabulary x 4 bytes a prompt.
+    kept on the host until the other has run: passes x masked positions x vocabulary x 4 bytes per prompt.
 
     Args:
         model: stays as it is; another dtype is run on a copy.
@@ -49,16 +72,14 @@ def exactness_report(
         stop_ids, suffix_ids: as `denoise` takes them.
 
     Returns:
-        One row a prompt: `positions` (of the longer answer, before its stop), `different` (how many tokens differ; one
-        that only one answer has differs), `first_position` and `first_pass` (where and when they first differ; -1 if
-        nowhere), `compared_passes`, `largest_drift` and `mean_drift` (absolute differences of logits), `passes_a`,
-        `passes_b`.
+        One row per prompt: `positions` (of the longer answer, before its stop), `different` (how many tokens differ;
+        one that only one answer has differs), `first_position` and `first_pass` (where and when they first differ; -1
+        if nowhere), `compared_passes`, `largest_drift` and `mean_drift` (absolute differences of logits),
+        `passes_a`, `passes_b`.
 
     Raises:
         ValueError: for other gen_lengths or batch sizes below 1.
     """
-    import pandas as pd
-
     if settings_a.gen_length != settings_b.gen_length:
         raise ValueError(
             f"gen_length is {settings_a.gen_length} and {settings_b.gen_length}; answers of one length can be compared"
@@ -74,6 +95,34 @@ def exactness_report(
     return pd.DataFrame([_compare(one, other) for one, other in zip(*ways, strict=True)])
 
 
+def run_exactness(
+    model: MedVForMaskedDiffusion, processor: MedVProcessor, folder: Path, questions: int = 8
+) -> pd.DataFrame:
+    """Compare every way with the plain one, and write the results folder.
+
+    Args:
+        model, processor: who answers.
+        folder: of results.
+        questions: the first so many phantoms of the test split are described.
+
+    Returns:
+        What scores.csv holds.
+    """
+    pictures = [render(scene) for scene in make_scenes("test", questions)]
+    inputs = processor(pictures, [QUESTION] * questions)
+    reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
+    for name, cache in CACHES.items():
+        reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
+    scores = pd.concat(
+        [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()],
+        ignore_index=True,
+    )
+    manifest = make_manifest({"questions": questions, **BASE.to_dict()}, seed=BASE.seed, model=model)
+    replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return scores
+
+
 @dataclass(frozen=True, eq=False)
 class _Pass:
     """A pass of one prompt: its candidates (N,), their logits (N, V), the answer after it, and where it ends."""
@@ -85,7 +134,7 @@ class _Pass:
 
 
 class _Recorder:
-    """A denoiser that keeps what its head gave."""
+    """A denoiser that keeps the logits of its head."""
 
     def __init__(self, denoiser: MedVForMaskedDiffusion):
         self.embed_tokens, self.backbone, self._head = denoiser.embed_tokens, denoiser.backbone, denoiser.head
@@ -114,7 +163,7 @@ def _varied(
 
 
 def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass]]:
-    """The passes of each prompt."""
+    """Run the prompts, so many at a time, and return the passes of each."""
     ids = inputs["input_ids"].to(model.device)
     images = {name: part for name, part in inputs.items() if name not in ("input_ids", "attention_mask")}
     mask = inputs.get("attention_mask")
@@ -125,9 +174,7 @@ def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass
     passes: list[list[_Pass]] = []
     for start in range(0, len(ids), size or len(ids)):
         part = slice(start, start + (size or len(ids)))
-        first = int(
-            merged.attention_mask[part].any(0).long().argmax()
-        )  # what pads every row of the part is cut off
+        first = int(merged.attention_mask[part].any(0).long().argmax())  # padding of all rows is cut off
         recorder = _Recorder(model)
         records = sample(
             recorder,

@@ -1,9 +1,9 @@
-"""How long a step takes: the published loop, the exact sampler, its floor, and the fast settings, side by side.
+"""The time of a step: the published loop, the exact sampler, its floor, and the fast settings, side by side.
 
 All take turns step by step, so that whatever slows a machine down slows all alike; ratios are made within a repeat and
-reported as their median and range. The floor of a step is what no exact sampler that computes every place can do
-without: one pass of the body over all places, and the output layer on the masked places of the active block. The split
-of a step is measured in a run of its own, since it needs a clock inside the step.
+reported as their median and range. The floor of a step is what no exact sampler that computes every position can
+do without: one pass of the backbone over prompt and answer, and the output layer on the masked positions of the active
+block. The split of a step is measured in a run of its own, since it needs a clock inside the step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene
 from medv_lab.runtime import make_manifest, resolve_device
 
-PARTS = ("body", "head", "sampler")
+PARTS = ("backbone", "head", "sampler")
 BATCH = 8  # answers at a time of the fast settings; the published loop has one
 _SMALL_VISION = {  # never run: prompts of random models are random vectors
     "hidden_size": 16,
@@ -42,12 +42,12 @@ _SMALL_VISION = {  # never run: prompts of random models are random vectors
 
 @dataclass(frozen=True)
 class Size:
-    """What is run: a configuration with random weights, or None for the embedded model; and on which lengths.
+    """A model to time, of random weights or the embedded one, and the lengths of its run.
 
     Attributes:
         settings: of the exact sampler and the published loop.
-        prompt: places; the embedded model is asked to describe a phantom instead.
-        config: sizes of a model with random weights.
+        prompt: its length; the embedded model is asked to describe a phantom instead.
+        config: sizes of a model with random weights; None for the embedded model.
         needs_gpu: whether a CPU would take hours.
     """
 
@@ -118,7 +118,7 @@ def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subje
 
 
 def fast_settings(settings: GenerationSettings) -> GenerationSettings:
-    """The preset `fast` at other lengths: as many steps a position, as many blocks as the settings have."""
+    """Return the preset `fast` at other lengths: as many steps per position, as many blocks as the settings have."""
     fast = PRESETS["fast"]
     steps = settings.gen_length * fast.steps // fast.gen_length
     blocks = settings.num_blocks
@@ -134,7 +134,7 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
     """Measure, after one step of each way to warm up.
 
     Returns:
-        JSON-able: `ratio_exact_vs_reference`, `ratio_fast_vs_reference`, `ratio_fast_batch_vs_reference` (seconds an
+        JSON-able: `ratio_exact_vs_reference`, `ratio_fast_vs_reference`, `ratio_fast_batch_vs_reference` (seconds per
         answer, reference / other; `BATCH` answers at a time in the last) and `overhead_fraction` ((step - floor) /
         floor of the exact sampler), each a median over repeats with `..._range`; `seconds_per_step` by way and by
         part of an exact step, `seconds_per_answer`, `passes`, `same_tokens` (whether published loop and exact sampler
@@ -189,7 +189,7 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
 def _measure_steps(
     subject: Subject, settings: GenerationSettings, fast: GenerationSettings, limit: int | None = None
 ) -> dict[str, Any]:
-    """Seconds of each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
+    """Time each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
     clock, known, prefix = _clock(subject.model.device), subject.known, subject.prefix_embeds
     whole = prefix.shape[1] + settings.gen_length
     embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
@@ -220,7 +220,7 @@ def _measure_steps(
 
 
 def _fast_run(subject: Subject, settings: GenerationSettings, batch: int) -> Iterator[StepRecord]:
-    """A run of the fast settings: one prompt, or a batch of the same."""
+    """Start a run of the fast settings: one prompt, or a batch of the same."""
     prefix = subject.prefix_embeds.repeat(batch, 1, 1)
     is_image = torch.zeros(prefix.shape[:2], dtype=torch.bool)
     return sample(subject.model, prefix, settings, is_image=is_image, **subject.known)
@@ -236,18 +236,17 @@ def _floor(
 
 
 def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, float]:
-    """Mean seconds a step that the exact sampler spends in the body, in the head, and elsewhere."""
+    """Return the mean seconds per step that the exact sampler spends in backbone, head, and elsewhere."""
     timed = _TimedDenoiser(subject.model)
     started = timed.clock()
     records = list(sample(timed, subject.prefix_embeds, settings, **subject.known))
     whole = timed.clock() - started
-    parts = {"body": timed.seconds["backbone"], "head": timed.seconds["head"]}
-    parts["sampler"] = whole - sum(parts.values())
+    parts = timed.seconds | {"sampler": whole - sum(timed.seconds.values())}
     return {part: spent / len(records) for part, spent in parts.items()}
 
 
 class _TimedDenoiser:
-    """A model that counts the seconds spent in its body and its head."""
+    """A model that counts the seconds spent in its backbone and its head."""
 
     def __init__(self, model: MedVForMaskedDiffusion):
         self.clock, self.seconds = _clock(model.device), {"backbone": 0.0, "head": 0.0}
@@ -267,7 +266,7 @@ class _TimedDenoiser:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Wall time once the device has done what it was given."""
+    """Return a clock of wall time that waits until the device has done what it was given."""
     if device.type != "cuda":
         return time.perf_counter
 

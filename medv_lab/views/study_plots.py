@@ -45,7 +45,7 @@ AXIS_LABELS = {
 }
 NAME_WIDTH = 80  # points
 SMALLEST_DRIFT = 1e-9  # no drift at all is drawn here, since a logarithm has no 0
-STEP_PARTS = {"body": PALETTE["blue"], "head": PALETTE["sky"], "sampler": ACCENT}
+STEP_PARTS = {"backbone": PALETTE["blue"], "head": PALETTE["sky"], "sampler": ACCENT}
 WAYS = ("reference", "exact", "floor", "fast")
 _POINTS_PER_INCH = 72
 

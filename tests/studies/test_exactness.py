@@ -1,15 +1,17 @@
 """The report of two ways to run a model: nothing where they are the same, and what was planted where they are not."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from medv_lab.config import GenerationSettings
 from medv_lab.generation import generate
-from medv_lab.studies.exactness import exactness_report
+from medv_lab.studies.exactness import CACHES, WAYS, exactness_report, run_exactness
 from tests.model.tiny import tiny_model, tiny_processor
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
@@ -82,3 +84,15 @@ def test_what_cannot_be_compared_is_refused(model, inputs):
         exactness_report(model, inputs, SETTINGS, replace(SETTINGS, gen_length=12, steps=12))
     with pytest.raises(ValueError, match="1 or more"):
         exactness_report(model, inputs, SETTINGS, SETTINGS, batch_sizes=(0, 1))
+
+
+def test_every_way_is_compared_for_every_prompt(tmp_path):
+    scores = run_exactness(tiny_model(), tiny_processor(), tmp_path, questions=2)
+    assert list(dict.fromkeys(scores.comparison)) == [*WAYS, *CACHES]
+    assert scores.groupby("comparison").prompt.apply(list).tolist() == [[0, 1]] * (len(WAYS) + len(CACHES))
+    stored = pd.read_csv(tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(stored, scores, check_dtype=False, rtol=1e-4)
+    refreshed = scores[scores.comparison == "no cache, dual cache always refreshed"]
+    assert (refreshed.different == 0).all()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["settings"]["questions"] == 2 and manifest["versions"]

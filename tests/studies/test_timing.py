@@ -42,7 +42,7 @@ def test_ratios_follow_from_the_seconds_and_the_tokens_are_the_same(subject):
     for way in WAYS:
         assert result["seconds_per_step"][way] == pytest.approx(seconds[way] / result["passes"][way])
         assert seconds[way] > 0
-    assert all(result["seconds_per_step"][part] > 0 for part in ("body", "head", "sampler"))
+    assert all(result["seconds_per_step"][part] > 0 for part in ("backbone", "head", "sampler"))
     assert result["passes"]["reference"] == result["passes"]["exact"] == result["passes"]["floor"] == 8
     assert result["passes"]["fast"] < 8
     assert json.dumps(result)
@@ -110,7 +110,7 @@ def test_the_command_prints_one_line_or_writes_result_and_figure(subject, tmp_pa
     }
     assert json.loads((tmp_path / "mid-cpu.json").read_text()) == line
     read = runner.invoke(app, ["benchmark", "--repeats", "1"])
-    assert "seconds a step, exact" in read.output
+    assert "seconds per step, exact" in read.output
     assert "same tokens: True" in read.output
     unknown = runner.invoke(app, ["benchmark", "--size", "9b"])
     assert unknown.exit_code == 2

@@ -23,7 +23,7 @@ SECONDS = {
     "exact": 0.07,
     "floor": 0.06,
     "fast": 0.02,
-    "body": 0.04,
+    "backbone": 0.04,
     "head": 0.02,
     "sampler": 0.01,
 }
@@ -136,10 +136,12 @@ def test_the_parts_of_the_exact_step_follow_each_other_and_the_others_are_whole(
     expected = [(0, 300), (0, 40), (40, 20), (60, 10), (0, 60), (0, 20)]
     for ours, theirs in zip(lengths, expected, strict=True):
         assert ours == pytest.approx(theirs)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["body", "head", "sampler"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["backbone", "head", "sampler"]
 
 
 def test_the_table_has_parts_of_the_exact_sampler_only():
     data = speed_data(RESULT)
-    assert data.loc["exact", ["step", "body", "head", "sampler"]].tolist() == pytest.approx([70, 40, 20, 10])
-    assert data.drop("exact")[["body", "head", "sampler"]].isna().all(axis=None)
+    assert data.loc["exact", ["step", "backbone", "head", "sampler"]].tolist() == pytest.approx(
+        [70, 40, 20, 10]
+    )
+    assert data.drop("exact")[["backbone", "head", "sampler"]].isna().all(axis=None)
