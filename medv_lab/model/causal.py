@@ -1,4 +1,4 @@
-"""The autoregressive twin of LLaDA-MedV: the same towers and projector, read and written from left to right.
+"""The autoregressive twin of LLaDA-MedV: the same parts, read and written from left to right.
 
 It differs from the denoiser in two things: a position sees earlier ones only (`config.is_causal`), and each learned
 token is predicted from what stands before it. State dicts have the same keys and shapes. B rows, S ids, T positions
@@ -21,7 +21,7 @@ from medv_lab.model.tiling import TileLayout
 
 @dataclass
 class NextTokenOutput(ModelOutput):
-    """What a forward pass gives: with labels the loss (a scalar), without the logits (B, T, V)."""
+    """The result of a forward pass: with labels the loss (a scalar), without the logits (B, T, V)."""
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
@@ -68,6 +68,8 @@ class MedVForNextToken(MedVLanguageModel):
         hidden = self.backbone(merged.inputs_embeds, merged.attention_mask)
         if labels is None:
             return NextTokenOutput(logits=self.head(hidden))
+        # Each learned label is predicted from the index before it, unless the text had ended there; the mean over a
+        # row's learned tokens, then over the rows.
         before, targets = merged.labels[:, :-1], merged.labels[:, 1:]
         learned = (targets != self.config.ignore_index) & ~torch.isin(before, before.new_tensor(self._ends))
         losses = masked_cross_entropy(self.head(hidden[:, :-1][learned]), targets[learned])
@@ -98,6 +100,7 @@ class MedVForNextToken(MedVLanguageModel):
         Returns:
             The ids of each answer, with the token that ended it.
         """
+        # The prompts line up at their ends; each row counts its positions from its own first token.
         mask = None if attention_mask is None else attention_mask.to(self.device)
         merged = self.merge_image_features(
             input_ids.to(self.device), attention_mask=mask, padding_side="left", **images
@@ -109,6 +112,7 @@ class MedVForNextToken(MedVLanguageModel):
         generators = [torch.Generator(self.device).manual_seed(seed) for _ in input_ids]
         answers: list[list[int]] = [[] for _ in input_ids]
         cache = DynamicCache()
+        # Each pass reads the newest token only, the keys and values of all others are in the cache.
         for _ in range(max_new_tokens):
             logits = self.head(self.backbone(embeds, seen, positions, cache)[:, -1]).double()
             tokens = _choose(logits, temperature, generators)

@@ -30,10 +30,10 @@ _PINPOINT_RANGE = re.compile(r"\((\d+)x(\d+)\),\s*(?:\.\.\.,\s*)?\((\d+)x(\d+)\)
 
 @strict
 class MedVConfig(LlamaConfig):
-    """Configuration of `MedVForMaskedDiffusion`: a bidirectional Llama tower, a SigLIP tower, a projector.
+    """Configuration of `MedVForMaskedDiffusion`: a bidirectional Llama, a SigLIP vision tower, a projector.
 
     Args:
-        vision_config: the full SigLIP tower as published; the last of its layers is dropped by the model.
+        vision_config: the full SigLIP vision tower as published; the last of its layers is dropped by the model.
         mm_hidden_size: width of the vision features; `None` takes it from `vision_config`.
         mm_projector_type: only "mlp2x_gelu" (linear, exact GELU, linear).
         mm_patch_merge_type: "flat", "spatial" or "spatial_unpad" (crop the padding, newline after each row).
@@ -92,7 +92,7 @@ class MedVConfig(LlamaConfig):
 
     @property
     def patches_per_side(self) -> int:
-        """Vision patches along one side of a tile; pixels that fill no patch are dropped."""
+        """Patches along one side of a tile; pixels that fill no patch are dropped."""
         return self.vision_config.image_size // self.vision_config.patch_size
 
     def _check_sizes(self) -> None:

@@ -1,8 +1,8 @@
-"""LLaDA-MedV: a bidirectional Llama tower that denoises masked text, with a SigLIP tower that sees images.
+"""LLaDA-MedV: a bidirectional Llama that denoises masked text, with a SigLIP vision tower and a projector.
 
-Composed from transformers' own parts. Modules are named so that the state dict has the published
-`llava_llada` keys. B rows, S ids, T positions with the images in, H hidden size, V vocabulary, P patches of a
-tile.
+Composed from transformers' own parts, after LLaDA (arXiv 2502.09992) and LLaDA-V (arXiv 2505.16933). Modules are named
+so that the state dict has the published `llava_llada` keys. B rows, S ids, T sequence indices with the images in,
+H hidden size, V vocabulary, P patches of a tile.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from medv_lab.model.image_features import (
     pack_image_features,
     plan_merge,
 )
-from medv_lab.model.selection import hidden_at
+from medv_lab.model.last_layer import hidden_at
 from medv_lab.model.tiling import TileLayout
 
 Images = torch.Tensor | Sequence[torch.Tensor]
@@ -35,7 +35,7 @@ _FEW_ROWS = range(3, 16)
 
 @dataclass
 class MaskedDiffusionOutput(ModelOutput):
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Attributes:
         loss: scalar, with labels only.
@@ -49,7 +49,7 @@ class MaskedDiffusionOutput(ModelOutput):
 
 
 class VisionTower(nn.Module):
-    """A SigLIP tower without its last layer; as in the reference, features skip the post-layernorm."""
+    """A SigLIP vision tower without its last layer; as in the reference, features skip the post-layernorm."""
 
     def __init__(self, config: MedVConfig):
         super().__init__()
@@ -58,7 +58,7 @@ class VisionTower(nn.Module):
         del self.vision_tower.vision_model.encoder.layers[-1]
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels (N, 3, side, side) to the features of the last kept layer (N, P, vision hidden)."""
+        """Return the features of the last kept layer (N, P, vision hidden) of pixels (N, 3, side, side)."""
         vision = self.vision_tower.vision_model
         return vision.encoder(inputs_embeds=vision.embeddings(pixel_values)).last_hidden_state
 
@@ -80,13 +80,11 @@ class MedVPreTrainedModel(LlamaPreTrainedModel):
 
 
 class MedVModel(MedVPreTrainedModel, LlamaModel):
-    """The towers and the projector; the forward pass is Llama's, every position seeing every other unless causal."""
+    """Vision tower, projector and Llama, whose forward pass it is: every index attends to every other unless causal."""
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
-        self.embed_tokens.padding_idx = (
-            None  # padded ids are learned like others; no row of the table is frozen
-        )
+        self.embed_tokens.padding_idx = None  # padded ids are learned like others; no row is frozen
         for layer in self.layers:
             layer.self_attn.is_causal = config.is_causal
         self.vision_tower = VisionTower(config)
@@ -102,10 +100,10 @@ class MedVModel(MedVPreTrainedModel, LlamaModel):
 
 
 class MedVLanguageModel(MedVPreTrainedModel):
-    """The towers with their output layer and the image path; what it is trained for is a subclass's part."""
+    """The model with its output layer and the path of images; a subclass adds what it is trained for."""
 
     accepts_loss_kwargs = False
-    is_watched = False  # while an attention probe looks on, every layer is computed at every place
+    is_watched = False  # true while attention is recorded: every layer is then computed at every index
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
@@ -114,7 +112,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The token table (named here because `embed_tokens` is a method of this class)."""
+        """Return the token table (named here because `embed_tokens` is a method of this class)."""
         return self.model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
@@ -122,7 +120,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         self.model.embed_tokens = value
 
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings (..., H) of token ids (...); image placeholders are not ids."""
+        """Return the embeddings (..., H) of token ids (...); image placeholders are not ids."""
         return self.model.embed_tokens(ids)
 
     def backbone(
@@ -174,14 +172,14 @@ class MedVLanguageModel(MedVPreTrainedModel):
         )
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (..., V) of hidden states (..., H)."""
+        """Return the logits (..., V) of hidden states (..., H)."""
         is_plain = type(self.lm_head) is nn.Linear and not torch.is_grad_enabled()  # no adapter, not sharded
         if is_plain and hidden.ndim == 2 and len(hidden) in _FEW_ROWS and hidden.device.type == "cpu":
             return (self.lm_head.weight @ hidden.T).T.contiguous()
         return self.lm_head(hidden)
 
     def vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The vision tower's output: pixels (N, 3, side, side) to (N, P, vision hidden), not yet projected.
+        """Return the vision tower's output for pixels (N, 3, side, side): (N, P, vision hidden), not yet projected.
 
         Raises:
             ValueError: if the pixels are not tiles of the configured side.
@@ -288,10 +286,10 @@ class MedVLanguageModel(MedVPreTrainedModel):
         )
 
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The parameters by the part that a training stage freezes or trains: part to (name to parameter).
+        """Return the parameters by the part that a training stage freezes or trains: part to (name to parameter).
 
         Every parameter is in exactly one of "vision_tower", "projector" and "language_tower"; the newline
-        vector and the output layer belong to the language tower, as in the reference.
+        vector and the output layer belong to the language model, as in the reference.
         """
         prefixes = {
             "vision_tower": "model.vision_tower.",
@@ -343,6 +341,7 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         Raises:
             ValueError: as `merge_image_features`, and for noise of another shape than the labels with the images in.
         """
+        # Images in the place of their placeholders; a query sees all keys, or its own and earlier turns.
         merged = self.merge_image_features(
             input_ids,
             pixel_values,
@@ -358,6 +357,7 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         if labels is None:
             return MaskedDiffusionOutput(logits=self.head(self.backbone(merged.inputs_embeds, visible)))
 
+        # 1. Draw a masking level t for each row and, with it, which labelled positions are masked.
         ignored = self.config.ignore_index
         if noise is None:
             noise = draw_noise(merged.labels, ignore_index=ignored)
@@ -366,9 +366,11 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         if noise.masked.shape != merged.labels.shape:
             raise ValueError(
                 f"noise.masked has the shape {tuple(noise.masked.shape)}, the labels with the images in have "
-                f"{tuple(merged.labels.shape)}; draw the noise over the merged labels (model.merge_image_features)"
+                f"{tuple(merged.labels.shape)}; draw the noise over those (model.merge_image_features)"
             )
+        # 2. Put the mask's embedding there and run the model once.
         hidden = self.backbone(self.add_noise(merged.inputs_embeds, noise.masked), visible)
+        # 3. Cross entropy at the masked positions only, each weighted by 1 / (p_mask N labelled), over B rows.
         masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), merged.labels[noise.masked])
         loss = masked_diffusion_loss(masked_ce, noise, merged.labels, ignored)
         return MaskedDiffusionOutput(loss=loss, masked_ce=masked_ce)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from medv_lab.data.images import open_image
 from medv_lab.model.configuration import MedVConfig
@@ -28,15 +29,8 @@ from medv_lab.model.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_a
 Turns = Sequence[tuple[str, str]]
 
 
-def _byte_of_character() -> dict[str, int]:
-    """The printable stand-ins of byte-level vocabularies: printable Latin-1 as it is, the others from U+0100."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(0x100 + number): byte for number, byte in enumerate(others)}
-
-
-_BYTE_OF_CHARACTER = _byte_of_character()
+# the printable stand-ins of bytes in byte-level vocabularies
+_BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 class MedVProcessor(ProcessorMixin):
@@ -91,12 +85,12 @@ class MedVProcessor(ProcessorMixin):
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
-        """A processor that fits a model's configuration; `settings` override what it says."""
+        """Return the processor that fits a model's configuration; `settings` override what it says."""
         return cls(tokenizer, **{**_settings_of(config), **settings})
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Settings of a saved processor; without `processor_config.json`, those of the model."""
+        """Read the settings of a saved processor; without `processor_config.json`, those of the model."""
         settings, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "image_size" not in settings:
             settings = {
@@ -122,7 +116,7 @@ class MedVProcessor(ProcessorMixin):
             images: for one question None, a picture (anything `open_image` takes) or a list of pictures; for
                 a batch None, or a list with one such entry per question.
             text: one question, one conversation [(role, text), ...] that ends with a user turn, or a list of
-                either. Where no `<image>` marks the place, images stand before the first user turn.
+                either. Where no `<image>` marks them, images stand before the first user turn.
             gen_length: positions to keep free for the answer.
 
         Returns:
@@ -203,15 +197,15 @@ class MedVProcessor(ProcessorMixin):
         return len(ids) - len(sizes) + sum(layout.num_positions for layout in self._plan(sizes))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """Generated ids as text, without special tokens, trimmed."""
+        """Return generated ids as text, without special tokens, trimmed."""
         return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True).strip()
 
     def pieces(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """The bytes of the text of every id, b"" for special tokens: joined, they decode to the answer."""
+        """Return the bytes of the text of every id, b"" for special tokens: joined, they decode to the answer."""
         added = self.tokenizer.added_tokens_decoder
         special = {token for token, entry in added.items() if entry.special}
-        wanted = sorted({int(token) for token in ids})
-        return {token: b"" if token in special else self._piece(token) for token in wanted}
+        distinct = sorted({int(token) for token in ids})
+        return {token: b"" if token in special else self._piece(token) for token in distinct}
 
     def _piece(self, token: int) -> bytes:
         characters = self.tokenizer.convert_ids_to_tokens(token)
@@ -222,7 +216,7 @@ class MedVProcessor(ProcessorMixin):
         return self.tokenizer.decode([token]).encode("utf-8")
 
     def _encode(self, turns: list[tuple[str, str]], images: int) -> list[int]:
-        turns = _with_image_places(turns, images)
+        turns = _mark_images(turns, images)
         prompt = render_prompt(turns, self.chat_mode, self.system_prompt)
         return encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
 
@@ -293,14 +287,14 @@ def _as_pictures(entry: Any) -> list[Any]:
     return list(entry) if isinstance(entry, list | tuple) else [entry]
 
 
-def _with_image_places(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
+def _mark_images(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
     """The turns with one `<image>` per image, in front of the first user turn if they name none."""
-    places = sum(text.count(IMAGE_TOKEN) for _, text in turns)
-    if places == images:
+    marks = sum(text.count(IMAGE_TOKEN) for _, text in turns)
+    if marks == images:
         return turns
-    if places:
+    if marks:
         raise ValueError(
-            f"the text has {places} {IMAGE_TOKEN} but {images} image(s) were given; give one for each"
+            f"the text has {marks} {IMAGE_TOKEN} but {images} image(s) were given; give one for each"
         )
     first = next(number for number, (role, _) in enumerate(turns) if role in ("user", "human"))
     role, text = turns[first]

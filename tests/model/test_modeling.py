@@ -246,7 +246,7 @@ def test_wrong_images_are_refused(arguments, message):
 
 def test_noise_of_another_shape_is_refused():
     ids = torch.arange(10, 16)[None]
-    with pytest.raises(ValueError, match="merged labels"):
+    with pytest.raises(ValueError, match="the labels with the images in have"):
         make_model()(ids, labels=ids, noise=draw_noise(ids[:, :4]))
 
 
@@ -266,12 +266,12 @@ def test_the_head_gives_the_same_whatever_the_number_of_rows_and_with_another_la
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("seen", ["all", "padded", "chosen"])
-def test_wanted_places_have_the_hidden_states_of_the_whole_pass(backend, seen):
+def test_query_indices_have_the_hidden_states_of_the_whole_pass(backend, seen):
     model = tiny_model(initializer_range=0.4)
     model.set_attn_implementation(backend)
     random = torch.Generator().manual_seed(0)
     embeds = torch.randn(3, 9, 16, generator=random)
-    wanted = torch.tensor([[8, 2, 3], [7, 7, 4], [5, 6, 8]])
+    queries = torch.tensor([[8, 2, 3], [7, 7, 4], [5, 6, 8]])
     mask = positions = None
     if seen == "padded":
         mask = torch.tensor([[0, 0] + [1] * 7, [1] * 9, [0] + [1] * 8])
@@ -280,8 +280,8 @@ def test_wanted_places_have_the_hidden_states_of_the_whole_pass(backend, seen):
         mask = torch.rand(3, 1, 9, 9, generator=random) < 0.7
         mask |= torch.eye(9, dtype=torch.bool)
     whole = model.backbone(embeds, mask, positions)
-    ours = model.backbone(embeds, mask, positions, query_indices=wanted)
-    torch.testing.assert_close(ours, whole.take_along_dim(wanted[..., None], 1), rtol=1e-5, atol=1e-5)
+    ours = model.backbone(embeds, mask, positions, query_indices=queries)
+    torch.testing.assert_close(ours, whole.take_along_dim(queries[..., None], 1), rtol=1e-5, atol=1e-5)
     model.model.layers[-1].self_attn.is_causal = True
     with pytest.raises(ValueError, match="causal"):
-        model.backbone(embeds, query_indices=wanted)
+        model.backbone(embeds, query_indices=queries)

@@ -1,4 +1,4 @@
-"""Parity of the language tower on token ids: every layer, rotary positions, padding, logits."""
+"""Parity of the language model on token ids: every layer, rotary positions, padding, logits."""
 
 import numpy as np
 import pytest

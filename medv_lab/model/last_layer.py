@@ -1,8 +1,8 @@
-"""The language tower for chosen places only: in its last layer, what no one asks for is not computed.
+"""The last layer at the query indices only: what no one asks for is not computed there.
 
-All layers but the last need every place, since each sees all others. Of the last, the chosen places need the keys and
-values of every place, and their own query, output projection and MLP. The numbers are those of the whole forward pass,
-up to rounding. R rows, T places, Q chosen places, H hidden size.
+All layers but the last need every sequence index, since each attends to all others. Of the last, the query indices
+need the keys and values of every index, and their own query, output projection and MLP. The numbers are those of the
+whole forward pass, up to rounding. R rows, T sequence indices, Q query indices, H hidden size, D head size.
 """
 
 import torch
@@ -19,40 +19,40 @@ from medv_lab.diffusion.cache import KeyValueCache
 
 
 def hidden_at(
-    tower: LlamaModel,
+    model: LlamaModel,
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None,
     position_ids: torch.Tensor | None,
     cache: KeyValueCache | None,
-    wanted: torch.Tensor,
+    query_indices: torch.Tensor,
 ) -> torch.Tensor:
-    """Hidden states after the final norm at the wanted places.
+    """Return the hidden states after the final norm at the query indices.
 
     Args:
-        tower: whose attention is not causal.
+        model: a language model whose attention is not causal.
         inputs_embeds, attention_mask, position_ids, cache: as `LlamaModel.forward` takes them.
-        wanted: indices into the places of `inputs_embeds`, int64 (R, Q).
+        query_indices: indices into the sequences of `inputs_embeds`, int64 (R, Q).
 
     Returns:
         (R, Q, H).
 
     Raises:
-        ValueError: for a causal tower, whose queries and keys would no longer be aligned.
+        ValueError: for a causal model, whose queries and keys would no longer be aligned.
     """
-    if tower.layers[-1].self_attn.is_causal:
-        raise ValueError("the tower is causal; ask it for all places, wanted=None")
+    if model.layers[-1].self_attn.is_causal:
+        raise ValueError("the model is causal; ask it for all indices, query_indices=None")
     if position_ids is None:
         position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
     mask = create_causal_mask(
-        config=tower.config,
+        config=model.config,
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
         past_key_values=cache,
         position_ids=position_ids,
     )
-    rotation = tower.rotary_emb(inputs_embeds, position_ids=position_ids)
+    rotation = model.rotary_emb(inputs_embeds, position_ids=position_ids)
     hidden = inputs_embeds
-    *layers, last = tower.layers
+    *layers, last = model.layers
     for layer in layers:
         hidden = layer(
             hidden,
@@ -62,7 +62,7 @@ def hidden_at(
             use_cache=False,
             position_embeddings=rotation,
         )
-    return tower.norm(_layer_at(last, hidden, mask, rotation, cache, wanted))
+    return model.norm(_layer_at(last, hidden, mask, rotation, cache, query_indices))
 
 
 def _layer_at(
@@ -71,10 +71,10 @@ def _layer_at(
     mask: torch.Tensor | None,
     rotation: tuple[torch.Tensor, torch.Tensor],
     cache: KeyValueCache | None,
-    wanted: torch.Tensor,
+    query_indices: torch.Tensor,
 ) -> torch.Tensor:
-    """A decoder layer's output at the wanted places, (R, Q, H)."""
-    attention, at = layer.self_attn, wanted[..., None]
+    """A decoder layer's output at the query indices, (R, Q, H)."""
+    attention, at = layer.self_attn, query_indices[..., None]
     normed = layer.input_layernorm(hidden)
     cos, sin = (part.expand(len(hidden), -1, -1) for part in rotation)  # (R, T, D)
     queries = _heads(attention.q_proj(normed.take_along_dim(at, 1)), attention.head_dim)
@@ -84,7 +84,7 @@ def _layer_at(
     if cache is not None:
         keys, values = cache.update(keys, values, attention.layer_idx)
     if mask is not None and mask.ndim == 4:
-        mask = mask.expand(len(hidden), -1, -1, -1).take_along_dim(wanted[:, None, :, None], 2)
+        mask = mask.expand(len(hidden), -1, -1, -1).take_along_dim(query_indices[:, None, :, None], 2)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
         attention.config._attn_implementation, eager_attention_forward
     )
