@@ -16,6 +16,7 @@ import copy
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def run_study(
     processor: MedVProcessor,
     folder: Path,
     *,
+    extra_arms: Sequence[Arm] = (),
     questions: int = 200,
     batch_size: int = 16,
     log: Callable[[str], None] = print,
@@ -61,6 +63,8 @@ def run_study(
         name: one of `STUDIES`.
         model, processor: who answers.
         folder: of studies.
+        extra_arms: arms of one's own beside those of the study, e.g. with a strategy class of one's own, in a group
+            of their own. Rows are kept by name and parameters: where a class changes, so should its name.
         questions: the first so many scenes of the test split are described.
         batch_size: descriptions at a time.
         log: told of every arm that is complete.
@@ -69,7 +73,7 @@ def run_study(
         The summary, see `summarise_study`.
 
     Raises:
-        ValueError: for an unknown study, or fewer than two questions.
+        ValueError: for an unknown study, an arm with the name of another, or fewer than two questions.
         JournalError: if another run writes to the folder.
         KeyboardInterrupt: if a batch is interrupted: half an answer is none.
     """
@@ -78,7 +82,10 @@ def run_study(
     if questions < 2 or batch_size < 1:
         raise ValueError(f"questions is {questions} and batch_size {batch_size}; give 2 and 1, or more")
     make_arms, baseline = STUDIES[name]
-    arms = make_arms()
+    arms = [*make_arms(), *extra_arms]
+    twice = [arm for arm, count in Counter(arm.name for arm in arms).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is the name of two arms; give each of extra_arms a name of its own")
     scenes = make_scenes(SPLIT, questions)
     with FolderLock(folder, "rows"), Journal(folder / ".rows.jsonl") as journal:
         known = {row["key"]: row for row in read_lines(journal.path)}

@@ -1,7 +1,9 @@
 """A study can be killed and goes on, another model answers anew, and the summary follows from the scores."""
 
 import json
+from dataclasses import dataclass, replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,11 @@ from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.config import GenerationSettings
+from medv_lab.strategies.base import Plan, Strategy, parameter
 from medv_lab.studies import sampler_studies as studies
 from medv_lab.studies.arms import Arm
 from medv_lab.studies.sampler_studies import choose_fast, run_study, summarise_study
+from medv_lab.views.study_plots import plot_frontier
 from tests.model.tiny import tiny_model, tiny_processor
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
@@ -65,6 +69,45 @@ def test_what_is_written_belongs_together(small, tmp_path):
     manifest = json.loads((tmp_path / "frontier" / "manifest.json").read_text())
     assert manifest["settings"]["arms"]["few"]["settings"]["steps"] == 2
     assert manifest["settings"]["questions"] == 5
+
+
+@pytest.fixture
+def left_first():
+    """A strategy as a user writes it; its name is forgotten afterwards."""
+
+    @dataclass(frozen=True)
+    class LeftFirst(Strategy):
+        name = "left_first"
+        least: float = parameter(0.0, 0, 1)
+
+        def plan(self, seen):
+            return Plan(1000 * (seen.confidence >= self.least) - seen.positions, seen.num_transfer)
+
+    yield LeftFirst
+    del Strategy.known["left_first"]
+
+
+def test_a_strategy_of_a_user_s_own_is_a_point_of_the_frontier(small, left_first, tmp_path):
+    mine = Arm("mine Z=2", "mine", replace(QUICK, remasking=left_first()))
+    first, again, changed = [], [], []
+    summary = small(tmp_path, extra_arms=[mine], log=counting(first))
+    assert first == [5] * 5 and summary.arm.tolist()[-1] == "mine Z=2"
+    manifest = json.loads((tmp_path / "frontier" / "manifest.json").read_text())
+    asked = manifest["settings"]["arms"]["mine Z=2"]["settings"]
+    assert asked["remasking"] == {"name": "left_first", "least": 0.0}
+    ax = plot_frontier(summary)
+    assert "mine Z=2" in {text.get_text() for text in ax.texts}
+    assert "mine" in {container.get_label() for container in ax.containers}
+    plt.close(ax.figure)
+
+    # Rows are kept by name and parameters.
+    small(tmp_path, extra_arms=[mine], log=counting(again))
+    assert again == [0] * 5
+    other = replace(mine, settings=replace(QUICK, remasking=left_first(0.5)))
+    small(tmp_path, extra_arms=[other], log=counting(changed))
+    assert changed == [0] * 4 + [5]
+    with pytest.raises(ValueError, match="'few' is the name of two arms"):
+        small(tmp_path, extra_arms=[replace(mine, name="few")])
 
 
 def table(**scores) -> pd.DataFrame:
