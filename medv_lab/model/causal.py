@@ -47,7 +47,7 @@ class MedVForNextToken(MedVLanguageModel):
         labels: torch.Tensor | None = None,
         noise: Any = None,
     ) -> NextTokenOutput:
-        """With labels, score the prediction of each labelled token; without, give the logits of the ids.
+        """Score the prediction of each labelled token; without labels, return the logits of the ids.
 
         The loss is normalised as the denoiser's: (1/B) sum over rows of the mean over a row's learned tokens. What
         follows an end of turn or of text is not learned, since decoding has ended there.

@@ -324,7 +324,7 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         conversation_ids: torch.Tensor | None = None,
         noise: ForwardNoise | Callable[[torch.Tensor], ForwardNoise] | None = None,
     ) -> MaskedDiffusionOutput:
-        """With labels, mask some and score their restoration; without, give the logits of the ids as given.
+        """Mask some labels and score their restoration; without labels, return the logits of the ids as given.
 
         Args:
             input_ids: (B, S), as in `merge_image_features`.

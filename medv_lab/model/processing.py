@@ -34,7 +34,7 @@ _BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().
 
 
 class MedVProcessor(ProcessorMixin):
-    """Makes the inputs of `MedVForMaskedDiffusion` from pictures and questions.
+    """A tokenizer and the image settings of a model: questions and pictures to inputs, ids to text.
 
     Args:
         tokenizer: a LLaDA tokenizer (special tokens are looked up by name).

@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TileLayout:
-    """The geometry of one image, from its pixels to the positions that it takes in the sequence.
+    """The geometry of one image, from its pixels to its positions in the sequence.
 
     Attributes:
         image_size: (width, height) of the original image.
@@ -72,7 +72,7 @@ class TileLayout:
 
     @property
     def has_newlines(self) -> bool:
-        """Whether padding is cropped and a newline vector ends each row."""
+        """True where padding is cropped and a newline vector ends each row."""
         return self.merge_type == "spatial_unpad"
 
     @property

@@ -3,6 +3,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -398,6 +400,31 @@ def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
     monkeypatch.setattr(checkpoints, "_open_tensors", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"needs \d+\.\d kB on cpu in float32, but 1.0 kB are free"):
         load(folder)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from medv_lab.model.checkpoints import load
+
+def measured(name):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+load(sys.argv[1], device="cpu")  # what is imported and set up once
+before = measured("VmRSS")
+model, _ = load(sys.argv[2], device="cpu", dtype="bfloat16")
+print((measured("VmHWM") - before) / sum(p.numel() * p.element_size() for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+def test_no_more_memory_is_taken_than_the_weights_need(folder, tmp_path):
+    save_tiny(tmp_path / "large", hidden_size=256, intermediate_size=2048, num_hidden_layers=16)  # 120 MB
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, folder, tmp_path / "large"], capture_output=True, text=True
+    )
+    assert float(done.stdout) < 1.5, done.stderr  # 1.12; read twice or mapped, 2 and more
 
 
 def test_file_or_missing_folder_or_strange_name(folder, monkeypatch, tmp_path):
