@@ -46,26 +46,32 @@ def ablations(
     with clear_errors():
         import torch
 
-        from medv_lab.training.ablations import check_against, read_cells, run_ablations, tabulate
-        from medv_lab.training.cells import Exam, Workshop
+        from medv_lab.training.ablations import (
+            AblationRunner,
+            EvalConfig,
+            check_against,
+            read_cells,
+            run_ablations,
+            tabulate,
+        )
         from medv_lab.training.pipelines import choose_arms, make_arms
         from medv_lab.training.trainer import Engine
 
         torch.set_num_threads(1)
         arms = choose_arms(make_arms(change or ()), only or (), equal)
         cache = medv_home() / "ablations" if cache is None else cache
-        workshop = Workshop(
-            cache, exam=Exam(rounds, captions), engine=Engine(compile=compiled), log=typer.echo
+        runner = AblationRunner(
+            cache, evaluation=EvalConfig(rounds, captions), engine=Engine(compile=compiled), log=typer.echo
         )
         before = tabulate(read_cells(output)) if rerun and (output / "cells").is_dir() else None
-        cells = run_ablations(arms, range(seeds), workshop, output, rerun=rerun)
+        cells = run_ablations(arms, range(seeds), runner, output, rerun=rerun)
         for cell in cells if before is not None else ():
             _print(check_against(before, cell), f"{cell['arm']}, seed {cell['seed']}, against what was there")
         if save is not None:
             for arm in arms:
                 for seed in range(seeds):
                     folder = save / f"{arm.name}-{arm.equal}-{seed}"
-                    workshop.save(arm, seed, folder)
+                    runner.save(arm, seed, folder)
                     typer.echo(str(folder))
         table = tabulate(read_cells(output))
         shown = table[table.score.isin(SHOWN)]

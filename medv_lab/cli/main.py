@@ -172,9 +172,15 @@ def train(
             return
         if output is None:
             raise ValueError("no output folder; give --output, or --dry-run")
-        from medv_lab.training.dialogue_runs import DialogueRun, read_training_data, train_on_dialogues
-        from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
         from medv_lab.training.recipes import find_recipe, vary
+        from medv_lab.training.single_stage import (
+            DialogueRun,
+            PhantomRun,
+            default_recipe,
+            read_training_data,
+            train_on_dialogues,
+            train_on_phantoms,
+        )
         from medv_lab.training.trainer import Engine
 
         engine = Engine(accumulation, checkpointing, compile, save_steps, log_steps=log_steps)

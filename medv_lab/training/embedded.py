@@ -3,12 +3,12 @@
     python -m medv_lab.training.embedded --output medv_lab/embedded
 
 1. A vision tower is pretrained against statements (SigLIP's loss), then frozen.
-2. A language tower is pretrained on captions and descriptions without their pictures, by masked diffusion: the small
-   world's LLaDA.
+2. A backbone is pretrained on captions and descriptions without their pictures, by masked diffusion: what LLaDA is to
+   LLaDA-MedV.
 3. Alignment: only the projector learns, on captions.
-4. Visual instruction tuning: projector and language tower learn, first on single questions alone, then on questions,
+4. Visual instruction tuning: projector and backbone learn, first on single questions alone, then on questions,
    dialogues, descriptions and captions.
-5. Fine-tuning: projector and language tower learn, on single questions and a few texts.
+5. Fine-tuning: projector and backbone learn, on single questions and a few texts.
 
 Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5
 with the same dialogues and number of steps, and never sees a picture.
@@ -18,12 +18,12 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SiglipModel
 
 from medv_lab.evaluation.responders import make_respond
@@ -37,7 +37,9 @@ from medv_lab.phantoms.questions import PROBES, Question, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest, seed_everything
+from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
+    LATE,
     LONG_FILL_SHARE,
     Collator,
     Example,
@@ -49,16 +51,15 @@ from medv_lab.training.examples import (
     without_images,
 )
 from medv_lab.training.recipes import EMBEDDED, Recipe
-from medv_lab.training.resuming import claim_folder
-from medv_lab.training.tokenizer import make_tokenizer
-from medv_lab.training.trainer import Engine, run_stage
+from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
+from medv_lab.training.trainer import Engine
 from medv_lab.training.vision import (
     STATEMENTS,
     VISION,
     evaluate_statements,
+    frozen_features,
     pretrain_vision_tower,
     render_all,
-    to_pixels,
 )
 
 LANGUAGE = {
@@ -69,14 +70,17 @@ LANGUAGE = {
     # With the usual 0.02 attention starts out flat at this width, and the pictures are made use of much later.
     "initializer_range": 0.1,
 }
+SPECIAL_TOKENS = (
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|mdm_mask|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
 FEW_ANSWERS = ("side", "zone", "extent", "normality")  # so few of the balanced questions are theirs
-LATE = ("presence", "modality")  # yes/no questions about these are learned last
-
-
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
-
 ENGINE = Engine(save_steps=500, keep=1)
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,9 @@ class Budget:
     score_rounds: int = 6
     seed: int = 0
 
-    def stages(self) -> dict[str, Recipe]:
-        """The recipes of what follows the vision tower, in order."""
-        return {name: getattr(self, name) for name in EMBEDDED}
-
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
-    """A fresh embedded-size model for a tokenizer."""
+    """Make a fresh embedded-size model for a tokenizer."""
     special = special_ids(tokenizer)
     config = MedVConfig(
         **LANGUAGE,
@@ -124,12 +124,47 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
-    """The processor that asks as the embedded model was taught: no system prompt, the newline kept."""
+    """Make the processor that asks as the embedded model was taught: no system prompt, the newline kept."""
     return MedVProcessor.from_config(tokenizer, config, system_prompt="", drop_after_image=False)
 
 
+def make_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
+    """Train a small byte-level BPE tokenizer that has LLaDA's special tokens by name.
+
+    No text is out of vocabulary, since single bytes are tokens too.
+
+    Args:
+        texts: the training corpus.
+        vocab_size: upper limit of the vocabulary, special tokens and the 256 bytes included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    # Line breaks stand alone, so that a header has the same ids whatever text follows it.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\n+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        mask_token="<|mdm_mask|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
 def learn_tokenizer(scenes: list[Scene], seed: int) -> PreTrainedTokenizerFast:
-    """The tokenizer of the small world."""
+    """Train the tokenizer on what is said about phantoms."""
     corpus = sample_texts(scenes[:4000], seed) + [claim.text() for claim in STATEMENTS]
     return make_tokenizer(corpus + ["user", "assistant", "\n\n"] * 4000)
 
@@ -141,14 +176,8 @@ def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> Non
     tower.load_state_dict({name: source[name].half() for name in tower.state_dict()})
 
 
-@torch.no_grad()
-def frozen_features(model: MedVForMaskedDiffusion, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
-    """The frozen tower's features of all pictures, fp16, (N, patches, vision width)."""
-    return torch.cat([model.vision_features(to_pixels(part)).half() for part in images.split(batch)])
-
-
 def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Balanced questions, those of families with few answers three times as often as the benchmark asks them."""
+    """Draw balanced questions, those of families with few answers three times as often as the benchmark asks them."""
     more = [probe for probe in PROBES if probe.family in FEW_ANSWERS]
     return [
         *balanced_questions(scenes, budget.question_rounds, seed),
@@ -157,7 +186,7 @@ def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Q
 
 
 def fine_tuning_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Balanced questions, yes/no ones on presence and modality twice as often as the benchmark asks them."""
+    """Draw balanced questions, yes/no ones on presence and modality twice as often as the benchmark asks them."""
     more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
     return [
         *balanced_questions(scenes, budget.question_rounds, seed),
@@ -165,129 +194,79 @@ def fine_tuning_questions(scenes: list[Scene], budget: Budget, seed: int) -> lis
     ]
 
 
-def instruction_examples(scenes: list[Scene], budget: Budget) -> list[Example]:
-    """Stage 2: mostly single questions, then texts and dialogues."""
-    texts = len(scenes) // 2
-    return [
-        *question_examples(training_questions(scenes, budget, budget.seed)),
-        *caption_examples(scenes, budget.seed),
-        *caption_examples(scenes, budget.seed + 1),
-        *description_examples(scenes[:texts], budget.seed),
-        *dialogue_examples(scenes[:texts], budget.seed),
-    ]
-
-
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
-    """The dialogues of a stage: "text" (to be shown without pictures), "alignment", "questions", "instruct", "vqa"."""
+    """Make the dialogues of a stage.
+
+    Args:
+        stage: "text" (to be shown without pictures), "alignment", "questions", "instruct" or "vqa".
+        scenes: the training phantoms.
+        budget: rounds of questions, and the seed.
+    """
+    seed, half, few = budget.seed, scenes[: len(scenes) // 2], scenes[: len(scenes) // 4]
     if stage == "text":
-        return [
-            *caption_examples(scenes, budget.seed + 2),
-            *description_examples(scenes[: len(scenes) // 2], budget.seed + 2),
-        ]
+        return [*caption_examples(scenes, seed + 2), *description_examples(half, seed + 2)]
     if stage == "alignment":
-        return caption_examples(scenes, budget.seed)
+        return caption_examples(scenes, seed)
     if stage == "questions":
-        return question_examples(training_questions(scenes, budget, budget.seed))
+        return question_examples(training_questions(scenes, budget, seed))
     if stage == "instruct":
-        return instruction_examples(scenes, budget)
-    few = scenes[: len(scenes) // 4]  # trained on questions alone, a model forgot how to describe
+        return [
+            *question_examples(training_questions(scenes, budget, seed)),
+            *caption_examples(scenes, seed),
+            *caption_examples(scenes, seed + 1),
+            *description_examples(half, seed),
+            *dialogue_examples(half, seed),
+        ]
+    # trained on questions alone, a model forgot how to describe
     return [
-        *question_examples(fine_tuning_questions(scenes, budget, budget.seed + 1)),
-        *caption_examples(few, budget.seed + 1),
-        *description_examples(few, budget.seed + 1),
+        *question_examples(fine_tuning_questions(scenes, budget, seed + 1)),
+        *caption_examples(few, seed + 1),
+        *description_examples(few, seed + 1),
     ]
 
 
-class Builder:
-    """Builds the embedded model (or the question-only baseline) stage by stage, logging as it goes.
+def list_stages(
+    budget: Budget,
+    scenes: list[Scene],
+    tokenizer: PreTrainedTokenizerFast,
+    features: torch.Tensor | None,
+) -> list[Stage]:
+    """List the stages behind the vision tower.
 
-    Every stage has a seed of its own, so that a build that was cut off goes on to the same weights.
+    Args:
+        budget: how much of everything.
+        scenes: the training phantoms.
+        tokenizer: of the model.
+        features: of the frozen vision tower, (N, patches, width); None for the question-only baseline, which has no
+            alignment, since without pictures the projector has nothing to learn from.
     """
+    is_blind = features is None
+    sizes = [budget.scenes, budget.question_rounds, budget.vision_steps, budget.seed]
+    stages, recipes = [], []
+    for name in EMBEDDED:
+        if is_blind and name == "alignment":
+            continue
+        recipe = getattr(budget, name)
+        recipes.append(asdict(recipe))
 
-    def __init__(self, budget: Budget, folder: Path, log: Log) -> None:
-        """Draw the scenes and train the tokenizer; `folder` keeps the weights after every stage."""
-        self.budget, self.folder, self.log = budget, folder, log
-        self.scenes = make_scenes("train", budget.scenes)
-        self.tokenizer = learn_tokenizer(self.scenes, budget.seed)
-        self.model = make_model(self.tokenizer, budget.seed)
-        self.images: torch.Tensor | None = None
+        def load_data(name=name, recipe=recipe) -> tuple[ExampleDataset, Collator]:
+            examples, seen = stage_examples(name, scenes, budget), features
+            if is_blind or name == "text":
+                examples, seen = without_images(examples), None
+            # long answers cost too much where batches are not grouped by length
+            share = LONG_FILL_SHARE if recipe.group_by_length else 0
+            dataset = ExampleDataset(examples, tokenizer, budget.seed, share)
+            return dataset, Collator(tokenizer.eos_token_id, seen)
 
-    def pretrain_vision(self) -> None:
-        """Step 1: the vision tower."""
-        siglip = pretrain_vision_tower(
-            self.scenes,
-            self.images,
-            self.tokenizer,
-            steps=self.budget.vision_steps,
-            seed=self.budget.seed,
-            log=self.log,
-        )
-        held = make_scenes("validation", 1000)
-        self.log(f"vision tower names {evaluate_statements(siglip, held, render_all(held), self.tokenizer)}")
-        take_vision_tower(self.model, siglip)
+        stages.append(Stage(name, f"{name}-{content_key(sizes, is_blind, recipes)[:16]}", recipe, load_data))
+    return stages
 
-    def train(self, recipe: Recipe, examples: list[Example], features: torch.Tensor | None) -> None:
-        """One stage on examples; `features` of the pictures, or None for text alone."""
-        # long answers cost too much where batches are not grouped by length
-        share = LONG_FILL_SHARE if recipe.group_by_length else 0
-        dataset = ExampleDataset(examples, self.tokenizer, self.budget.seed, share)
-        run_stage(
-            self.model,
-            recipe,
-            dataset,
-            Collator(self.tokenizer.eos_token_id, features),
-            seed=self.budget.seed,
-            folder=self.folder / recipe.name,
-            log=self.log,
-            engine=ENGINE,
-            resume=True,
-        )
 
-    def build(self, question_only: bool) -> None:
-        """All steps in order, those that the folder already has left out."""
-        features = None
-        if not question_only:
-            self.images = render_all(self.scenes)
-            self.step("vision", self.pretrain_vision)
-            features = frozen_features(self.model, self.images)
-        for stage, recipe in self.budget.stages().items():
-            if question_only and stage == "alignment":
-                continue  # without pictures the projector has nothing to learn from
-            examples = stage_examples(stage, self.scenes, self.budget)
-            if question_only or stage == "text":
-                examples = without_images(examples)
-            seen = None if question_only or stage == "text" else features
-            self.step(stage, lambda r=recipe, e=examples, f=seen: self.train(r, e, f))
-            if seen is not None:
-                self.log(f"after {stage}, on validation: {self.probe()}")
-
-    def step(self, name: str, work: Callable[[], None]) -> None:
-        """Do the work and keep the weights, or take the weights that are kept."""
-        kept = self.folder / f"{name}.safetensors"
-        if kept.is_file():
-            self.log(f"{name}: taken from {kept.name}")
-            self.model.load_state_dict(load_file(kept))
-            return
-        work()
-        draft = kept.with_suffix(".draft")
-        save_file(self.model.state_dict(), draft)
-        draft.replace(kept)
-
-    def probe(self) -> str:
-        """Scores on a few rounds of validation questions, in percent."""
-        respond = make_respond(self.model, make_processor(self.tokenizer, self.model.config))
-        rounds = max(1, self.budget.score_rounds // 3)
-        table = summarise(evaluate_phantoms(make_items("validation", rounds), respond))
-        return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
-
-    def save(self, output: Path) -> None:
-        """Write model (fp16), processor and manifest to a folder."""
-        self.model.half().save_pretrained(output)
-        make_processor(self.tokenizer, self.model.config).save_pretrained(output)
-        manifest = make_manifest(
-            asdict(self.budget), seed=self.budget.seed, device="cpu", dtype="bfloat16 autocast"
-        )
-        (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+def probe(model: MedVForMaskedDiffusion, processor: MedVProcessor, rounds: int) -> str:
+    """Return the scores on some rounds of validation questions, in percent, in one line."""
+    respond = make_respond(model, processor)
+    table = summarise(evaluate_phantoms(make_items("validation", rounds), respond))
+    return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
 
 
 def rebuild(
@@ -309,13 +288,49 @@ def rebuild(
     started = time.perf_counter()
     scratch = output.with_name(f"{output.name}-stages")
     claim_folder(scratch, {"question_only": question_only} | asdict(budget), resume=True)
-    builder = Builder(budget, scratch, log)
-    builder.build(question_only)
-    builder.save(output)
+    runner = StageRunner(scratch, engine=ENGINE, log=log)
+
+    # phantoms, tokenizer, fresh weights
+    scenes = make_scenes("train", budget.scenes)
+    tokenizer = learn_tokenizer(scenes, budget.seed)
+    model = make_model(tokenizer, budget.seed)
+
+    # step 1: the vision tower, and what it sees from then on
+    features = None
+    if not question_only:
+        images = render_all(scenes)
+        key = f"vision-{content_key(budget.scenes, budget.vision_steps, budget.seed)[:16]}"
+
+        def pretrain() -> dict[str, torch.Tensor]:
+            siglip = pretrain_vision_tower(
+                scenes, images, tokenizer, steps=budget.vision_steps, seed=budget.seed, log=log
+            )
+            held_out = make_scenes("validation", 1000)
+            named = evaluate_statements(siglip, held_out, render_all(held_out), tokenizer)
+            log(f"vision tower names {named}")
+            take_vision_tower(model, siglip)
+            return model.model.vision_tower.state_dict()
+
+        model.model.vision_tower.load_state_dict(runner.cache.compute(key, pretrain))
+        features = frozen_features(model, images)
+
+    # steps 2 to 5
+    def report(stage: Stage) -> None:
+        if stage.name != "text" and not question_only:
+            scores = probe(model, make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3))
+            log(f"after {stage.name}, on validation: {scores}")
+
+    stages = list_stages(budget, scenes, tokenizer, features)
+    runner.train(model, stages, seed=budget.seed, after_stage=report)
+
+    # the checkpoint, in half precision, and its scores
+    model.half().save_pretrained(output)
+    make_processor(tokenizer, model.config).save_pretrained(output)
+    manifest = make_manifest(asdict(budget), seed=budget.seed, device="cpu", dtype="bfloat16 autocast")
+    replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
-    model, processor = load(output, device="cpu")
-    respond = make_respond(model, processor)
+    respond = make_respond(*load(output, device="cpu"))
     for split, pictures in (("test", "none"),) if question_only else SCORED:
         results = evaluate_phantoms(make_items(split, budget.score_rounds, pictures), respond)
         table = summarise(results).to_string(index=False, float_format="{:.1f}".format)

@@ -1,14 +1,29 @@
-"""Training examples of the embedded model: dialogues about scenes as token ids and labels, and their batches."""
+"""Dialogues as token ids, labels and batches: about phantoms, and about pictures in files.
+
+Dialogues about phantoms are labelled and padded in a manner of their own (see `encode_example`, `ExampleDataset`);
+those about files as published (`prompts.encode_dialogue`, `prompts.collate`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_TOKEN, encode_dialogue, special_ids
+from medv_lab.data.instructions import Dialogue
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.model.prompts import (
+    IGNORED_LABEL,
+    IMAGE_TOKEN,
+    PLAIN_MODE,
+    Encoded,
+    collate,
+    encode_dialogue,
+    special_ids,
+)
 from medv_lab.phantoms.questions import Question
 from medv_lab.phantoms.reports import (
     CAPTION_REQUESTS,
@@ -18,7 +33,9 @@ from medv_lab.phantoms.reports import (
     make_dialogue,
 )
 from medv_lab.phantoms.scenes import Scene
+from medv_lab.training.vision import to_pixels
 
+LATE = ("presence", "modality")  # yes/no questions about these are learned last
 FILL, LONG_FILL, LONG_FILL_SHARE = 12, 96, 1 / 8  # tokens, tokens, share of examples
 
 Turns = list[tuple[str, str]]  # (question, answer)
@@ -33,7 +50,7 @@ class Example:
 
 
 def caption_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
-    """One caption a scene."""
+    """Write one caption per scene."""
     rng = np.random.default_rng([seed, 1])
     return [
         Example([(str(rng.choice(CAPTION_REQUESTS)), make_caption(scene, rng))], i)
@@ -42,7 +59,7 @@ def caption_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
 
 
 def description_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
-    """One description a scene."""
+    """Write one description per scene."""
     rng = np.random.default_rng([seed, 2])
     return [
         Example([(str(rng.choice(DESCRIPTION_REQUESTS)), make_description(scene, rng))], i)
@@ -51,26 +68,58 @@ def description_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
 
 
 def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
-    """One dialogue of two to four turns a scene."""
+    """Write one dialogue of two to four turns per scene."""
     rng = np.random.default_rng([seed, 3])
     return [Example(make_dialogue(scene, rng, int(rng.integers(2, 5))), i) for i, scene in enumerate(scenes)]
 
 
 def question_examples(questions: Sequence[Question]) -> list[Example]:
-    """One single-turn dialogue a question."""
+    """Make one dialogue of a single turn per question."""
     return [Example([(question.text, question.answer)], question.scene) for question in questions]
 
 
 def without_images(examples: Sequence[Example]) -> list[Example]:
-    """The same dialogues with no picture: what a question-only model is trained on."""
+    """Return the same dialogues with no picture: what a question-only model is trained on."""
     return [Example(example.turns, None) for example in examples]
 
 
+def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Return token ids and labels; only answers and the end-of-turn token behind each are labelled.
+
+    The published labels hold all headers as well. At this size they take a large share of a short answer's
+    loss and teach nothing, since a prompt always has its headers.
+    """
+    image = f"{IMAGE_TOKEN}\n" if example.scene is not None else ""
+    turns = []
+    for number, (question, answer) in enumerate(example.turns):
+        turns += [("user", (image if number == 0 else "") + question), ("assistant", answer)]
+    ids, _, _ = encode_dialogue(turns, tokenizer, has_image=bool(image), system_prompt="")
+    end = special_ids(tokenizer).end_of_turn
+    header = tokenizer.encode("<|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)
+    labels, is_answer = [], False
+    for index, token in enumerate(ids):
+        is_answer = is_answer or ids[index - len(header) : index] == header
+        labels.append(token if is_answer else IGNORED_LABEL)
+        is_answer = is_answer and token != end
+    if labels.count(end) != len(example.turns):
+        raise ValueError(
+            f"{labels.count(end)} of {len(example.turns)} answers were found in a dialogue; the tokenizer must give "
+            "the assistant's header the same ids whatever text follows it"
+        )
+    return ids, labels
+
+
 class ExampleDataset(Dataset):
-    """Encoded examples; sorted into groups of like length by the trainer through the column `length`.
+    """Encoded dialogues about phantoms.
 
     End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell
-    the length of the answer: mostly few, which costs little, and in every eighth example up to a whole canvas.
+    the length of the answer: mostly few, which costs little, and in some examples up to a whole canvas.
+
+    Args:
+        examples: encoded once.
+        tokenizer: of the model.
+        seed: draws the number of end-of-text tokens.
+        long_fill_share: share of the examples that may have up to a whole canvas of them.
     """
 
     def __init__(
@@ -80,7 +129,6 @@ class ExampleDataset(Dataset):
         seed: int,
         long_fill_share: float = LONG_FILL_SHARE,
     ) -> None:
-        """Encode all examples once; `seed` draws the number of end-of-text tokens."""
         rng = np.random.default_rng([seed, 4])
         self.items = []
         for example in examples:
@@ -103,42 +151,20 @@ class ExampleDataset(Dataset):
         return self.items[index]
 
 
-def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Token ids and labels; only answers and the end-of-turn token behind each are labelled.
-
-    The published labels hold all headers as well. At this size they take a large share of a short answer's
-    loss and teach nothing, since a prompt always has its headers.
-    """
-    image = f"{IMAGE_TOKEN}\n" if example.scene is not None else ""
-    turns = []
-    for number, (question, answer) in enumerate(example.turns):
-        turns += [("user", (image if number == 0 else "") + question), ("assistant", answer)]
-    ids, _, _ = encode_dialogue(turns, tokenizer, has_image=bool(image), system_prompt="")
-    end = special_ids(tokenizer).end_of_turn
-    header = tokenizer.encode("<|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)
-    labels, is_answer = [], False
-    for place, token in enumerate(ids):
-        is_answer = is_answer or ids[place - len(header) : place] == header
-        labels.append(token if is_answer else IGNORED_LABEL)
-        is_answer = is_answer and token != end
-    if labels.count(end) != len(example.turns):
-        raise ValueError(
-            f"{labels.count(end)} of {len(example.turns)} answers were found in a dialogue; the tokenizer must give "
-            "the assistant's header the same ids whatever text follows it"
-        )
-    return ids, labels
-
-
 class Collator:
-    """Pads a batch on the right with end-of-text, which is neither attended to nor learned."""
+    """Makes batches; pads on the right with end-of-text, which is neither attended to nor learned.
+
+    Args:
+        pad_token_id: end-of-text.
+        features: of the frozen vision tower for all pictures, (N, patches, width), or None for text alone.
+    """
 
     def __init__(self, pad_token_id: int, features: torch.Tensor | None) -> None:
-        """Keep the pad token and the frozen tower's features of all pictures, (N, patches, width), or None."""
         self.pad_token_id = pad_token_id
         self.features = features
 
     def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
-        """Items of an `ExampleDataset` to input_ids, labels, attention_mask (B, S) and vision_features."""
+        """Turn items of an `ExampleDataset` into input_ids, labels, attention_mask (B, T) and vision_features."""
         longest = max(item["length"] for item in items)
         shape = (len(items), longest)
         input_ids = torch.full(shape, self.pad_token_id)
@@ -154,3 +180,76 @@ class Collator:
         if scenes:
             batch["vision_features"] = self.features[scenes].float()
         return batch
+
+
+class PixelCollator(Collator):
+    """Makes batches with the pictures themselves, uint8 (N, 3, side, side), for a vision tower that learns."""
+
+    def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """Do as `Collator` does, with pixel_values in place of features."""
+        batch = super().__call__(items)
+        batch["pixel_values"] = to_pixels(batch.pop("vision_features"))
+        return batch
+
+
+class DialogueDataset(Dataset):
+    """Dialogues about files, encoded as published when they are asked for.
+
+    Args:
+        dialogues: what to encode.
+        processor: has the tokenizer and the prompt's settings.
+        is_alignment: a caption follows its picture without a chat frame, as in stage 1.
+    """
+
+    def __init__(
+        self, dialogues: Sequence[Dialogue], processor: MedVProcessor, is_alignment: bool = False
+    ) -> None:
+        self.dialogues, self.processor = dialogues, processor
+        self.chat_mode = PLAIN_MODE if is_alignment else processor.chat_mode
+
+    def __len__(self) -> int:
+        return len(self.dialogues)
+
+    def __getitem__(self, index: int) -> dict:
+        """Return token ids, labels, turn of each token, and names of the pictures."""
+        dialogue, processor = self.dialogues[index], self.processor
+        encoded = encode_dialogue(
+            dialogue.turns,
+            processor.tokenizer,
+            has_image=bool(dialogue.images),
+            chat_mode=self.chat_mode,
+            system_prompt=processor.system_prompt,
+        )
+        return encoded._asdict() | {"images": dialogue.images}
+
+
+class PictureCollator:
+    """Makes batches of dialogues with their pictures, opened when the batch is made.
+
+    Padding is end of text, which is learned, as published.
+
+    Args:
+        processor: prepares the pictures.
+        folder: names of pictures are relative to it.
+        is_alignment: pictures are squashed to one tile, as in stage 1.
+    """
+
+    def __init__(self, processor: MedVProcessor, folder: Path, is_alignment: bool = False) -> None:
+        self.processor, self.folder = processor, folder
+        self.mode = "square" if is_alignment else processor.image_aspect_ratio
+
+    def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor | list]:
+        """Turn items of a `DialogueDataset` into input_ids, labels (B, T), pixel_values and tile_layouts.
+
+        Raises:
+            ImageError: for a picture that cannot be opened.
+        """
+        samples = [[item[name] for name in Encoded._fields] for item in items]
+        rows = collate(samples, self.processor.special.end_of_text)
+        batch: dict = {name: torch.tensor(rows[name]) for name in ("input_ids", "labels")}
+        pixels, layouts = [], []
+        for item in items:
+            own = self.processor.prepare_images([self.folder / name for name in item["images"]], self.mode)
+            pixels += own[0]
+            layouts += own[1]
+        return batch | ({"pixel_values": pixels, "tile_layouts": layouts} if pixels else {})

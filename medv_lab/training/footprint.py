@@ -18,9 +18,8 @@ import torch
 
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
-from medv_lab.training.adapters import add_adapters
 from medv_lab.training.recipes import PARTS, PUBLISHED, Recipe
-from medv_lab.training.trainer import freeze_all_but
+from medv_lab.training.trainer import add_adapters, freeze_all_but
 
 FROZEN_BYTES = 2
 

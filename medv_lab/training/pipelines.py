@@ -1,35 +1,62 @@
-"""The arms of the training ablations (Table 4 of the paper and its neighbours), at the size of the embedded model.
+"""The arms of the training ablations (Table 4 of the paper and its neighbours), and the data that they are trained on.
 
-An arm is a chain of stages from fresh weights; every chain begins with the text-only language tower (the small
-world's LLaDA) and the vision tower of the embedded checkpoint. Arms whose chains begin alike share that part.
+An arm is a chain of stages from fresh weights at the size of the embedded model; every chain begins with the text-only
+backbone (what LLaDA is to LLaDA-MedV) and the vision tower of the embedded checkpoint. Arms whose chains begin alike
+share that part.
 
 Two comparisons. *Equal in steps*: a stage has the same number of steps in every arm that has it, so arms with fewer
-stages train less. *Equal in compute*: counted from the text-only language tower on, every arm has as many steps as
-the longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added to its
+stages train less. *Equal in compute*: counted from the text-only backbone on, every arm has as many steps as the
+longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added to its
 stage 2. All steps have the same batch, and count alike, whichever parts learn.
 
 Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
 the embedded model does: in a mixture alone, yes/no answers stay at chance.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
 
-from medv_lab.phantoms.scenes import DOMAINS
+import numpy as np
+import torch
+
+from medv_lab.model.modeling import MedVLanguageModel
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.phantoms import general
+from medv_lab.phantoms.questions import PROBES, balanced_questions
+from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
+from medv_lab.training.examples import (
+    LATE,
+    LONG_FILL_SHARE,
+    Collator,
+    Example,
+    ExampleDataset,
+    PixelCollator,
+    caption_examples,
+    description_examples,
+    question_examples,
+    without_images,
+)
 from medv_lab.training.recipes import EMBEDDED, PUBLISHED, LoRA, Recipe, vary
+from medv_lab.training.stages import TensorCache
+from medv_lab.training.trainer import Collate
+from medv_lab.training.vision import frozen_features, render_all
 
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
 QUESTIONS, INSTRUCTIONS = "questions", "instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
-"""The small world's data sets for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
+"""Data sets of phantoms for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
 and PathVQA about pathology."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of an arm: the name of its collection of examples, and its recipe."""
+class ArmStage:
+    """One stage of an arm: the name of its data (see `COLLECTIONS`), and its recipe."""
 
     data: str
     recipe: Recipe
@@ -37,7 +64,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table.
+    """A chain of stages: one row of the table.
 
     Attributes:
         name: short.
@@ -49,13 +76,13 @@ class Arm:
 
     name: str
     label: str
-    stages: tuple[Stage, ...]
+    stages: tuple[ArmStage, ...]
     equal: str = "steps"
     is_causal: bool = False
 
     @property
     def steps(self) -> int:
-        """Optimiser steps after the text-only language tower."""
+        """Optimiser steps after the text-only backbone."""
         return sum(stage.recipe.count_steps() for stage in self.stages[1:])
 
 
@@ -73,10 +100,10 @@ the embedded one image tokens grow alike, and yes/no answers come later."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
-    """The recipes of all stages. Batches are small; they are grouped by length where long answers are among short.
+    """Make the recipes of all stages. Batches are small; they are grouped by length where long answers are among short.
 
     Args:
-        changes: "stage.setting=value", e.g. "instruct.steps=900"; settings as in `stages.vary`.
+        changes: "stage.setting=value", e.g. "instruct.steps=900"; settings as in `recipes.vary`.
 
     Raises:
         ValueError: for another stage, or a setting or value that the recipe does not take.
@@ -99,24 +126,24 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
 
 
 def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
-    """The grid, the rows of Table 4 first: ours is LLaDA-MedV, the twin stands where LLaVA-Med does.
+    """Make the grid, the rows of Table 4 first: ours is LLaDA-MedV, the twin stands where LLaVA-Med does.
 
     Args:
         changes: to the recipes, as in `make_recipes`.
     """
     recipes = make_recipes(changes)
-    text, alignment = Stage("text", recipes["text"]), Stage("captions", recipes["alignment"])
-    sft = (Stage(QUESTIONS, recipes["questions"]), Stage(INSTRUCTIONS, recipes["instruct"]))
+    text, alignment = ArmStage("text", recipes["text"]), ArmStage("captions", recipes["alignment"])
+    sft = (ArmStage(QUESTIONS, recipes["questions"]), ArmStage(INSTRUCTIONS, recipes["instruct"]))
     general = (
-        Stage("general captions", recipes["general-alignment"]),
-        Stage("general instructions", recipes["general-instruct"]),
+        ArmStage("general captions", recipes["general-alignment"]),
+        ArmStage("general instructions", recipes["general-instruct"]),
     )
-    vqa = {name: Stage(f"questions, {name}", recipes["vqa"]) for name in DATA_SETS}
+    vqa = {name: ArmStage(f"questions, {name}", recipes["vqa"]) for name in DATA_SETS}
 
-    def tuned(**changes) -> tuple[Stage, ...]:
+    def tuned(**changes) -> tuple[ArmStage, ...]:
         return text, alignment, *(replace(stage, recipe=replace(stage.recipe, **changes)) for stage in sft)
 
-    ours = Arm(OURS, "text-only language tower, alignment, SFT", (text, alignment, *sft))
+    ours = Arm(OURS, "text-only backbone, alignment, SFT", (text, alignment, *sft))
     v1 = Arm("V1", "general-domain model, SFT", (text, *general, *sft))
     v2 = Arm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, *sft))
     twin = replace(ours, name="twin", label="autoregressive twin: as ours, by next tokens", is_causal=True)
@@ -139,7 +166,7 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
 
 
 def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | None = None) -> list[Arm]:
-    """Arms by name; all of them without names. "main" are those of Table 4.
+    """Return arms by name; all of them without names. "main" are those of Table 4.
 
     Args:
         arms: the grid.
@@ -161,18 +188,184 @@ def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | Non
 
 
 def equalise(arm: Arm, steps: int) -> Arm:
-    """The same arm with `steps` in all after the text-only tower: its stage 2 is made longer.
+    """Return the same arm with `steps` in all after the text-only backbone: its stage 2 is made longer.
 
     Raises:
         ValueError: if it has more already, or no stage 2.
     """
     added = steps - arm.steps
-    places = [place for place, stage in enumerate(arm.stages) if stage.data == INSTRUCTIONS]
-    if added < 0 or not places:
+    found = [number for number, stage in enumerate(arm.stages) if stage.data == INSTRUCTIONS]
+    if added < 0 or not found:
         raise ValueError(
-            f"{arm.name} has {arm.steps} steps and {len(places)} stages 2; cannot give it {steps}"
+            f"{arm.name} has {arm.steps} steps and {len(found)} stages 2; cannot give it {steps}"
         )
     stages = list(arm.stages)
-    recipe = stages[places[-1]].recipe
-    stages[places[-1]] = Stage(INSTRUCTIONS, replace(recipe, steps=recipe.count_steps() + added))
+    recipe = stages[found[-1]].recipe
+    stages[found[-1]] = ArmStage(INSTRUCTIONS, replace(recipe, steps=recipe.count_steps() + added))
     return replace(arm, stages=tuple(stages), equal="compute")
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much data there is.
+
+    Attributes:
+        scenes, general_scenes: medical phantoms, and pictures of the general domain.
+        rounds, general_rounds: balanced rounds of questions about them.
+        captions: share of the pictures that stage 2 has a caption of; half as many have a description.
+    """
+
+    scenes: int = 8000
+    general_scenes: int = 4000
+    rounds: int = 150
+    general_rounds: int = 120
+    captions: float = 0.5
+
+
+class PhantomData:
+    """Examples, pictures and features of the stages, by the name of a collection (see `COLLECTIONS`).
+
+    Args:
+        amounts: how much there is.
+        cache: keeps features.
+    """
+
+    def __init__(self, amounts: Amounts, cache: TensorCache) -> None:
+        self.amounts, self.cache = amounts, cache
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """The medical phantoms."""
+        return make_scenes("train", self.amounts.scenes)
+
+    @cached_property
+    def general_scenes(self) -> list[general.GeneralScene]:
+        """The pictures of the general domain."""
+        return general.make_general_scenes("train", self.amounts.general_scenes)
+
+    def images(self, collection: str) -> torch.Tensor:
+        """Draw the pictures of a collection, uint8 (N, 3, side, side)."""
+        if not collection.startswith("general"):
+            return render_all(self.scenes)
+        pictures = np.stack([general.paint(scene) for scene in self.general_scenes])
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+    def features(self, collection: str, model: MedVLanguageModel, vision_digest: str) -> torch.Tensor:
+        """Return the vision tower's features of a collection's pictures, (N, patches, width), fp16.
+
+        Args:
+            collection: its name.
+            model: holds the tower.
+            vision_digest: of the tower.
+        """
+        kind, count = (
+            ("general", self.amounts.general_scenes)
+            if collection.startswith("general")
+            else ("phantoms", self.amounts.scenes)
+        )
+        return self.cache.compute(
+            f"features-{kind}-{count}-{vision_digest[:12]}",
+            lambda: {"features": frozen_features(model, self.images(collection))},
+        )["features"]
+
+    def load(
+        self,
+        stage: ArmStage,
+        seed: int,
+        model: MedVLanguageModel,
+        processor: MedVProcessor,
+        vision_digest: str,
+    ) -> tuple[ExampleDataset, Collate]:
+        """Load what a stage is trained on.
+
+        Args:
+            stage: of an arm.
+            seed: of the examples.
+            model, processor: the embedded checkpoint, whose vision tower and tokenizer all arms have.
+            vision_digest: of the vision tower.
+        """
+        tokenizer = processor.tokenizer
+        # long canvases cost too much where batches are not grouped by length
+        share = LONG_FILL_SHARE if stage.recipe.group_by_length else 0.0
+        dataset = ExampleDataset(self.examples(stage.data, seed), tokenizer, seed, share)
+        pad = tokenizer.eos_token_id
+        if stage.data == "text":
+            return dataset, Collator(pad, None)
+        if stage.recipe.vision_tower_lr is not None:
+            return dataset, PixelCollator(pad, self.images(stage.data))
+        return dataset, Collator(pad, self.features(stage.data, model, vision_digest))
+
+    def examples(self, collection: str, seed: int) -> list[Example]:
+        """Make the examples of a collection.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if collection not in COLLECTIONS:
+            raise ValueError(f"there is no collection {collection!r}; there are {', '.join(COLLECTIONS)}")
+        return COLLECTIONS[collection](self, seed)
+
+    def _questions(self, seed: int, domains: Sequence[str] = DOMAINS) -> list[Example]:
+        questions = balanced_questions(self.scenes, self.amounts.rounds, seed)
+        return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
+
+    def _instruct(self, seed: int) -> list[Example]:
+        few = self.scenes[: round(self.amounts.captions * len(self.scenes))]
+        captions = caption_examples(few, seed + 1)
+        descriptions = description_examples(few[: len(few) // 2], seed + 1)
+        more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
+        late = question_examples(balanced_questions(self.scenes, self.amounts.rounds, seed + 1, more))
+        return [*self._questions(seed), *late, *captions, *descriptions]
+
+    def _general_captions(self, seed: int) -> list[Example]:
+        rng = np.random.default_rng([seed, 6])
+        asked = rng.choice(general.REQUESTS, len(self.general_scenes))
+        return [
+            Example([(str(request), general.caption(scene))], number)
+            for number, (request, scene) in enumerate(zip(asked, self.general_scenes, strict=True))
+        ]
+
+    def _general_instruct(self, seed: int) -> list[Example]:
+        rng = np.random.default_rng([seed, 7])
+        rounds, probes = self.amounts.general_rounds, general.PROBES
+        captions = self._general_captions(seed + 1)
+        some = round(self.amounts.captions * len(captions))
+        dialogues = [
+            Example(general.dialogue(scene, rng, 2), number)
+            for number, scene in enumerate(self.general_scenes[:some])
+        ]
+        questions = question_examples(balanced_questions(self.general_scenes, rounds, seed, probes))
+        return [*questions, *captions[:some], *dialogues]
+
+    def _text(self, seed: int) -> list[Example]:
+        return without_images([*caption_examples(self.scenes, seed), *self._general_captions(seed)])
+
+
+COLLECTIONS: dict[str, Callable[[PhantomData, int], list[Example]]] = {
+    "text": PhantomData._text,
+    "captions": lambda data, seed: caption_examples(data.scenes, seed),
+    "questions": lambda data, seed: data._questions(seed + 3),
+    "instructions": PhantomData._instruct,
+    **{
+        f"questions, {name}": lambda data, seed, domains=domains: data._questions(seed + 2, domains)
+        for name, domains in DATA_SETS.items()
+    },
+    "general captions": PhantomData._general_captions,
+    "general instructions": PhantomData._general_instruct,
+}
+"""text: captions of both, without pictures (no questions: blind answers to balanced questions teach guessing).
+captions: one per phantom (stage 1). questions: single ones about phantoms; instructions: others, with more of those
+that are learned late, captions and descriptions (stage 2). questions, ...: about one data set (stage 3). general ...:
+the same of the general domain, with dialogues."""
+
+
+MINIATURE = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
+
+
+@cache
+def data_digest(collection: str) -> str:
+    """Hash a miniature of a collection with its pictures: another digest if the code that makes them changes."""
+    data = PhantomData(MINIATURE, TensorCache(Path()))
+    examples = json.dumps([[e.turns, e.scene] for e in data.examples(collection, 0)], default=int)
+    pictures = data.images(collection).numpy().tobytes()
+    return hashlib.sha256(examples.encode() + pictures).hexdigest()[:16]

@@ -1,37 +1,42 @@
-"""Masked-diffusion training with transformers' Trainer.
+"""Masked-diffusion training with transformers' Trainer: one stage of one recipe.
 
-The loss is the model's own (equation 4 of the paper with the reference's normalisation). What this trainer adds: one
-generator of its own for order, t and masks, whose draws do not depend on the number of processes and whose state
-every checkpoint holds; a learning rate for each part; checkpoints that are whole or not there.
+The loss is the model's own (equation 4 of the paper with the reference's normalisation). What this trainer adds, all
+through public hooks:
+
+- `compute_loss`: noise from one generator, whose draws do not depend on the number of processes;
+- `create_optimizer`: a learning rate for each part of the model;
+- `get_train_dataloader`: an order of its own, from the same generator;
+- callbacks (`medv_lab.training.callbacks`): checkpoints that are whole or not there, and a table of losses.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.data import Dataset, Sampler
+import torch.distributed as dist
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import rotate_checkpoints
 
+from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.training.adapters import add_adapters, base_model, merge_adapters
-from medv_lab.training.history import History, Watch
-from medv_lab.training.noise import NoiseSource
-from medv_lab.training.recipes import Recipe
-from medv_lab.training.resuming import (
+from medv_lab.training.callbacks import (
     PARTIAL,
+    Checkpoints,
+    EpochOrder,
+    LossHistory,
+    Watch,
     clear_partial,
     find_checkpoint,
-    load_generator,
-    publish_checkpoint,
-    save_generator,
+    remove_pickled_arguments,
 )
+from medv_lab.training.recipes import LoRA, Recipe
 
-LENGTH_STEP, GROUPED_BATCHES = 64, 50
+Collate = Callable[[Sequence[Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,53 +60,89 @@ class Engine:
     log_steps: int = 100
 
 
-class EpochOrder(Sampler[int]):
-    """Order of one epoch, drawn from a generator when the epoch begins; `start` is the state it was drawn from.
+class NoiseSource:
+    """Draws noise levels and masks for a batch; the model calls it with its labels, images merged in.
 
-    With lengths, dialogues are sorted within every 50 batches by length in steps of 64 tokens, and the batches are
-    shuffled. Finer steps, or batches from long to short, would let one kind of question fill a run of batches.
+    The numbers are drawn on the CPU for the batch of all processes, in the reference's order, and every process takes
+    its own rows. So one process with a batch of 2 B and two processes with B each train on the same noise.
+
+    Args:
+        levels: "uniform", or "stratified" from `t_min` up.
+        t_min: the smallest stratified level.
+        generator: on the CPU.
+        ignore_index: label of tokens that are not learned.
     """
 
-    def __init__(self, size: int, lengths: list[int] | None, batch: int, generator: torch.Generator) -> None:
-        """`lengths`, if given, are used to put dialogues of like length into the same `batch`."""
-        self.size, self.lengths, self.batch, self.draws = size, lengths, batch, generator
-        self.start = generator.get_state()
+    def __init__(self, levels: str, t_min: float, generator: torch.Generator, ignore_index: int) -> None:
+        self.levels, self.t_min, self.generator, self.ignore_index = levels, t_min, generator, ignore_index
 
-    def __len__(self) -> int:
-        return self.size
+    def __call__(self, labels: torch.Tensor) -> ForwardNoise:
+        """Draw for this process's labels (B, T), of which every process has as many rows."""
+        rows, length = labels.shape
+        processes, process, longest = 1, 0, length
+        if dist.is_initialized():
+            processes, process = dist.get_world_size(), dist.get_rank()
+            lengths = torch.tensor(length, device=labels.device)
+            dist.all_reduce(lengths, dist.ReduceOp.MAX)
+            longest = int(lengths)
 
-    def __iter__(self):
-        self.start = self.draws.get_state()
-        if self.lengths is None:
-            return iter(torch.randperm(self.size, generator=self.draws).tolist())
-        order = torch.randperm(self.size, generator=self.draws).tolist()
-        # a list, so that all draws are made before the first batch: a resumed run makes them again
-        return iter([index for batch in self._grouped(order) for index in batch])
+        # draw for the rows of all processes, padded to the longest
+        total = rows * processes
+        t = stratified_levels(total, self.t_min, self.generator) if self.levels == "stratified" else None
+        every = torch.zeros(total, longest, dtype=torch.long)
+        noise = draw_noise(every, t=t, generator=self.generator, ignore_index=self.ignore_index)
 
-    def _grouped(self, order: list[int]) -> Iterator[list[int]]:
-        """Batches of like length; the last one of the epoch, which may be short, stays the last."""
-        whole = self.size // self.batch * self.batch
-        for start in range(0, whole, GROUPED_BATCHES * self.batch):
-            part = order[start : min(start + GROUPED_BATCHES * self.batch, whole)]
-            part.sort(key=lambda index: self.lengths[index] // LENGTH_STEP)
-            for place in torch.randperm(len(part) // self.batch, generator=self.draws).tolist():
-                yield part[place * self.batch : (place + 1) * self.batch]
-        yield order[whole:]
+        # keep this process's rows
+        own = slice(process * rows, (process + 1) * rows)
+        t, p_mask, masked = (x[own].to(labels.device) for x in (noise.t, noise.p_mask, noise.masked))
+        return ForwardNoise(t, p_mask, masked[:, :length] & (labels != self.ignore_index))
+
+
+def stratified_levels(batch: int, t_min: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw noise levels (B,), one from each of B equal parts of [t_min, 1], in random order.
+
+    The loss stays unbiased for t >= t_min and varies less from batch to batch. An answer of one word is masked with
+    chance t and then weighs 1/t, so the variance of its loss goes with the mean of 1/t: 4.0 for t_min 0.02 and
+    1.7 for 0.3.
+    """
+    order = torch.randperm(batch, generator=generator)
+    return t_min + (1 - t_min) * ((order + torch.rand(batch, generator=generator)) / batch)
 
 
 class MaskedDiffusionTrainer(Trainer):
-    """Trainer of one recipe; see the module's docstring for what it adds."""
+    """Trainer of one recipe; see the module's docstring for what it adds.
+
+    Args:
+        recipe: what to train and how.
+        generator: of order and noise, on the CPU.
+        **kwargs: transformers' own arguments.
+    """
 
     def __init__(self, *, recipe: Recipe, generator: torch.Generator, **kwargs) -> None:
-        """Keep recipe and generator (on the CPU); the other arguments are transformers'."""
         super().__init__(**kwargs)
-        self.recipe, self.generator = recipe, generator
+        self.recipe = recipe
         ignore_index = base_model(self.model).config.ignore_index
         self.noise = NoiseSource(recipe.levels, recipe.t_min, generator, ignore_index)
-        self._writes_checkpoint = False
+        data = self.train_dataset or []
+        lengths = [len(item["input_ids"]) for item in data] if recipe.group_by_length else None
+        self.order = EpochOrder(len(data), lengths, recipe.batch_size, generator)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of this process, in the order that the callback draws for every epoch."""
+        batches = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            sampler=self.order,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(batches)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Loss of one batch under the next draw of noise."""
+        """Compute the loss of one batch under the next draw of noise.
+
+        Raises:
+            FloatingPointError: if it is not finite.
+        """
         outputs = model(**inputs, noise=self.noise)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -111,7 +152,7 @@ class MaskedDiffusionTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def create_optimizer(self, model=None):
-        """One group of parameters for each part, with the part's learning rate; decay, if any, is for all."""
+        """Make one group of parameters per part, with the part's learning rate; decay, if any, is for all."""
         if self.optimizer is None:
             model = self.model if model is None else model
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
@@ -123,62 +164,28 @@ class MaskedDiffusionTrainer(Trainer):
             self.optimizer = kind(groups, **settings | {"weight_decay": self.recipe.weight_decay})
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset=None) -> EpochOrder:
-        data = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(item["input_ids"]) for item in data] if self.recipe.group_by_length else None
-        # the batch of all processes, so that the order does not depend on their number
-        self.order = EpochOrder(len(data), lengths, self.recipe.batch_size, self.generator)
-        return self.order
 
-    def _run_epoch(self, **kwargs) -> None:
-        if (
-            self.state.global_step >= self.state.max_steps
-        ):  # resumed at its end: transformers would go one step on
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(**kwargs)
+def base_model(model: MedVLanguageModel | PeftModel) -> MedVLanguageModel:
+    """Return the model itself, with or without adapters in it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder) / PARTIAL) if self._writes_checkpoint else folder
 
-    def _save(self, output_dir=None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir) / TRAINING_ARGS_NAME).unlink(
-            missing_ok=True
-        )  # a pickle; the recipe is saved as JSON
+def add_adapters(model: MedVLanguageModel, lora: LoRA) -> PeftModel:
+    """Put low-rank adapters into the layers of the backbone, in place; they and the projector learn.
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        if self.args.should_save:
-            save_generator(Path(output_dir), self.generator.get_state(), self.order.start)
-
-    def _save_checkpoint(self, model, trial) -> None:
-        folder = Path(self._get_output_dir(trial))
-        self._writes_checkpoint = True
-        super()._save_checkpoint(model, trial)
-        self._writes_checkpoint = False
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            publish_checkpoint(folder, f"checkpoint-{self.state.global_step}")
-            rotate_checkpoints(str(folder), save_total_limit=self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self.is_deepspeed_enabled:
-            raise ValueError(
-                "DeepSpeed reads its checkpoints by unpickling, which medv-lab does not do; resume with FSDP2, or "
-                "start a new stage from the weights"
-            )
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            # transformers draws the epoch's order again, skips what was seen, and then loads the present state
-            self.generator.set_state(load_generator(Path(checkpoint))["epoch"])
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
-        if checkpoint is not None:
-            self.generator.set_state(load_generator(Path(checkpoint))["now"])
+    Args:
+        model: parts that are frozen stay frozen.
+        lora: rank, scale and layers.
+    """
+    names = "|".join(map(re.escape, lora.layers))
+    is_projector_frozen = any(not p.requires_grad for p in model.parts()["projector"].values())
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=rf"model\.layers\.\d+\..*\.({names})",
+        modules_to_save=None if is_projector_frozen else ["mm_projector"],
+    )
+    return get_peft_model(model, config)
 
 
 def freeze_all_but(model: MedVLanguageModel, names: tuple[str, ...]) -> None:
@@ -199,7 +206,7 @@ def freeze_all_but(model: MedVLanguageModel, names: tuple[str, ...]) -> None:
 def make_arguments(
     recipe: Recipe, engine: Engine, *, seed: int, folder: Path, steps: int
 ) -> TrainingArguments:
-    """transformers' arguments for a recipe of `steps` optimiser steps.
+    """Translate a recipe of `steps` optimiser steps into transformers' arguments; checkpoints go into `folder`.
 
     Raises:
         ValueError: if the recipe's batch cannot be shared out among processes and accumulation.
@@ -245,13 +252,13 @@ def run_stage(
     model: MedVLanguageModel,
     recipe: Recipe,
     dataset: Dataset,
-    collator: Callable[[Sequence[Any]], dict[str, Any]],
+    collator: Collate,
     *,
     seed: int,
     folder: Path,
-    log=print,
+    name: str | None = None,
+    log: Callable[[str], None] = print,
     engine: Engine = Engine(),
-    generator: torch.Generator | None = None,
     resume: bool = False,
     watch: Watch | None = None,
     output: Path | None = None,
@@ -265,10 +272,10 @@ def run_stage(
         dataset: encoded dialogues.
         collator: makes batches.
         seed: of order and noise.
-        folder: where checkpoints go, if the engine writes any.
-        log: receives progress.
+        folder: of checkpoints, if the engine writes any.
+        name: of the stage, for the log; by default the recipe's.
+        log: receives progress, on the main process.
         engine: how it is carried out.
-        generator: source of order, t and masks (CPU); by default a new one, from the seed.
         resume: go on from the newest complete checkpoint in `folder`, if there is one.
         watch: receives the table of losses at every report.
         output: folder for the trained weights; the only way to them where they are sharded over processes. With
@@ -276,32 +283,51 @@ def run_stage(
 
     Returns:
         Step, epoch, loss, gradient norm and learning rate at every report.
+
+    Raises:
+        ValueError: if the recipe's batch cannot be shared out, or a run under DeepSpeed is to be resumed.
+        FloatingPointError: if the loss is not finite.
     """
+    # what learns
     model.config.tokenizer_model_max_length = recipe.max_length
     freeze_all_but(model, recipe.parts)
     if model.config.mm_patch_merge_type == "flat":  # no newline is put in; FSDP resumes only what has learned
         model.model.image_newline.requires_grad_(False)
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
-    history = History(recipe.name, log, watch)
+
+    # the trainer, with its callbacks
+    history = LossHistory(name or recipe.name, log, watch)
+    steps = recipe.count_steps(len(dataset))
+    generator = torch.Generator().manual_seed(seed)
     trainer = MaskedDiffusionTrainer(
         recipe=recipe,
-        generator=torch.Generator().manual_seed(seed) if generator is None else generator,
+        generator=generator,
         model=learner,
-        args=make_arguments(recipe, engine, seed=seed, folder=folder, steps=recipe.count_steps(len(dataset))),
+        args=make_arguments(recipe, engine, seed=seed, folder=folder / PARTIAL, steps=steps),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[history],
     )
     trainer.remove_callback(PrinterCallback)
+    checkpoint = find_checkpoint(folder) if resume else None
+    if checkpoint is not None and trainer.is_deepspeed_enabled:
+        raise ValueError(
+            "DeepSpeed reads its checkpoints by unpickling, which medv-lab does not do; resume with FSDP2, or start a "
+            "new stage from the weights"
+        )
+    trainer.add_callback(Checkpoints(folder, trainer.order, generator, checkpoint))
+
+    # training
     if trainer.args.should_save:
         clear_partial(folder)
-    checkpoint = find_checkpoint(folder) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if recipe.lora is not None and not is_sharded:
-        trainer.model = merge_adapters(learner)
+
+    # the weights
+    if recipe.lora is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.model = learner.merge_and_unload()
     if output is not None:
         trainer.save_model(str(output))
+        remove_pickled_arguments(output)
     model.requires_grad_(True)
     model.eval()
     return history.frame

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipVisionConfig
 
+from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Finding, Scene
 
@@ -104,6 +105,12 @@ def render_all(scenes: Sequence[Scene]) -> torch.Tensor:
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """uint8 (N, 3, S, S) to float32 in [-1, 1], as the processor does it."""
     return images.float() / 255 * 2 - 1
+
+
+@torch.no_grad()
+def frozen_features(model: MedVLanguageModel, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
+    """Compute the frozen tower's features of all pictures, uint8 (N, 3, S, S): fp16, (N, patches, width)."""
+    return torch.cat([model.vision_features(to_pixels(part)).half() for part in images.split(batch)])
 
 
 def truth_loss(logits: torch.Tensor, truth: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

@@ -233,7 +233,7 @@ def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monke
         about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
         return about | {"digest": self.digest(arm, seed), "scores": scores}
 
-    monkeypatch.setattr("medv_lab.training.cells.Workshop.run", run)
+    monkeypatch.setattr("medv_lab.training.ablations.AblationRunner.run", run)
     places = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--only", "V1"]
     result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"])
     assert result.exit_code == 0, result.output

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.prompts import special_ids
-from medv_lab.training.tokenizer import make_tokenizer
+from medv_lab.training.embedded import make_tokenizer
 
 SIDE, PATCH = 32, 8
 TEXTS = ("Is there a nodule in the left lung? Yes, there is a nodule.", "What organ is shown? The liver.")

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from medv_lab.training.cells import Exam, Workshop, measure_answers
+from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds, data_digest
 
 import medv_lab
 from medv_lab.model.causal import MedVForNextToken
@@ -12,9 +14,7 @@ from medv_lab.phantoms.benchmark import Scored, make_items
 from medv_lab.phantoms.reports import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.training import cells
-from medv_lab.training.cells import Exam, Workshop, measure_answers
 from medv_lab.training.pipelines import BASE, DATA_SETS, INSTRUCTIONS, QUESTIONS, make_arms
-from medv_lab.training.worlds import COLLECTIONS, Amounts, PixelCollator, Worlds, data_digest
 
 AMOUNTS = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 CHANGES = [f"{stage}.{change}" for stage in BASE for change in ("steps=2", "batch_size=4")]

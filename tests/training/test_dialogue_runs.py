@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from medv_lab.training.dialogue_runs import DialogueDataset, PictureCollator, read_training_data
 from PIL import Image
 from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.data.instructions import Dialogue
 from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_dialogue
-from medv_lab.training.dialogue_runs import DialogueDataset, PictureCollator, read_training_data
 from medv_lab.training.recipes import find_recipe
 from tests.data.released import make_slake, make_vqa_rad, real_folders, vqa_rad_row, write_json
 from tests.model.tiny import save_tiny, tiny_processor

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from medv_lab.training.tokenizer import make_tokenizer
 
 from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, special_ids
 from medv_lab.phantoms.reports import sample_texts
@@ -17,7 +18,6 @@ from medv_lab.training.examples import (
     encode_example,
     without_images,
 )
-from medv_lab.training.tokenizer import make_tokenizer
 
 SCENES = make_scenes("train", 30)
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from medv_lab.training.noise import NoiseSource, stratified_levels
 
 from medv_lab.diffusion.forward import draw_noise
-from medv_lab.training.noise import NoiseSource, stratified_levels
 
 
 def generator(seed=0):

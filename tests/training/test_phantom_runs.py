@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
+from medv_lab.training.resuming import find_checkpoint
 from safetensors.torch import load_file
 
 import medv_lab
-from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
-from medv_lab.training.resuming import find_checkpoint
 from medv_lab.training.trainer import Engine
 from tests.model.tiny import save_tiny
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from medv_lab.training.worlds import COLLECTIONS
 
 from medv_lab.training.pipelines import (
     INSTRUCTIONS,
@@ -14,7 +15,6 @@ from medv_lab.training.pipelines import (
     make_recipes,
 )
 from medv_lab.training.recipes import EMBEDDED
-from medv_lab.training.worlds import COLLECTIONS
 
 ARMS = make_arms()
 

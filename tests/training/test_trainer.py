@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from medv_lab.training.noise import NoiseSource
+from medv_lab.training.resuming import PARTIAL, find_checkpoint
 from safetensors.torch import load_file, save_file
 
 from medv_lab.diffusion.forward import ForwardNoise
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.embedded import Budget, Builder
 from medv_lab.training.examples import Collator, ExampleDataset, caption_examples
-from medv_lab.training.noise import NoiseSource
 from medv_lab.training.recipes import LoRA, Recipe
-from medv_lab.training.resuming import PARTIAL, find_checkpoint
 from medv_lab.training.trainer import (
     LENGTH_STEP,
     Engine,

@@ -1,0 +1,204 @@
+"""What happens around the steps of a training run: the order of an epoch, its checkpoints and its table of losses.
+
+A checkpoint is written into the folder `PARTIAL`, flushed to disk and then renamed, so a folder that is named
+`checkpoint-<step>` is complete, whenever the run was killed. What we write is safetensors and JSON; transformers keeps
+optimiser, schedule and library generators in torch's format and reads them with `torch.load(weights_only=True)`, which
+builds tensors and plain containers only.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+PARTIAL = "partial"
+GENERATOR_FILE = "generator.safetensors"
+LENGTH_STEP, GROUPED_BATCHES = 64, 50
+COLUMNS = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+
+Watch = Callable[[pd.DataFrame], None]
+
+
+class LossHistory(TrainerCallback):
+    """Keeps step, loss, gradient norm and learning rate, and passes them on at every report.
+
+    Args:
+        name: of the stage, for the log.
+        log: receives a line of progress, on the main process.
+        watch: receives the table so far (`medv_lab.views.training_plots.watch_losses` draws it).
+    """
+
+    def __init__(self, name: str, log: Callable[[str], None], watch: Watch | None = None) -> None:
+        self.name, self.log, self.watch = name, log, watch
+        self.frame = pd.DataFrame(columns=list(COLUMNS))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start from what a resumed run has reported already."""
+        self._read(state)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Take over the trainer's own record, which a resumed run continues."""
+        if not logs or "loss" not in logs:
+            return
+        self._read(state)
+        if state.is_world_process_zero:
+            self.log(f"{self.name} {state.global_step}/{state.max_steps}  loss {float(logs['loss']):.3f}")
+            if self.watch is not None:
+                self.watch(self.frame)
+
+    def _read(self, state) -> None:
+        rows = [{name: row.get(name) for name in COLUMNS} for row in state.log_history if "loss" in row]
+        self.frame = pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+class EpochOrder(Sampler[int]):
+    """The order of the dialogues in the running epoch, of which `Checkpoints` draws a new one for every epoch.
+
+    With lengths, dialogues are sorted within every 50 batches by length in steps of 64 tokens, and the batches are
+    shuffled. Finer steps, or batches from long to short, would let one kind of question fill a run of batches.
+
+    Args:
+        size: number of dialogues.
+        lengths: tokens of every dialogue, to put those of like length into the same batch; None mixes them.
+        batch: dialogues per optimiser step, over all processes, so that the order does not depend on their number.
+        generator: of the draws, on the CPU.
+    """
+
+    def __init__(self, size: int, lengths: list[int] | None, batch: int, generator: torch.Generator) -> None:
+        self.size, self.lengths, self.batch, self.draws = size, lengths, batch, generator
+        self.steps = -(-size // batch)
+        self.generator_state = generator.get_state()
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def draw(self) -> None:
+        """Draw the order of the next epoch; all its draws are made here, so a resumed run can make them again."""
+        self.generator_state = self.draws.get_state()
+        order = torch.randperm(self.size, generator=self.draws).tolist()
+        if self.lengths is not None:
+            order = [index for batch in self._group(order) for index in batch]
+        self._order = order
+
+    def end(self) -> None:
+        """Leave nothing in the order: the run has made all its steps."""
+        self._order = []
+
+    def _group(self, order: list[int]) -> Iterator[list[int]]:
+        """Yield batches of like length; the last one of the epoch, which may be short, stays the last."""
+        whole = self.size // self.batch * self.batch
+        for start in range(0, whole, GROUPED_BATCHES * self.batch):
+            part = order[start : min(start + GROUPED_BATCHES * self.batch, whole)]
+            part.sort(key=lambda index: self.lengths[index] // LENGTH_STEP)
+            for number in torch.randperm(len(part) // self.batch, generator=self.draws).tolist():
+                yield part[number * self.batch : (number + 1) * self.batch]
+        yield order[whole:]
+
+
+class Checkpoints(TrainerCallback):
+    """Draws the order of every epoch, and keeps what was drawn in checkpoints that are whole or not there.
+
+    Order, noise levels and masks come from one generator. A checkpoint holds its state, and the state that the running
+    epoch's order was drawn from: a resumed run draws that order again and then goes on with the next mask.
+
+    Args:
+        folder: of the checkpoints; transformers must write them into `folder / PARTIAL`.
+        order: of the dialogues.
+        generator: of order and noise.
+        resumed: the checkpoint that the run goes on from, or None.
+    """
+
+    def __init__(
+        self, folder: Path, order: EpochOrder, generator: torch.Generator, resumed: Path | None = None
+    ) -> None:
+        self.folder, self.order, self.generator, self.resumed = folder, order, generator, resumed
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Draw the order of the epoch; in a run that was resumed in the middle of it, draw it again."""
+        if state.global_step >= state.max_steps:  # resumed at its end: transformers would go one step on
+            self.order.end()
+            control.should_training_stop = True
+            return
+        if self.resumed is None:
+            self.order.draw()
+            return
+        states = load_generator(self.resumed)
+        self.resumed = None
+        if state.global_step % self.order.steps == 0:
+            self.generator.set_state(states["now"])
+            self.order.draw()
+        else:
+            self.generator.set_state(states["epoch"])
+            self.order.draw()
+            self.generator.set_state(states["now"])
+
+    def on_save(self, args, state, control, **kwargs):
+        """Complete the checkpoint that transformers wrote and give it its name, in a step that cannot be half done."""
+        processes = PartialState()
+        processes.wait_for_everyone()
+        if args.should_save:
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_generator(written, self.generator.get_state(), self.order.generator_state)
+            remove_pickled_arguments(written)
+            for path in [*written.rglob("*"), written]:
+                _flush(path)
+            written.rename(self.folder / written.name)
+            _flush(self.folder)
+            rotate_checkpoints(str(self.folder), save_total_limit=args.save_total_limit)
+        processes.wait_for_everyone()
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint of a folder, or None."""
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return None if found is None else Path(found)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+def remove_pickled_arguments(folder: Path) -> None:
+    """Remove transformers' own arguments, a pickle that nobody reads; recipes are kept as JSON."""
+    (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+
+def save_generator(folder: Path, now: torch.Tensor, epoch: torch.Tensor) -> None:
+    """Write the generator's state now, and the one that the order of the running epoch was drawn from."""
+    save_file({"now": now, "epoch": epoch}, folder / GENERATOR_FILE)
+
+
+def load_generator(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the states "now" and "epoch" of a checkpoint.
+
+    Raises:
+        FileNotFoundError: if the checkpoint was not written by this trainer.
+    """
+    path = folder / GENERATOR_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder.name} has no {GENERATOR_FILE}: it was not written by medv-lab; its draws cannot go on"
+        )
+    return load_file(path)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,187 @@
+"""One stage from a checkpoint, on phantoms or on real dialogues: `medv train --stage`. A killed run can be resumed.
+
+The output folder holds `run.json` (what was asked for), `checkpoints/` while the run lasts and after it, and at the
+end the model with its processor, `losses.csv` and `manifest.json`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
+from medv_lab.data.vqa import read_vqa
+from medv_lab.model.checkpoints import load
+from medv_lab.model.memory import embedded_folder
+from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.training.embedded import (
+    Budget,
+    learn_tokenizer,
+    make_model,
+    make_processor,
+    stage_examples,
+)
+from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
+from medv_lab.training.recipes import Recipe, find_recipe
+from medv_lab.training.stages import Log, claim_folder, log_on_main_process, train_and_save
+from medv_lab.training.trainer import Engine
+from medv_lab.training.vision import frozen_features, render_all
+
+STAGES = ("alignment", "instruct", "vqa")
+DEFAULT_ENGINE = Engine(save_steps=100)
+
+
+@dataclass(frozen=True)
+class PhantomRun:
+    """A run on phantoms; it can only be resumed as the same.
+
+    Attributes:
+        stage: "alignment", "instruct" or "vqa".
+        recipe: how it is trained.
+        start: the checkpoint to start from: "embedded", a folder or a hub id.
+        scenes, question_rounds: how many phantoms, and how many balanced rounds of questions about them.
+        seed: of data, order and noise.
+
+    Raises:
+        ValueError: for another stage.
+    """
+
+    stage: str
+    recipe: Recipe
+    start: str = "embedded"
+    scenes: int = Budget.scenes
+    question_rounds: int = Budget.question_rounds
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_stage(self.stage)
+
+
+@dataclass(frozen=True)
+class DialogueRun:
+    """A run on real dialogues; it can only be resumed as the same.
+
+    Attributes:
+        recipe: how it is trained.
+        data: name of the file or folder that the dialogues come from.
+        dialogues: how many there are.
+        start: the checkpoint to start from: "embedded", a folder or a hub id.
+        seed: of order and noise.
+    """
+
+    recipe: Recipe
+    data: str
+    dialogues: int
+    start: str = "embedded"
+    seed: int = 0
+
+
+def default_recipe(stage: str) -> Recipe:
+    """Return the embedded recipe of a stage on phantoms.
+
+    Raises:
+        ValueError: for a stage that is not there.
+    """
+    _check_stage(stage)
+    return find_recipe("embedded", stage)
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; on phantoms the stages are {', '.join(STAGES)}")
+
+
+def train_on_phantoms(
+    run: PhantomRun,
+    output: Path,
+    *,
+    engine: Engine = DEFAULT_ENGINE,
+    resume: bool = False,
+    log: Log = print,
+) -> None:
+    """Train one stage on phantoms; see the module's docstring for what the folder holds afterwards.
+
+    Args:
+        run: what to train.
+        output: folder of the run.
+        engine: how it is carried out.
+        resume: go on from the newest complete checkpoint; from the beginning if the run was killed before its first.
+        log: receives progress, on the main process.
+
+    Raises:
+        ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
+    """
+    log = log_on_main_process(log)
+    claim_folder(output, asdict(run), resume=resume)
+    budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
+    scenes = make_scenes("train", budget.scenes)
+    if run.start == "embedded" and not (embedded_folder() / "model.safetensors").is_file():
+        log(
+            "this copy of medv-lab has no embedded checkpoint: starting from fresh weights, vision tower included"
+        )
+        tokenizer = learn_tokenizer(scenes, run.seed)
+        model = make_model(tokenizer, run.seed).eval()
+        processor = make_processor(tokenizer, model.config)
+    else:
+        model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
+    tokenizer = processor.tokenizer
+    dataset = ExampleDataset(stage_examples(run.stage, scenes, budget), tokenizer, run.seed)
+    collator = Collator(tokenizer.eos_token_id, frozen_features(model, render_all(scenes)))
+    train_and_save(run, model, processor, dataset, collator, output, engine=engine, resume=resume, log=log)
+
+
+def train_on_dialogues(
+    run: DialogueRun,
+    dialogues: Sequence[Dialogue],
+    images: Path,
+    output: Path,
+    *,
+    engine: Engine = DEFAULT_ENGINE,
+    resume: bool = False,
+    log: Log = print,
+) -> None:
+    """Train one stage on real dialogues.
+
+    Where the projector alone learns (alignment), a caption follows its picture without a chat frame.
+
+    Args:
+        run: what to train.
+        dialogues: its data.
+        images: folder that names of pictures are relative to.
+        output: folder of the run.
+        engine: how it is carried out.
+        resume: go on from the newest complete checkpoint.
+        log: receives progress, on the main process.
+
+    Raises:
+        ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
+        ImageError: for a picture that cannot be opened.
+    """
+    log = log_on_main_process(log)
+    claim_folder(output, asdict(run), resume=resume)
+    model, processor = load(run.start, device="cpu", dtype="float32")
+    is_alignment = run.recipe.parts == ("projector",)
+    dataset = DialogueDataset(dialogues, processor, is_alignment)
+    collator = PictureCollator(processor, images, is_alignment)
+    train_and_save(run, model, processor, dataset, collator, output, engine=engine, resume=resume, log=log)
+
+
+def read_training_data(path: Path, dataset: str | None = None) -> list[Dialogue]:
+    """Read all dialogues of an instruction file, or the English training questions of a VQA release as dialogues.
+
+    Args:
+        path: the file, or the release's folder, which names of pictures are then relative to.
+        dataset: vqa-rad, slake or pathvqa for a release; None for a file.
+
+    Raises:
+        ValueError: for a broken row (`medv data check` lists them all), an unknown data set, or a release without
+            training questions.
+    """
+    if dataset is None:
+        return list(read_dialogues(path))
+    reading = read_vqa(dataset, path)
+    if reading.broken:
+        raise ValueError(f"{path.name}: {len(reading.broken)} broken rows, the first is {reading.broken[0]}")
+    own = [one for one in reading.questions if one.split == "train" and one.tags["language"] == "en"]
+    if not own:
+        raise ValueError(f"{path.name} holds no training split of {dataset}; add the release's file of it")
+    return [from_question(one, path) for one in own]

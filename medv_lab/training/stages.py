@@ -1,0 +1,239 @@
+"""One runner for a list of stages; a run that was killed goes on where it was.
+
+The runner's folder holds
+    KEY.safetensors     the weights after a stage, once it is done
+    KEY/                checkpoints of the stage that is in work, if the engine writes any
+
+A key says all that leads to the weights (where the chain starts, data and recipe of every stage up to this one, the
+seed), so chains that begin alike share what they have in common, and weights of another chain are never taken.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset
+
+from medv_lab.model.modeling import MedVLanguageModel
+from medv_lab.model.processing import MedVProcessor
+from medv_lab.runtime import make_manifest
+from medv_lab.store import replace_text
+from medv_lab.training.callbacks import find_checkpoint
+from medv_lab.training.recipes import Recipe
+from medv_lab.training.trainer import Collate, Engine, run_stage
+
+RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
+ENGINE = Engine()
+
+Log = Callable[[str], None]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a chain.
+
+    Attributes:
+        name: for reports of progress.
+        key: of the weights that it ends with; names a file.
+        recipe: what to train and how.
+        load_data: returns encoded dialogues and what makes batches of them; called only if the stage is trained.
+    """
+
+    name: str
+    key: str
+    recipe: Recipe
+    load_data: Callable[[], tuple[Dataset, Collate]]
+
+
+class TensorCache:
+    """Tensors by key in a folder that several processes may share; a file is whole or not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key, whether or not it is there."""
+        return self.folder / f"{key}.safetensors"
+
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def load(self, key: str) -> Tensors:
+        """Read the tensors of a key."""
+        return load_file(self.path(key))
+
+    def save(self, key: str, tensors: Tensors) -> None:
+        """Write the tensors of a key, replacing those that are there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f".{key}.{uuid.uuid4().hex[:12]}"
+        save_file(tensors, draft)
+        draft.replace(self.path(key))
+
+    def compute(self, key: str, work: Callable[[], Tensors]) -> Tensors:
+        """Return the tensors of a key; where they are not there, `work` makes them, and they are kept."""
+        if key not in self:
+            self.save(key, work())
+        return self.load(key)
+
+
+class StageRunner:
+    """Trains lists of stages.
+
+    Args:
+        folder: see the module's docstring; outside of the repository, since it is large.
+        engine: how the stages are carried out.
+        log: receives progress.
+    """
+
+    def __init__(self, folder: Path, *, engine: Engine = ENGINE, log: Log = print) -> None:
+        self.cache, self.engine, self.log = TensorCache(folder), engine, log
+        self._trained: set[str] = set()  # keys of what this runner trained itself
+
+    def train(
+        self,
+        model: MedVLanguageModel,
+        stages: Sequence[Stage],
+        *,
+        seed: int,
+        fresh: bool = False,
+        after_stage: Callable[[Stage], None] | None = None,
+    ) -> None:
+        """Train a model in place through all stages; what is kept is not trained again.
+
+        Args:
+            model: as it is before the first stage.
+            stages: in order.
+            seed: of order and noise.
+            fresh: train every stage that this runner has not trained itself, whatever is kept.
+            after_stage: called behind every stage that was trained.
+        """
+        # start from the last weights that are kept
+        kept = [
+            number
+            for number, stage in enumerate(stages)
+            if (stage.key in self._trained if fresh else stage.key in self.cache)
+        ]
+        first = kept[-1] + 1 if kept else 0
+        if kept:
+            model.load_state_dict(self.cache.load(stages[kept[-1]].key))
+            self.log(f"{stages[kept[-1]].name}: weights taken from {stages[kept[-1]].key}")
+
+        # train the stages after it
+        for stage in stages[first:]:
+            self.run(model, stage, seed=seed, resume=not fresh)
+            self.cache.save(stage.key, model.state_dict())
+            self._trained.add(stage.key)
+            shutil.rmtree(self.cache.folder / stage.key, ignore_errors=True)
+            if after_stage is not None:
+                after_stage(stage)
+
+    def run(
+        self,
+        model: MedVLanguageModel,
+        stage: Stage,
+        *,
+        seed: int,
+        resume: bool = True,
+        output: Path | None = None,
+    ) -> pd.DataFrame:
+        """Train a model in place through one stage, from the newest checkpoint of the stage if `resume` is true.
+
+        Args:
+            model: as it is before the stage.
+            stage: what to train.
+            seed: of order and noise.
+            resume: go on with what a killed run left.
+            output: folder to save the model in; sharded weights are gathered for it.
+
+        Returns:
+            The table of losses.
+        """
+        dataset, collator = stage.load_data()
+        return run_stage(
+            model,
+            stage.recipe,
+            dataset,
+            collator,
+            seed=seed,
+            folder=self.cache.folder / stage.key,
+            name=stage.name,
+            log=self.log,
+            engine=self.engine,
+            resume=resume,
+            output=output,
+        )
+
+
+def train_and_save(
+    run: Any,
+    model: MedVLanguageModel,
+    processor: MedVProcessor,
+    dataset: Dataset,
+    collator: Collate,
+    output: Path,
+    *,
+    engine: Engine,
+    resume: bool,
+    log: Log,
+) -> None:
+    """Train the one stage of a run whose folder was claimed, and write what the folder holds afterwards.
+
+    Args:
+        run: a dataclass with `recipe` and `seed`; the manifest keeps it.
+        model, processor: what the run starts from.
+        dataset, collator: encoded dialogues, and what makes batches of them.
+        output: folder of the run: model, processor, `losses.csv`, `manifest.json`, and `checkpoints/`.
+        engine: how the stage is carried out.
+        resume: go on from the newest complete checkpoint.
+        log: receives progress, on the main process.
+    """
+    stage = Stage(run.recipe.name, CHECKPOINTS, run.recipe, lambda: (dataset, collator))
+    runner = StageRunner(output, engine=engine, log=log)
+    losses = runner.run(model, stage, seed=run.seed, resume=resume, output=output)
+    if is_main_process():
+        processor.save_pretrained(output)
+        losses.to_csv(output / "losses.csv", index=False)
+        manifest = make_manifest(
+            asdict(run), seed=run.seed, model=model, device=model.device, dtype=run.recipe.precision
+        )
+        replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
+    """Note what a run's folder is for in `run.json`, or see that it is for the same.
+
+    Raises:
+        ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
+    """
+    asked, record = json.loads(json.dumps(asked)), folder / RUN_FILE
+    if resume and record.is_file():
+        noted = json.loads(record.read_text(encoding="utf-8"))
+        differing = [name for name in asked if asked[name] != noted.get(name)]
+        if differing:
+            raise ValueError(
+                f"{folder.name} holds another run; different are {', '.join(differing)}. Resume it as it was started, "
+                "or choose another folder"
+            )
+    elif find_checkpoint(folder / CHECKPOINTS) is not None:
+        raise ValueError(f"{folder.name} holds checkpoints of a run; resume it, or choose another folder")
+    if is_main_process():
+        replace_text(record, json.dumps(asked, indent=1) + "\n")
+
+
+def is_main_process() -> bool:
+    """Return whether this is the process, of those that train together, that writes and reports."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def log_on_main_process(log: Log) -> Log:
+    """Return a log that passes lines on from the main process only."""
+    return log if is_main_process() else lambda line: None
