@@ -2,24 +2,31 @@
 
 import numpy as np
 import pytest
-from medv_lab.training.tokenizer import make_tokenizer
+import torch
+from PIL import Image
 
-from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, special_ids
+from medv_lab.data.instructions import Dialogue
+from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_dialogue, special_ids
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.training.embedded import make_tokenizer
 from medv_lab.training.examples import (
     FILL,
     LONG_FILL,
     Collator,
+    DialogueDataset,
     Example,
     ExampleDataset,
+    PictureCollator,
     description_examples,
     dialogue_examples,
     encode_example,
     without_images,
 )
+from tests.model.tiny import tiny_processor
 
 SCENES = make_scenes("train", 30)
+DIALOGUE = Dialogue("1", ("a.png",), (("human", "<image>\nWhat is it?"), ("gpt", "A nodule.")))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +84,6 @@ def test_the_fill_is_end_of_text_mostly_short_and_sometimes_a_canvas(tokenizer):
 def test_padding_is_neither_seen_nor_learned(tokenizer):
     examples = [Example([("Is there a nodule?", answer)], 0) for answer in ("yes", "no, none at all")]
     features = np.zeros((1, 36, 4), np.float32)
-    import torch
-
     batch = Collator(tokenizer.eos_token_id, torch.from_numpy(features))(
         ExampleDataset(examples, tokenizer, seed=0).items
     )
@@ -86,3 +91,28 @@ def test_padding_is_neither_seen_nor_learned(tokenizer):
     assert hidden.any()
     assert (batch["labels"][hidden] == IGNORED_LABEL).all()
     assert batch["vision_features"].shape == (2, 36, 4)
+
+
+def test_dialogues_are_encoded_and_collated_as_published(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    processor = tiny_processor(system_prompt="")
+    dataset = DialogueDataset([DIALOGUE, Dialogue("2", (), (("human", "Hi?"), ("gpt", "Yes.")))], processor)
+    first, second = dataset[0], dataset[1]
+    expected = encode_dialogue(DIALOGUE.turns, processor.tokenizer, has_image=True, system_prompt="")
+    assert (first["input_ids"], first["labels"]) == (expected.input_ids, expected.labels)
+    batch = PictureCollator(processor, tmp_path)([first, second])
+    assert batch["input_ids"].shape == batch["labels"].shape
+    assert batch["labels"][1, len(second["labels"]) :].eq(processor.special.end_of_text).all()
+    assert [layout.image_size for layout in batch["tile_layouts"]] == [(60, 40)]
+    assert torch.equal(
+        batch["pixel_values"][0], processor(Image.open(tmp_path / "a.png"), "?")["pixel_values"][0]
+    )
+
+
+def test_in_alignment_a_caption_follows_its_picture():
+    processor = tiny_processor()
+    item = DialogueDataset([DIALOGUE], processor, is_alignment=True)[0]
+    caption = processor.tokenizer.encode("A nodule.\n", add_special_tokens=False)
+    assert item["input_ids"] == [IMAGE_PLACEHOLDER, *caption]
+    assert item["labels"] == [IGNORED_LABEL, *caption]

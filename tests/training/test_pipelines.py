@@ -3,20 +3,28 @@
 from dataclasses import replace
 
 import pytest
-from medv_lab.training.worlds import COLLECTIONS
 
+from medv_lab.phantoms.reports import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
+from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.training.pipelines import (
+    COLLECTIONS,
+    DATA_SETS,
     INSTRUCTIONS,
     MAIN,
     OURS,
+    QUESTIONS,
+    Amounts,
+    PhantomData,
     choose_arms,
     equalise,
     make_arms,
     make_recipes,
 )
 from medv_lab.training.recipes import EMBEDDED
+from medv_lab.training.stages import TensorCache
 
 ARMS = make_arms()
+AMOUNTS = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 
 
 def pick(name: str, equal: str = "steps"):
@@ -96,3 +104,33 @@ def test_arms_are_chosen_by_name():
 def test_an_arm_that_is_longer_cannot_be_shortened():
     with pytest.raises(ValueError, match="cannot give it 5"):
         equalise(pick(OURS), 5)
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_collections_hold_what_they_are_named_for(tmp_path, name):
+    data = PhantomData(AMOUNTS, TensorCache(tmp_path))
+    examples = data.examples(name, 0)
+    assert examples == PhantomData(AMOUNTS, TensorCache(tmp_path)).examples(name, 0)
+    pictures = data.general_scenes if name.startswith("general") else data.scenes
+    shown = {example.scene for example in examples}
+    if name == "text":
+        assert shown == {None}
+    else:
+        assert shown <= set(range(len(pictures)))
+    if name.startswith("questions"):
+        domains = DATA_SETS.get(name.removeprefix("questions, "), DOMAINS)
+        assert {data.scenes[scene].domain for scene in shown} == set(domains)
+
+
+def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
+    data = PhantomData(AMOUNTS, TensorCache(tmp_path))
+    asked = [example.turns[0][0] for example in data.examples(INSTRUCTIONS, 0)]
+    for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
+        assert sum(question in requests for question in asked) == len(data.scenes) // share
+    single = len(asked) - len(data.scenes) * 3 // 4
+    assert single > len(data.examples(QUESTIONS, 0))  # more of the late ones
+
+
+def test_an_unknown_collection_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there are text, captions"):
+        PhantomData(AMOUNTS, TensorCache(tmp_path)).examples("caption", 0)

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
-from medv_lab.training.resuming import find_checkpoint
 from safetensors.torch import load_file
 
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.training.callbacks import find_checkpoint
+from medv_lab.training.single_stage import PhantomRun, default_recipe, train_on_phantoms
 from medv_lab.training.trainer import Engine
 from tests.model.tiny import save_tiny
 

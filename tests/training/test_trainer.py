@@ -1,57 +1,32 @@
-"""Stages train what they name and nothing else; a run that is cut off goes on as if it had not been."""
+"""Stages train what they name and nothing else; noise does not depend on the number of processes."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from medv_lab.training.noise import NoiseSource
-from medv_lab.training.resuming import PARTIAL, find_checkpoint
-from safetensors.torch import load_file, save_file
 
-from medv_lab.diffusion.forward import ForwardNoise
+from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.phantoms.scenes import make_scenes
-from medv_lab.training.embedded import Budget, Builder
 from medv_lab.training.examples import Collator, ExampleDataset, caption_examples
 from medv_lab.training.recipes import LoRA, Recipe
-from medv_lab.training.trainer import (
-    LENGTH_STEP,
-    Engine,
-    EpochOrder,
-    MaskedDiffusionTrainer,
-    freeze_all_but,
-    run_stage,
-)
+from medv_lab.training.trainer import Engine, NoiseSource, freeze_all_but, run_stage, stratified_levels
 from tests.model.tiny import tiny_model, tiny_tokenizer
 
 BOTH = {"projector_lr": 1e-3, "language_tower_lr": 1e-3}
 RECIPE = Recipe("test", **BOTH, batch_size=4, steps=2, max_length=512, precision="fp32")
-SAVING = Engine(save_steps=2, log_steps=1)
 
 
-class Interrupted(Exception):
-    """Stands for whatever ends a run."""
-
-
-@pytest.fixture
-def builder(tmp_path) -> Builder:
-    return Builder(Budget(scenes=20), tmp_path, lambda line: None)
-
-
-def data(tokenizer, patches: int, width: int) -> tuple[ExampleDataset, Collator]:
-    features = torch.randn(20, patches, width, generator=torch.Generator().manual_seed(1)).half()
+def data() -> tuple[ExampleDataset, Collator]:
+    tokenizer = tiny_tokenizer()
+    features = torch.randn(20, 16, 8, generator=torch.Generator().manual_seed(1)).half()
     dataset = ExampleDataset(caption_examples(make_scenes("train", 20), 0), tokenizer, 0)
     return dataset, Collator(tokenizer.eos_token_id, features)
-
-
-def train(builder: Builder, recipe: Recipe) -> None:
-    dataset, collator = data(builder.tokenizer, 36, 192)
-    run_stage(builder.model, recipe, dataset, collator, seed=3, folder=builder.folder, log=lambda line: None)
 
 
 def train_tiny(folder, recipe=RECIPE, model=None, **settings):
     """Train the tiny model; returns it and its history."""
     model = tiny_model() if model is None else model
-    dataset, collator = data(tiny_tokenizer(), 16, 8)
+    dataset, collator = data()
     settings = {"seed": 3, "folder": folder, "log": lambda line: None} | settings
     return model, run_stage(model, recipe, dataset, collator, **settings)
 
@@ -81,7 +56,7 @@ def are_equal(one, two) -> bool:
 def test_a_stage_changes_its_parts_alone(tmp_path, rates, learn, precision):
     model = tiny_model()
     before = state(model)
-    dataset, _ = data(tiny_tokenizer(), 16, 8)
+    dataset, _ = data()
     pixels = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     padded = Collator(tiny_tokenizer().eos_token_id, torch.zeros(20, 1, 1))
 
@@ -108,32 +83,18 @@ def test_every_part_has_its_own_learning_rate(tmp_path):
         assert moved >= rate * 0.5, part
 
 
-def test_batches_hold_dialogues_of_like_length_in_random_order():
-    draws = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 400, (1003,), generator=draws).tolist()
-    order = list(EpochOrder(1003, lengths, 8, draws))
-    assert sorted(order) == list(range(1003))
-    batches = [order[start : start + 8] for start in range(0, 1000, 8)]
-    steps = [{lengths[index] // LENGTH_STEP for index in batch} for batch in batches]
-    assert sum(len(found) == 1 for found in steps) > 100  # of 125; the others are where two lengths meet
-    firsts = [min(found) for found in steps[:50]]
-    assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)
-
-
 def test_the_same_seed_gives_the_same_weights(tmp_path):
-    results = []
-    for name in "ab":
-        builder = Builder(Budget(scenes=20), tmp_path / name, lambda line: None)
-        train(builder, replace(RECIPE, projector_lr=None))
-        results.append(builder.model.state_dict())
-    assert are_equal(*results)
+    one, two = (train_tiny(tmp_path / name)[0].state_dict() for name in "ab")
+    assert are_equal(one, two)
+    assert not are_equal(one, train_tiny(tmp_path / "c", seed=4)[0].state_dict())
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(builder):
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    model = tiny_model()
     with torch.no_grad():
-        builder.model.lm_head.weight.fill_(float("nan"))
+        model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
-        train(builder, RECIPE)
+        train_tiny(tmp_path, model=model)
 
 
 def test_an_unknown_part_is_refused():
@@ -144,77 +105,6 @@ def test_an_unknown_part_is_refused():
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
     with pytest.raises(ValueError, match="multiple of 3"):
         train_tiny(tmp_path, engine=Engine(accumulation=3))
-
-
-@pytest.mark.parametrize("lora", [None, LoRA(rank=2, alpha=4)])
-@pytest.mark.parametrize("at", [3, 5, 9])  # in the first epoch of five steps, at its end, in the second
-def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch, at, lora):
-    recipe = replace(RECIPE, steps=10, lora=lora)
-    engine = replace(SAVING, save_steps=2 if at != 5 else 5)
-    whole, history = train_tiny(tmp_path / "whole", recipe, engine=engine)
-
-    step = MaskedDiffusionTrainer.training_step
-
-    def cut_off(self, *args, **kwargs):
-        if self.state.global_step == at:
-            raise Interrupted
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MaskedDiffusionTrainer, "training_step", cut_off)
-        with pytest.raises(Interrupted):
-            train_tiny(tmp_path / "cut", recipe, engine=engine)
-    torch.manual_seed(99)  # nothing may hang on torch's own generator
-    resumed, went_on = train_tiny(tmp_path / "cut", recipe, engine=engine, resume=True)
-    assert are_equal(whole.state_dict(), resumed.state_dict())
-    assert went_on["loss"].tolist() == history["loss"].tolist()
-
-
-def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch):
-    def die(*args):
-        raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr("medv_lab.training.trainer.save_generator", die)
-        with pytest.raises(Interrupted):
-            train_tiny(tmp_path, engine=SAVING)
-    assert (tmp_path / PARTIAL / "checkpoint-2" / "model.safetensors").is_file()
-    assert find_checkpoint(tmp_path) is None
-    train_tiny(tmp_path, engine=SAVING, resume=True)
-    assert find_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    assert not list((tmp_path / PARTIAL).glob("*"))
-
-
-def test_only_the_newest_checkpoints_are_kept_and_none_holds_the_arguments_as_a_pickle(tmp_path):
-    train_tiny(tmp_path, replace(RECIPE, steps=6), engine=SAVING)
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-6"}
-    assert not list(tmp_path.rglob("training_args.bin"))
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (pytest.fail, ("code of a checkpoint was run",))
-
-    recipe = replace(RECIPE, steps=4)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        folder = tmp_path / name.partition(".")[0]
-        train_tiny(folder, replace(recipe, steps=2), engine=SAVING)
-        torch.save({"state": Bomb()}, folder / "checkpoint-2" / name)
-        with pytest.raises(Exception, match="Weights only load failed"):
-            train_tiny(folder, recipe, engine=SAVING, resume=True)
-
-
-def test_the_masks_follow_the_saved_generator(tmp_path):
-    recipe = replace(RECIPE, steps=4)
-    whole, _ = train_tiny(tmp_path / "whole", recipe, engine=SAVING)
-    train_tiny(tmp_path / "other", recipe, engine=SAVING)
-    checkpoint = tmp_path / "other" / "checkpoint-2" / "generator.safetensors"
-    states = load_file(checkpoint)
-    save_file(states | {"now": torch.Generator().manual_seed(5).get_state()}, checkpoint)
-    (tmp_path / "other" / "checkpoint-4").rename(tmp_path / "last")
-    resumed, _ = train_tiny(tmp_path / "other", recipe, engine=SAVING, resume=True)
-    assert not are_equal(whole.state_dict(), resumed.state_dict())
 
 
 def test_recomputing_activations_changes_nothing(tmp_path):
@@ -249,9 +139,37 @@ def test_adapters_learn_and_are_merged(tmp_path):
     assert all("mm_projector" in name or "_proj." in name for name in changed)
 
 
-def test_the_losses_can_be_watched(tmp_path):
-    seen = []
-    _, history = train_tiny(tmp_path, engine=Engine(log_steps=1), watch=seen.append)
-    assert [len(frame) for frame in seen] == [1, 2]
-    assert seen[-1].equals(history)
-    assert (history["loss"] > 0).all()
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_levels_cover_every_part_once():
+    levels = stratified_levels(64, 0.3, generator())
+    strata = ((levels - 0.3) / (1 - 0.3) * 64).floor().int()
+    assert sorted(strata.tolist()) == list(range(64))
+    assert levels.tolist() != sorted(levels.tolist())
+
+
+def test_uniform_draws_are_the_reference_s():
+    labels = (
+        torch.arange(30).reshape(3, 10).masked_fill(torch.rand(3, 10, generator=generator(1)) < 0.3, -100)
+    )
+    noise = NoiseSource("uniform", 0, generator(2), -100)(labels)
+    expected = draw_noise(labels, generator=generator(2))
+    assert torch.equal(noise.masked, expected.masked)
+    assert torch.equal(noise.p_mask, expected.p_mask)
+
+
+@pytest.mark.parametrize("levels", ["uniform", "stratified"])
+def test_every_process_takes_its_rows_of_one_draw(monkeypatch, levels):
+    lengths, rows = (7, 9), 3
+    whole = NoiseSource(levels, 0, generator(), -100)(torch.zeros(2 * rows, max(lengths), dtype=torch.long))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, op: tensor.fill_(max(lengths)))
+    for process, length in enumerate(lengths):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda process=process: process)
+        own = NoiseSource(levels, 0, generator(), -100)(torch.zeros(rows, length, dtype=torch.long))
+        part = slice(process * rows, (process + 1) * rows)
+        assert torch.equal(own.t, whole.t[part])
+        assert torch.equal(own.masked, whole.masked[part, :length])

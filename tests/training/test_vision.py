@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medv_lab.phantoms.scenes import CELLS, DOMAINS, Finding, Scene, make_scenes
-from medv_lab.training.embedded import Budget, Builder
+from medv_lab.training.embedded import learn_tokenizer, make_model, make_processor
 from medv_lab.training.vision import (
     STATEMENTS,
     Statement,
@@ -64,12 +64,11 @@ def test_the_loss_weighs_both_sides_alike_and_skips_what_is_not_counted():
     assert truth_loss(logits, truth, counted).item() == pytest.approx(fewer.item())
 
 
-def test_pixels_are_what_the_processor_makes(tmp_path):
-    from medv_lab.model.processing import MedVProcessor
-
-    builder = Builder(Budget(scenes=20), tmp_path, print)
-    processor = MedVProcessor.from_config(builder.tokenizer, builder.model.config, system_prompt="")
-    images = render_all(builder.scenes[:3])
+def test_pixels_are_what_the_processor_makes():
+    scenes = make_scenes("train", 20)
+    tokenizer = learn_tokenizer(scenes, 0)
+    processor = make_processor(tokenizer, make_model(tokenizer, 0).config)
+    images = render_all(scenes[:3])
     for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
         prepared = processor(image, "What?")["pixel_values"][0]
         torch.testing.assert_close(prepared, to_pixels(images[number : number + 1]))
@@ -82,17 +81,15 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     assert all(0 < factor <= 1 for factor in factors)
 
 
-def test_the_same_seed_gives_the_same_tower(tmp_path):
-    builder = Builder(Budget(scenes=40), tmp_path, print)
-    images, lines = render_all(builder.scenes), []
+def test_the_same_seed_gives_the_same_tower():
+    scenes = make_scenes("train", 40)
+    tokenizer, images, lines = learn_tokenizer(scenes, 0), render_all(scenes), []
     towers = [
-        pretrain_vision_tower(
-            builder.scenes, images, builder.tokenizer, steps=3, batch_size=8, log=lines.append
-        )
+        pretrain_vision_tower(scenes, images, tokenizer, steps=3, batch_size=8, log=lines.append)
         for _ in range(2)
     ]
     for one, other in zip(towers[0].state_dict().values(), towers[1].state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    shares = evaluate_statements(towers[0], builder.scenes, images, builder.tokenizer)
+    shares = evaluate_statements(towers[0], scenes, images, tokenizer)
     assert shares.keys() == {"kind", "side", "zone", "grade"}
     assert all(0 <= share <= 1 for share in shares.values())

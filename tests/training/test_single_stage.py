@@ -1,4 +1,4 @@
-"""A stage on phantoms: killed at a random step and resumed, it ends in the weights of a run that was left alone."""
+"""A stage from a checkpoint, on phantoms and real data: a killed run ends in the weights of one left alone."""
 
 import json
 import os
@@ -8,14 +8,25 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
-from medv_lab.training.phantom_runs import PhantomRun, default_recipe, train_on_phantoms
-from medv_lab.training.resuming import find_checkpoint
+from PIL import Image
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import medv_lab
+from medv_lab.cli.main import app
+from medv_lab.training.callbacks import find_checkpoint
+from medv_lab.training.recipes import find_recipe
+from medv_lab.training.single_stage import (
+    PhantomRun,
+    default_recipe,
+    read_training_data,
+    train_on_phantoms,
+)
 from medv_lab.training.trainer import Engine
+from tests.data.released import make_slake, make_vqa_rad, real_folders, vqa_rad_row, write_json
 from tests.model.tiny import save_tiny
 
 STEPS = 8
@@ -24,6 +35,7 @@ TRAIN = [
     *("--set", "batch_size=4", "--set", f"steps={STEPS}", "--save-steps", "2", "--log-steps", "1"),
     *("--model", "embedded", "--output"),
 ]
+BRIEFLY = ("--set", "steps=2", "--set", "batch_size=2", "--save-steps", "1", "--log-steps", "1")
 
 
 def equal(one, two) -> bool:
@@ -101,7 +113,7 @@ def test_a_folder_belongs_to_one_run(start, tmp_path):
 
 
 def test_without_the_shipped_checkpoint_a_stage_starts_fresh(tmp_path, monkeypatch):
-    monkeypatch.setattr("medv_lab.training.phantom_runs.embedded_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("medv_lab.training.single_stage.embedded_folder", lambda: tmp_path / "none")
     lines, run = [], make_run("embedded")
     run = replace(run, recipe=replace(run.recipe, steps=1))
     train_on_phantoms(run, tmp_path / "out", engine=Engine(save_steps=1), log=lines.append)
@@ -112,3 +124,73 @@ def test_without_the_shipped_checkpoint_a_stage_starts_fresh(tmp_path, monkeypat
 def test_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match="alignment, instruct, vqa"):
         default_recipe("text")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A small checkpoint."""
+    save_tiny(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_training_questions_alone_become_dialogues(tmp_path):
+    dialogues = read_training_data(make_vqa_rad(tmp_path), "vqa-rad")
+    assert [dialogue.id for dialogue in dialogues] == ["0", "2", "3"]
+    assert dialogues[1].turns == (("human", "<image>\nIs there a nodule 2?"), ("gpt", "4"))
+    assert len(read_training_data(make_slake(tmp_path), "slake")) == 1  # the Chinese question is left out
+
+
+@pytest.mark.parametrize("folder", real_folders("vqa_rad"), ids=str)
+def test_the_release_of_vqa_rad_gives_the_paper_s_number_of_dialogues(folder):
+    assert len(read_training_data(folder, "vqa-rad")) == find_recipe("full", "vqa-rad").samples == 1797
+
+
+def test_broken_rows_and_absent_splits_are_refused(tmp_path):
+    rows = [vqa_rad_row(1, answer="")]
+    with pytest.raises(ValueError, match="1 broken rows, the first is row 1"), pytest.warns(UserWarning):
+        read_training_data(make_vqa_rad(tmp_path, rows), "vqa-rad")
+    rows = [vqa_rad_row(1, phrase_type="test_para")]
+    with pytest.raises(ValueError, match="no training split of vqa-rad"):
+        read_training_data(make_vqa_rad(tmp_path, rows), "vqa-rad")
+
+
+def test_the_command_trains_on_a_release(tmp_path, tiny):
+    folder = make_vqa_rad(tmp_path / "rad")
+    done = run("--stage", "vqa", "--data", folder, "--dataset", "vqa-rad", "--model", str(tiny), *BRIEFLY,
+               "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "3 dialogues in rad" in done.output
+    losses = pd.read_csv(tmp_path / "out" / "losses.csv")
+    assert losses.loss.notna().tolist() == [True, True]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["settings"]["data"], manifest["settings"]["dialogues"]) == ("rad", 3)
+
+
+def test_the_command_trains_on_an_instruction_file_by_the_published_recipe(tmp_path, tiny):
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a.png")
+    turns = [{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "A grey square."}]
+    file = write_json(tmp_path / "rows.json", [{"id": "1", "image": "a.png", "conversations": turns}] * 2)
+    done = run("--stage", "alignment", "--preset", "full", "--data", file, "--images", tmp_path, "--model", str(tiny),
+               *BRIEFLY, "--set", "epochs=none", "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["recipe"]
+    assert (recipe["projector_lr"], recipe["language_tower_lr"]) == (1e-3, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stage", "vqa", "--data", "x"), "--dataset for a VQA release"),
+        (("--stage", "vqa", "--preset", "full"), "the full one takes --data"),
+        (("--stage", "vqa", "--data", "x", "--dataset", "vqa"), "vqa-rad, slake, pathvqa"),
+        (("--stage", "dpo", "--data", "x", "--dataset", "slake"), "no stage 'dpo'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, arguments, message):
+    done = run(*arguments, "--output", tmp_path / "out")
+    assert done.exit_code != 0
+    assert message in " ".join(done.output.split())

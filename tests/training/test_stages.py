@@ -1,0 +1,109 @@
+"""Stages of a list are trained once; what a killed run left is gone on with; a folder belongs to one run."""
+
+import multiprocessing
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medv_lab.training.callbacks import find_checkpoint
+from medv_lab.training.stages import CHECKPOINTS, Stage, StageRunner, TensorCache, claim_folder
+from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer
+from tests.model.tiny import tiny_model
+from tests.training.test_trainer import RECIPE, are_equal, data
+
+STAGES = [Stage(name, f"key-{name}", replace(RECIPE, steps=4), data) for name in ("one", "two", "three")]
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a run."""
+
+
+def train(folder, stages=STAGES, **settings):
+    """Train the tiny model; returns its weights and the names of the stages that were trained."""
+    runner = StageRunner(folder, engine=Engine(save_steps=2, log_steps=1), log=lambda line: None)
+    model, trained = tiny_model(), []
+    runner.train(model, stages, seed=3, after_stage=lambda stage: trained.append(stage.name), **settings)
+    return model.state_dict(), trained
+
+
+def test_a_list_is_trained_once_and_lists_share_their_beginning(tmp_path):
+    whole, trained = train(tmp_path)
+    assert trained == ["one", "two", "three"]
+    again, trained = train(tmp_path)
+    assert are_equal(again, whole) and trained == []
+    other = replace(STAGES[2], key="key-other", recipe=replace(RECIPE, steps=1))
+    branched, trained = train(tmp_path, [*STAGES[:2], other])
+    assert trained == ["three"]
+    assert not are_equal(branched, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"key-{name}.safetensors" for name in ("one", "two", "three", "other")
+    )
+
+
+def test_fresh_trains_all_to_the_same_weights(tmp_path):
+    whole, _ = train(tmp_path)
+    again, trained = train(tmp_path, fresh=True)
+    assert trained == ["one", "two", "three"]
+    assert are_equal(again, whole)
+
+
+def test_a_list_that_was_cut_off_goes_on_within_its_stage(tmp_path, monkeypatch):
+    whole, _ = train(tmp_path / "whole")
+    step, steps = MaskedDiffusionTrainer.training_step, []
+
+    def cut_off(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 8:  # the last of the second stage
+            raise Interrupted
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskedDiffusionTrainer, "training_step", cut_off)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut")
+    assert find_checkpoint(tmp_path / "cut" / "key-two").name == "checkpoint-2"
+    resumed, trained = train(tmp_path / "cut")
+    assert trained == ["two", "three"]
+    assert steps[8] == 2
+    assert are_equal(resumed, whole)
+    assert not (tmp_path / "cut" / "key-two").exists()
+
+
+def test_tensors_are_made_once_and_never_half_there(tmp_path):
+    cache, made = TensorCache(tmp_path / "new"), []
+
+    def work():
+        made.append(1)
+        return {"x": torch.ones(3)}
+
+    assert "a" not in cache
+    assert torch.equal(cache.compute("a", work)["x"], cache.compute("a", work)["x"])
+    assert len(made) == 1 and "a" in cache
+    assert [path.name for path in cache.folder.iterdir()] == ["a.safetensors"]
+
+
+def _save_again_and_again(folder, number):
+    for _ in range(20):
+        TensorCache(folder).save("a", {"x": torch.full((1000,), float(number))})
+
+
+def test_processes_may_write_the_same_tensors_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_save_again_and_again, args=(tmp_path, number)) for number in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(set(TensorCache(tmp_path).load("a")["x"].tolist())) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_claimed_by_one_run(tmp_path):
+    claim_folder(tmp_path, {"seed": 0}, resume=False)
+    claim_folder(tmp_path, {"seed": 0}, resume=True)
+    with pytest.raises(ValueError, match="different are seed"):
+        claim_folder(tmp_path, {"seed": 1}, resume=True)
+    (tmp_path / CHECKPOINTS / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(ValueError, match="resume it"):
+        claim_folder(tmp_path, {"seed": 0}, resume=False)
