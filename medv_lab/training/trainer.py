@@ -293,6 +293,7 @@ def run_stage(
     freeze_all_but(model, recipe.parts)
     if model.config.mm_patch_merge_type == "flat":  # no newline is put in; FSDP resumes only what has learned
         model.model.image_newline.requires_grad_(False)
+    torch.manual_seed(seed)  # adapters begin with draws from torch's own generator
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
 
     # the trainer, with its callbacks

@@ -130,6 +130,15 @@ def test_accumulated_batches_are_one_step_on_their_mean(tmp_path, monkeypatch):
         torch.testing.assert_close(value, parts.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
+def test_adapters_are_drawn_from_the_seed(tmp_path):
+    weights = []
+    for number in range(2):
+        torch.manual_seed(number)  # whatever was drawn before
+        model, _ = train_tiny(tmp_path / str(number), replace(RECIPE, lora=LoRA(rank=2)), tiny_model())
+        weights.append(model.state_dict())
+    assert are_equal(*weights)
+
+
 def test_adapters_learn_and_are_merged(tmp_path):
     before = state(tiny_model())
     model, _ = train_tiny(tmp_path, replace(RECIPE, lora=LoRA(rank=2, alpha=4)))
