@@ -10,8 +10,8 @@ from pathlib import Path
 
 from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
 from medv_lab.data.vqa import read_vqa
+from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.model.checkpoints import load
-from medv_lab.model.memory import embedded_folder
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.embedded import (
     Budget,
