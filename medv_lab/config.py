@@ -69,13 +69,13 @@ class GenerationSettings:
 
     Attributes:
         gen_length: L, positions of the answer; where it may grow (`Daedal`), those that it starts with.
-        block_length: B, a divisor of L.
-        steps: Z, a multiple of L / B; more than L is allowed, since a full block ends early.
+        block_length: B, positions per block, a divisor of L.
+        steps: Z, forward passes, a multiple of L / B; more than L is allowed, since a full block ends early.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
         remasking: the strategy, which says what each pass commits and remasks. `LowConfidence` and `Random` are
             exact; `strategies` describes all. Those that choose how many to commit, or remask, need at most Z passes.
-        guard: keeps a pass from committing equal tokens side by side; `strategies.guards`.
-        cache: what of a pass is kept for the next; only `NoCache` is exact; `strategies.caches`.
+        guard: keeps a pass from committing equal tokens side by side. See `strategies.guards`.
+        cache: what of a pass is kept for the next; only "none" is exact. See `strategies.caches`.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
         suppressed_tokens: ids never predicted, or "reference": end of text, start of text, both headers.
         stop: texts before which the answer ends.

@@ -31,8 +31,8 @@ def ask(
 
 def doctor() -> None:
     """Say what this machine has, and which checkpoints fit."""
-    from medv_lab.model.memory import doctor as examine
-    from medv_lab.model.memory import format_bytes
+    from medv_lab.model.checkpoint_files import doctor as examine
+    from medv_lab.runtime import format_bytes
 
     found = examine()
     for name, value in found.items():

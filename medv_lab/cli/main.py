@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from medv_lab.cli.ablate import ablations
+from medv_lab.cli.ask import ask, doctor
 from medv_lab.cli.check import data
-from medv_lab.cli.clock import benchmark
-from medv_lab.cli.draw import exactness, figures, panels
+from medv_lab.cli.draw import figures, panels
 from medv_lab.cli.errors import clear_errors
 from medv_lab.cli.evaluate import evaluate
-from medv_lab.cli.study import study
+from medv_lab.cli.measure import benchmark, exactness, study
+from medv_lab.cli.options import add_commands
 from medv_lab.cli.tabulate import tables
 
 if TYPE_CHECKING:
@@ -26,67 +27,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffu
 evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
-app.command()(figures)
-app.command()(panels)
-app.command()(exactness)
-app.command()(benchmark)
-app.command()(study)
+add_commands(app, ask, doctor, figures, panels, exactness, benchmark, study)
 app.command()(ablations)
 
 ModelOption = Annotated[str, typer.Option(help="embedded, a folder, or a hub id")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 DownloadOption = Annotated[bool, typer.Option(help="allow a download from the hub")]
-
-
-@app.command()
-def ask(
-    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, WebP, BMP or DICOM")],
-    question: str,
-    model: ModelOption = "embedded",
-    gen_length: Annotated[int, typer.Option(help="L, positions of the answer")] = 64,
-    block_length: Annotated[int, typer.Option(help="B, positions of a block")] = 32,
-    steps: Annotated[int, typer.Option(help="Z, forward passes")] = 64,
-    temperature: float = 0.0,
-    seed: int = 0,
-    trace: Annotated[Path | None, typer.Option(help="save the trace here (.npz)")] = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    download: DownloadOption = False,
-) -> None:
-    """Ask a model about a picture."""
-    with clear_errors():
-        import medv_lab
-
-        settings = medv_lab.GenerationSettings(
-            gen_length=gen_length, block_length=block_length, steps=steps, temperature=temperature, seed=seed
-        )
-        loaded, processor = _load(model, device, dtype, download)
-        answer = medv_lab.ask(loaded, processor, image, question, settings)
-        typer.echo(answer.text)
-        if trace is not None:
-            answer.trace.save(trace)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what this machine has, and which checkpoints fit."""
-    with clear_errors():
-        from medv_lab.model.checkpoint_files import doctor as examine
-        from medv_lab.runtime import format_bytes
-
-        found = examine()
-        for name, value in found.items():
-            if name != "checkpoints":
-                is_size = name.startswith(("memory", "disk"))
-                typer.echo(f"{name}: {format_bytes(value) if is_size else value}")
-        table = Table("checkpoint", "parameters", "needs", "fits", "licence", "note")
-        for known in found["checkpoints"]:
-            needs = "\n".join(f"{dtype}: {format_bytes(size)}" for dtype, size in known["needs"].items())
-            fits = "\n".join(f"{place}: {'yes' if fit else 'no'}" for place, fit in known["fits"].items())
-            size = f"{known['parameters'] / 1e9:.3g} B"
-            table.add_row(known["name"], size, needs, fits, known["licence"], known["note"])
-        Console().print(table)
 
 
 @evaluate.command()

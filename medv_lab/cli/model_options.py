@@ -30,22 +30,30 @@ class ModelOptions:
     dtype: str = "auto"
     download: bool = False
 
+    def announce(self) -> None:
+        """Say on stderr where the model will run, and why there.
+
+        Raises:
+            ValueError: for a device or dtype that is not there.
+        """
+        from medv_lab.runtime import resolve_device
+
+        try:
+            typer.echo(resolve_device(self.device, self.dtype).reason, err=True)
+        except RuntimeError as error:  # CUDA was asked for and is not there
+            raise ValueError(str(error)) from error
+
     def load(self) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
-        """Load it, saying on stderr where it runs and why there.
+        """Announce and load the model.
 
         Raises:
             ValueError: for a device or dtype that is not there.
             CheckpointError: if the model cannot be loaded.
         """
         from medv_lab.model.checkpoints import load
-        from medv_lab.runtime import resolve_device
 
-        try:
-            placement = resolve_device(self.device, self.dtype)
-        except RuntimeError as error:  # CUDA was asked for and is not there
-            raise ValueError(str(error)) from error
-        typer.echo(placement.reason, err=True)
+        self.announce()
         return load(self.model, device=self.device, dtype=self.dtype, download=self.download)
 
 
-Placement = Annotated[ModelOptions, Fields(only=("device", "dtype"))]
+DeviceOptions = Annotated[ModelOptions, Fields(only=("device", "dtype"))]

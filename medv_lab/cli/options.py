@@ -1,6 +1,5 @@
 """Options made from frozen dataclasses: a command that takes a dataclass gets one option per field of it.
 
-    @command(app)
     def train(output: Path, engine: Annotated[Engine, Fields(without=("keep",))] = Engine(save_steps=100)):
         ...
 
@@ -25,6 +24,8 @@ from medv_lab.cli.errors import clear_errors
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.explorer.choices import read_suppressed
 from medv_lab.strategies.base import Choice
+
+Maker = Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -73,35 +74,37 @@ class GivenSettings:
         return replace(default if self.preset is None else PRESETS[self.preset], **self.changes)
 
 
-def command(app: typer.Typer) -> Callable[[Callable], Callable]:
-    """Register a command whose dataclasses become options; what the user can put right is shown as one red line."""
+def add_commands(app: typer.Typer, *functions: Callable[..., None]) -> None:
+    """Add functions as commands; what they take in dataclasses becomes options, expected errors become one line."""
+    for function in functions:
+        app.command()(with_options(function))
 
-    def register(function: Callable) -> Callable:
-        parameters: list[Parameter] = []
-        makers: dict[str, Callable[[dict[str, Any]], Any]] = {}
-        hints = get_type_hints(function, include_extras=True)
-        for one in signature(function).parameters.values():
-            kind, *notes = get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else [hints[one.name]]
-            if is_dataclass(kind):
-                chosen = next((note for note in notes if isinstance(note, Fields)), Fields())
-                own, makers[one.name] = _expand(one, kind, chosen)
-            else:
-                own = [one.replace(annotation=hints[one.name], kind=Parameter.KEYWORD_ONLY)]
-            parameters += own
 
-        def run(**values: Any) -> None:
-            with clear_errors():
-                made = {name: make(values) for name, make in makers.items()}
-                given = {name: value for name, value in values.items() if name in hints}
-                function(**given, **made)
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that takes the fields of dataclasses one by one, and calls another with the dataclasses."""
+    parameters: list[Parameter] = []
+    makers: dict[str, Maker] = {}
+    hints = get_type_hints(function, include_extras=True)
+    for one in signature(function).parameters.values():
+        kind, *notes = (
+            get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else [hints[one.name]]
+        )
+        if is_dataclass(kind):
+            chosen = next((note for note in notes if isinstance(note, Fields)), Fields())
+            own, makers[one.name] = _expand(one, kind, chosen)
+        else:
+            own = [one.replace(annotation=hints[one.name], kind=Parameter.KEYWORD_ONLY)]
+        parameters += own
 
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = Signature(parameters)
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
-        app.command()(run)
-        return function
+    def run(**values: Any) -> None:
+        with clear_errors():
+            made = {name: make(values) for name, make in makers.items()}
+            function(**{name: value for name, value in values.items() if name in hints}, **made)
 
-    return register
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__signature__ = Signature(parameters)
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def read_choice(text: str) -> str | dict[str, Any]:
@@ -136,62 +139,85 @@ def describe_fields(kind: type) -> dict[str, str]:
     return found
 
 
-def _expand(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Callable[[dict], Any]]:
+def _expand(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Maker]:
     """Return the options of a parameter that is a dataclass, and what makes the object of their values."""
     if kind in (GenerationSettings, GivenSettings):
         return _expand_settings(one, kind, chosen)
-    options, readers = [], {}
-    types, helps = get_type_hints(kind), describe_fields(kind)
-    for each in chosen.of(kind):
-        default = _default_of(each) if one.default is Parameter.empty else getattr(one.default, each.name)
-        name = f"{one.name}_{each.name}"
-        annotation, readers[each.name] = _read_as(types[each.name])
-        options.append(
-            _option(name, annotation, _flag(each, types, chosen), helps.get(each.name), default=default)
-        )
+
+    def default_of(each: Field) -> tuple[Any, bool]:
+        return (
+            _default_of(each) if one.default is Parameter.empty else getattr(one.default, each.name)
+        ), True
+
+    options, read = _options(one.name, kind, chosen, default_of)
 
     def make(values: dict[str, Any]) -> Any:
-        given = {name: read(values[f"{one.name}_{name}"]) for name, read in readers.items()}
+        given = read(values)
         return kind(**given) if one.default is Parameter.empty else replace(one.default, **given)
 
     return options, make
 
 
-def _expand_settings(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Callable[[dict], Any]]:
+def _expand_settings(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Maker]:
     """Return options that say nothing unless they are given, so that a preset or the command has its own values."""
-    types, helps = get_type_hints(GenerationSettings), describe_fields(GenerationSettings)
+
+    def default_of(each: Field) -> tuple[None, str | bool]:
+        default = _default_of(each)
+        text = ", ".join(default) if isinstance(default, tuple) else str(default)
+        return None, text if kind is GenerationSettings else False
+
+    options, read = _options(one.name, GenerationSettings, chosen, default_of)
     preset = f"{describe_fields(GivenSettings)['preset']}: {', '.join(PRESETS)}"
-    options = [_option(f"{one.name}_preset", str | None, "--preset", preset, default=None)]
-    readers = {}
-    for each in chosen.of(GenerationSettings):
-        annotation, readers[each.name] = _read_as(types[each.name])
-        shown = _text_of(_default_of(each)) if kind is GenerationSettings else ""
-        help = helps[each.name] + _names_of(types[each.name])
-        flag = _flag(each, types, chosen)
-        name = f"{one.name}_{each.name}"
-        options.append(_option(name, annotation | None, flag, help, default=None, shown=shown or False))
+    annotation = Annotated[str | None, typer.Option("--preset", help=preset)]
+    preset_name = f"{one.name}_preset"
+    options.insert(0, Parameter(preset_name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     def make(values: dict[str, Any]) -> GenerationSettings | GivenSettings:
-        found = {name: values[f"{one.name}_{name}"] for name in readers}
-        changes = {name: readers[name](value) for name, value in found.items() if value is not None}
-        given = GivenSettings(values[f"{one.name}_preset"], changes)
+        changes = {name: value for name, value in read(values).items() if value is not None}
+        given = GivenSettings(values[preset_name], changes)
         return given.over(GenerationSettings()) if kind is GenerationSettings else given
 
     return options, make
 
 
-def _option(
-    name: str, annotation: Any, flag: str, help: str | None, *, default: Any, shown: bool | str = True
-) -> Parameter:
-    option = typer.Option(flag, help=help, show_default=shown)
-    if default is MISSING:
-        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, option])
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
+def _options(
+    owner: str, kind: type, chosen: Fields, default_of: Callable[[Field], tuple[Any, str | bool]]
+) -> tuple[list[Parameter], Maker]:
+    """Return the options of a dataclass, and what reads their values.
 
+    Args:
+        owner: name of the parameter that is the dataclass.
+        kind: the dataclass.
+        chosen: which fields.
+        default_of: gives the default of a field's option, and what the help shows as its default.
+    """
+    types, helps = get_type_hints(kind), describe_fields(kind)
+    options, readers = [], {}
+    for each in chosen.of(kind):
+        annotation, reader = _read_as(types[each.name])
+        default, shown = default_of(each)
+        flag = chosen.flags.get(each.name, "--" + each.name.replace("_", "-"))
+        flag = f"{flag}/--no-{flag[2:]}" if annotation is bool else flag
+        help = helps.get(each.name, "") + _names_of(types[each.name])
+        name = f"{owner}_{each.name}"
+        options.append(
+            Parameter(
+                name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if default is MISSING else default,
+                annotation=Annotated[
+                    annotation | None if default is None else annotation,
+                    typer.Option(flag, help=help, show_default=shown),
+                ],
+            )
+        )
+        readers[each.name] = name, reader
 
-def _flag(one: Field, types: Mapping[str, Any], chosen: Fields) -> str:
-    flag = chosen.flags.get(one.name, "--" + one.name.replace("_", "-"))
-    return f"{flag}/--no-{flag[2:]}" if types[one.name] is bool else flag
+    def read(values: dict[str, Any]) -> dict[str, Any]:
+        found = {name: (values[option], reader) for name, (option, reader) in readers.items()}
+        return {name: None if value is None else reader(value) for name, (value, reader) in found.items()}
+
+    return options, read
 
 
 def _default_of(one: Field) -> Any:
@@ -209,21 +235,14 @@ def _read_as(kind: Any) -> tuple[Any, Callable[[Any], Any]]:
     return kind, lambda value: value
 
 
-def _text_of(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _names_of(kind: Any) -> str:
     """Return the names that a strategy, guard or cache can have, and how one is given parameters; "" of others."""
     if not (isinstance(kind, type) and issubclass(kind, Choice)):
         return ""
     found = next(one for one in kind.known.values() if fields(one))
     first = fields(found)[0]
-    return f": {', '.join(kind.known)}; with parameters as {found.name}:{first.name}={_example(first)}"
-
-
-def _example(one: Field) -> Any:
-    return 8 if one.default is None else one.default
+    value = 8 if first.default is None else first.default
+    return f": {', '.join(kind.known)}; with parameters as {found.name}:{first.name}={value}"
 
 
 def _read_value(text: str) -> Any:

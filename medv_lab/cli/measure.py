@@ -1,0 +1,135 @@
+"""The commands that measure the sampler: `medv study`, `medv exactness` and `medv benchmark`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from medv_lab.cli.model_options import DeviceOptions, ModelOptions
+from medv_lab.cli.options import Fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="frontier, steps or eos")],
+    device: DeviceOptions,
+    output: Annotated[Path, typer.Option(help="folder of studies; one that was cut off is continued")] = Path(
+        "results/studies"
+    ),
+    questions: Annotated[int, typer.Option(help="phantoms of the test split to describe")] = 200,
+    batch: Annotated[int, typer.Option(help="descriptions at a time")] = 16,
+) -> None:
+    """Score the embedded model's descriptions in many settings: scores, summary and manifest."""
+    from medv_lab.studies.arms import EXACT
+    from medv_lab.studies.sampler_studies import ENOUGH, choose_fast, run_study
+
+    model, processor = device.load()
+    summary = run_study(name, model, processor, output, questions=questions, batch_size=batch, log=typer.echo)
+    Console().print(_study_table(name, summary))
+    if name == "frontier":
+        quick = summary[(summary["passes"] <= EXACT.gen_length / 4) & (summary["share"] >= 0.95)]
+        names = ", ".join(quick["arm"]) or "none"
+        typer.echo(f"at most L / 4 passes and 95 % of the exact score or more: {names}")
+        typer.echo(f"least time at {ENOUGH:.0%} of the exact score or more: {choose_fast(summary) or 'none'}")
+
+
+def exactness(
+    model: Annotated[ModelOptions, Fields(without=("download",))],
+    output: Annotated[Path, typer.Option(help="results folder")] = Path("results/studies/exactness"),
+    questions: Annotated[int, typer.Option(help="phantoms to describe")] = 8,
+) -> None:
+    """Report how far batch size, attention backend, dtype and caches move logits and tokens."""
+    from medv_lab.studies.exactness import run_exactness
+
+    scores = run_exactness(*model.load(), output, questions)
+    measures = {"different": "sum", "positions": "sum", "largest_drift": "max"}
+    typer.echo(scores.groupby("comparison", sort=False).agg(measures).to_string())
+
+
+def benchmark(
+    device: DeviceOptions,
+    size: Annotated[
+        str, typer.Option(help="embedded, mid or 8b (needs a GPU); the last two have random weights")
+    ] = "mid",
+    repeats: Annotated[int, typer.Option(help="of each sampler; medians are reported")] = 3,
+    output: Annotated[Path | None, typer.Option(help="save result and figure in this folder")] = None,
+    as_json: Annotated[
+        str | None, typer.Option("--json", help="write the result to this file; - prints it as one line")
+    ] = None,
+) -> None:
+    """Time a step of every sampler, in one process and taking turns."""
+    from medv_lab.studies.timing import SIZES, make_subject, run_benchmark
+
+    if size not in SIZES:
+        raise ValueError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
+    chosen = SIZES[size]
+    device.announce()
+    subject = make_subject(chosen, device.device, device.dtype)
+    result = {"size": size, **run_benchmark(subject, chosen.settings, repeats)}
+    if as_json == "-":
+        typer.echo(json.dumps(result))
+    else:
+        _print_times(result)
+        if as_json is not None:
+            Path(as_json).write_text(json.dumps(result, indent=1) + "\n")
+    if output is not None:
+        _save_times(result, output)
+
+
+def _study_table(name: str, summary: pd.DataFrame) -> Table:
+    table = Table(title=f"{name}: {summary['questions'].iloc[0]} descriptions, 95 % intervals")
+    for column in ("arm", "passes", "seconds", "fact score", "of the exact", "adjacent duplicates", "words"):
+        table.add_column(column)
+    for row in summary.itertuples():
+        table.add_row(
+            row.arm,
+            f"{row.passes:.1f}",
+            f"{row.seconds:.3f}",
+            f"{row.score:.3f} [{row.score_low:.3f}, {row.score_high:.3f}]",
+            f"{100 * row.share:.1f} %",
+            f"{row.adjacent_duplicates:.3f}",
+            f"{row.words:.1f}",
+        )
+    return table
+
+
+def _print_times(result: dict) -> None:
+    typer.echo(
+        f"{result['size']} on {result['device_name']}, {result['threads']} threads, {result['repeats']} repeats"
+    )
+    for sampler, seconds in result["seconds_per_step"].items():
+        typer.echo(f"seconds per step, {sampler}: {seconds:.4f}")
+    for name in (
+        "ratio_exact_vs_reference",
+        "overhead_fraction",
+        "ratio_fast_vs_reference",
+        "ratio_fast_batch_vs_reference",
+    ):
+        low, high = result[f"{name}_range"]
+        typer.echo(f"{name}: {result[name]:.3f} (from {low:.3f} to {high:.3f})")
+    typer.echo(f"published loop and exact sampler gave the same tokens: {result['same_tokens']}")
+
+
+def _save_times(result: dict, output: Path) -> None:
+    """Write the result and its figure, named after the size and the device."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from medv_lab.paper.exhibits import save_figure
+    from medv_lab.views.study_plots import plot_speed, speed_data
+    from medv_lab.views.style import themed
+
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / f"{result['size']}-{result['device_name'].lower().replace(' ', '-')}"
+    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    data = speed_data(result)
+    data.attrs["provenance"] = f"measured; run manifest: {stem.name}.json"
+    with themed():
+        save_figure(plot_speed(result).figure, data, stem)

@@ -1,0 +1,64 @@
+"""One question, and what the machine has."""
+
+import pytest
+
+from medv_lab.config import PRESETS
+from medv_lab.diffusion.trace import SampleTrace
+from tests.cli.console import fails_in_one_line, invoke, succeeds
+from tests.data.released import draw
+from tests.model.tiny import save_tiny
+
+SHORT = ("--gen-length", "8", "--block-length", "8", "--steps", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder / "model", initializer_range=0.4)
+    return "ask", draw(folder / "x.png"), "What is shown?", "--model", folder / "model"
+
+
+def test_an_answer_is_printed_and_its_trace_saved(asked, tmp_path):
+    chosen = ("--remasking", "threshold:threshold=0.5", "--guard", "spread:spacing=2", "--stop", "")
+    output = succeeds(*asked, *SHORT, *chosen, "--trace", tmp_path / "trace.npz")
+    trace = SampleTrace.load(tmp_path / "trace.npz")
+    assert trace.text.strip() in output
+    settings = trace.manifest["settings"]
+    assert settings["remasking"] == {"name": "threshold", "threshold": 0.5}
+    assert settings["guard"] == {"name": "spread", "spacing": 2}
+    assert (settings["gen_length"], settings["steps"]) == (8, 4)
+
+
+def test_a_preset_has_the_settings_that_are_not_given(asked, tmp_path):
+    succeeds(
+        *asked, "--device", "cpu", "--preset", "embedded-vqa", "--steps", "4", "--trace", tmp_path / "x.npz"
+    )
+    settings = SampleTrace.load(tmp_path / "x.npz").manifest["settings"]
+    assert (settings["gen_length"], settings["steps"]) == (PRESETS["embedded-vqa"].L, 4)
+
+
+def test_impossible_settings_are_one_line():
+    message = fails_in_one_line("ask", "x.png", "What?", "--gen-length", "64", "--block-length", "24")
+    assert "not divisible" in message
+
+
+def test_an_unknown_device_is_one_line():
+    assert "tpu" in fails_in_one_line("ask", "x.png", "What?", "--device", "tpu")
+
+
+def test_text_in_brackets_survives():
+    assert "[x]" in fails_in_one_line("ask", "x.png", "What?", "--device", "[x]")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def fault():
+        raise KeyError("a fault")
+
+    monkeypatch.setattr("medv_lab.model.checkpoint_files.doctor", fault)
+    assert isinstance(invoke("doctor").exception, KeyError)
+
+
+def test_the_doctor_names_every_known_checkpoint():
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "LLaDA" in result.output
