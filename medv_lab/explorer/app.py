@@ -1,7 +1,7 @@
 """The explorer: ask about a picture, watch the answer fill, change a setting, compare.
 
-It knows no model: it is given a function that asks, so that everything here works with any; `explore` alone loads one.
-A run works in a thread of its own, and what shows it is updated from there.
+It knows no model: it is given a function that asks, so that everything here works with any model; only `explore` loads
+one. A run has a thread of its own, which also updates the widgets that show it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from threading import Lock
@@ -18,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 from IPython import get_ipython
 
+from medv_lab.config import GenerationSettings
+from medv_lab.explorer.choices import fewer_steps
 from medv_lab.explorer.chooser import PictureChooser, complaint
 from medv_lab.explorer.controls import START, SettingsPanel
 from medv_lab.explorer.keys import OWN_KEYS, OwnKeys
 from medv_lab.explorer.results import Results
-from medv_lab.explorer.runs import Answered, Run
+from medv_lab.explorer.runs import Run
 from medv_lab.explorer.worker import Cancel, Worker
 
 if TYPE_CHECKING:
+    from medv_lab.generation import Answer
     from medv_lab.model.modeling import MedVForMaskedDiffusion
     from medv_lab.model.processing import MedVProcessor
 
@@ -49,23 +51,30 @@ class Explorer(widgets.VBox):
     """The explorer as a widget; its parts are attributes, so that a notebook can work them too.
 
     Attributes:
-        pictures: what is asked about.
+        pictures: the choice of a picture.
         question: the text field.
         mode: `ONE` or `BOTH`.
         panels: the settings of each side.
-        results: what came, with all runs.
+        results: the answers, with all runs.
     """
 
     def __init__(
-        self, ask: Callable[..., Answered], *, model_code: str, about: str = "", lock: Lock | None = None
+        self,
+        ask: Callable[..., Answer],
+        *,
+        model_code: str,
+        about: str = "",
+        settings: GenerationSettings = START,
+        lock: Lock | None = None,
     ):
         """Build all controls.
 
         Args:
             ask: answers (picture, question, settings, progress=, cancel=, record_attention=, watch=), as
-                `medv_lab.ask` does of a model.
+                `medv_lab.ask` with a model.
             model_code: statement that loads the model, for the code that asks again.
-            about: what is said of the model at the top.
+            about: description of the model, shown at the top.
+            settings: to begin with; side B begins with a quarter of the steps.
             lock: held while `ask` works; by default one that all explorers of the process share.
         """
         self._ask, self._model_code, self._about = ask, model_code, about
@@ -82,8 +91,8 @@ class Explorer(widgets.VBox):
         self.examples.observe(self._take_example, "value")
         self.mode = widgets.ToggleButtons(options=(ONE, BOTH), style={"button_width": "110px"})
         self.mode.observe(lambda _: self._arrange(), "value")
-        few = replace(START, steps=START.steps // 4)
-        self.panels = {side: SettingsPanel(start) for side, start in zip(SIDES, (START, few), strict=True)}
+        starts = (settings, fewer_steps(settings))
+        self.panels = {side: SettingsPanel(start) for side, start in zip(SIDES, starts, strict=True)}
         self._settings = widgets.Tab()
         self.run_button = widgets.Button(description="Run", button_style="primary", icon="play")
         self.run_button.on_click(lambda _: self.run())
@@ -115,24 +124,24 @@ class Explorer(widgets.VBox):
         return f"Explorer({self._about}; run this cell in JupyterLab to see it)"
 
     def run(self) -> None:
-        """Ask with the settings as they stand, in the background; what goes wrong is said in the widget."""
+        """Ask with the settings as they are, in the background; errors are shown in the widget."""
         if not self._worker.is_busy:
             self.message.value, self.status.value = "", "working …"
             self._set_busy(True)
             self._worker.start(self._work, self._finish)
 
     def cancel(self) -> None:
-        """End the run that is going; it keeps what it has."""
+        """End the run in progress; it keeps what it has."""
         if self._worker.is_busy:
             self.status.value = "cancelling …"
             self._worker.cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the run, at most so many seconds; whether it has ended."""
+        """Wait for the end of the run, at most so many seconds; return whether it has ended."""
         return self._worker.wait(timeout)
 
     def close(self) -> None:
-        """End the run, and take the widget away with all that it holds."""
+        """End the run, and close the widget with all its parts."""
         if self.comm is None:  # closed before, or never built
             return
         self.cancel()
@@ -159,8 +168,8 @@ class Explorer(widgets.VBox):
             self.examples.value = ""
 
     def _work(self, cancel: Cancel) -> None:
-        """The job: ask once or twice. Runs in the worker's thread."""
-        choice, source = self.pictures.choice, self.pictures.source
+        """Ask once or twice, in the worker's thread."""
+        picture, source = self.pictures.picture, self.pictures.source
         question, sides = self.question.value, self._sides()
         plans = [
             (side, self.panels[side].settings(), self.panels[side].record_attention.value) for side in sides
@@ -173,7 +182,7 @@ class Explorer(widgets.VBox):
             if cancel():
                 return
             answer = self._ask(
-                choice.picture,
+                picture.image,
                 question,
                 settings,
                 progress=False,
@@ -185,14 +194,14 @@ class Explorer(widgets.VBox):
                 settings.Z if answer.is_complete else answer.trace.forward_evaluations
             )
             before += settings.Z
-            asked = (self._count, side, choice, question, settings, record_attention)
+            asked = (self._count, side, picture, question, settings, record_attention)
             self.results.add(Run(*asked, answer, self._model_code, source))
         seconds = sum(run.answer.seconds for run in list(self.results.runs)[-len(plans) :])
         state = "done" if answer.is_complete else "cancelled"
         self.status.value = f"{state}: {answer.trace.forward_evaluations} passes (NFE), {seconds:.1f} s"
 
     def _watch(self, side: str, passes: int, before: int, source: str) -> Callable[[Any], None]:
-        """Shows a run that goes on, every now and then."""
+        """Return what shows a run while it goes on, at most once per `REFRESH` seconds."""
         key, last = f"{self._count}{side}", 0.0
 
         def watch(run: Any) -> None:
@@ -217,13 +226,18 @@ class Explorer(widgets.VBox):
 
 
 def explore(
-    model: str | Path | MedVForMaskedDiffusion = "embedded", processor: MedVProcessor | None = None
+    model: str | Path | MedVForMaskedDiffusion = "embedded",
+    processor: MedVProcessor | None = None,
+    *,
+    settings: GenerationSettings = START,
 ) -> Explorer:
     """Open the explorer in a notebook. An explorer that the same cell opened before is closed.
 
     Args:
         model: what `load` takes, or a loaded model.
         processor: of a loaded model.
+        settings: to begin with, `GenerationSettings(remasking=Mine())` for a strategy of your own. Every strategy,
+            guard and cache that is defined by now can be chosen.
 
     Raises:
         ValueError: for a loaded model without its processor, or a processor without.
@@ -247,14 +261,14 @@ def explore(
         code = "# model and processor as they were given to explore()"
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     about = f"{model.medv_source.name}, {size:,.1f} million parameters on {model.device}"
-    explorer = Explorer(partial(ask, model, processor), model_code=code, about=about)
+    explorer = Explorer(partial(ask, model, processor), model_code=code, about=about, settings=settings)
     if cell is not None:
         _open_explorers[cell] = explorer
     return explorer
 
 
 def _current_cell() -> str | None:
-    """The id of the notebook cell that runs now; None outside of notebooks."""
+    """Return the id of the notebook cell that runs now; None outside of notebooks."""
     shell = get_ipython()
     if not hasattr(shell, "get_parent"):
         return None
@@ -262,7 +276,7 @@ def _current_cell() -> str | None:
 
 
 def _parts(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    """A widget and all in it, with the layout and style of each, which are widgets too."""
+    """Yield a widget and all in it, with the layout and style of each, which are widgets too."""
     yield widget
     for child in getattr(widget, "children", ()):
         yield from _parts(child)

@@ -1,5 +1,6 @@
-"""Which settings go together: what the explorer offers, so that nothing else can be chosen. L, B, Z as in `config`."""
+"""Settings that go together: the explorer offers these, so that nothing else can be chosen. L, B, Z as in `config`."""
 
+from dataclasses import replace
 from typing import Any
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
@@ -35,13 +36,18 @@ def settle_lengths(
 
     Args:
         gen_length: L, which is kept.
-        block_length, steps: B and Z as they stand.
+        block_length, steps: B and Z as they are.
         before: the L that they were set for; the same by default.
-        is_growing: whether the answer grows.
+        is_growing: true for an answer that grows.
     """
     block = _closest(block_lengths(gen_length, is_growing), min(block_length, gen_length))
     target = steps * gen_length / (before or gen_length)
     return gen_length, block, _closest(step_counts(gen_length, block), target)
+
+
+def fewer_steps(settings: GenerationSettings) -> GenerationSettings:
+    """Return the same settings with a quarter of the steps, or the valid number closest to it."""
+    return replace(settings, steps=_closest(step_counts(settings.L, settings.B), settings.Z // 4))
 
 
 def guards(strategy: Strategy) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ def read_stops(text: str) -> tuple[str, ...]:
 
 
 def read_suppressed(text: str) -> str | tuple[int, ...]:
-    """Read what is never predicted: "reference", ids separated by commas, or nothing.
+    """Read suppressed tokens: "reference", ids separated by commas, or nothing for none.
 
     Raises:
         ValueError: for anything else.

@@ -5,8 +5,8 @@ from html import escape
 import ipywidgets as widgets
 
 from medv_lab.data.images import ImageError
-from medv_lab.explorer.pictures import Gallery, gallery_choices, uploaded_choice
-from medv_lab.explorer.runs import Choice
+from medv_lab.explorer.pictures import Gallery, gallery_pictures, uploaded_picture
+from medv_lab.explorer.runs import Picture
 from medv_lab.views.page import picture_source
 
 UPLOADS = ".png,.jpg,.jpeg,.dcm,.dicom,.tif,.tiff,.webp,.bmp"
@@ -14,17 +14,17 @@ PREVIEW = 220  # pixels
 
 
 class PictureChooser(widgets.VBox):
-    """Chooses a picture.
+    """The gallery, the upload, and the chosen picture.
 
     Attributes:
-        choice: the chosen one.
-        source: the same as players show it.
+        picture: the chosen one.
+        source: the same as a data address, which players show.
     """
 
     def __init__(self) -> None:
         """Offer the phantoms, and the real pictures where they are installed."""
-        self._choices, sources, missing = gallery_choices()
-        pairs = zip(self._choices, sources, strict=True)
+        self._pictures, sources, missing = gallery_pictures()
+        pairs = zip(self._pictures, sources, strict=True)
         self.gallery = Gallery(pictures=[{"name": one.name, "source": source} for one, source in pairs])
         self.gallery.observe(self._take_chosen, "chosen")
         self.upload = widgets.FileUpload(
@@ -42,24 +42,24 @@ class PictureChooser(widgets.VBox):
         super().__init__([widgets.HBox([side, rest], layout=widgets.Layout(flex_flow="row wrap"))])
         self.gallery.chosen = 0
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, picture: Picture) -> None:
         """Take this picture from now on."""
-        self.choice, self.source = choice, picture_source(choice.picture)
+        self.picture, self.source = picture, picture_source(picture.image)
         self.preview.value = (
-            f'<img alt="{escape(choice.name)}" src="{self.source}" style="width:{PREVIEW}px;'
+            f'<img alt="{escape(picture.name)}" src="{self.source}" style="width:{PREVIEW}px;'
             f'height:{PREVIEW}px;object-fit:contain;background:#000;border-radius:6px">'
         )
-        self.note.value = f"<b>{escape(choice.name)}</b><br>{escape(choice.note)}"
+        self.note.value = f"<b>{escape(picture.name)}</b><br>{escape(picture.note)}"
         self.message.value = ""
 
     def _take_chosen(self, change: dict) -> None:
         if change["new"] >= 0:
-            self.choose(self._choices[change["new"]])
+            self.choose(self._pictures[change["new"]])
 
     def _take_upload(self, change: dict) -> None:
         for file in change["new"]:
             try:
-                self.choose(uploaded_choice(file["name"], bytes(file["content"])))
+                self.choose(uploaded_picture(file["name"], bytes(file["content"])))
             except ImageError as error:
                 self.message.value = complaint(f"{file['name']}: {error}")
             else:
@@ -67,6 +67,6 @@ class PictureChooser(widgets.VBox):
 
 
 def complaint(text: str) -> str:
-    """One readable message, as HTML."""
+    """Return an error message as HTML."""
     style = "color:#7a2d00;background:#fbe9df;border-left:4px solid #b84a00;padding:4px 10px;line-height:1.4"
     return f'<div role="alert" style="{style}">{escape(text)}</div>'

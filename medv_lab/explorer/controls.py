@@ -10,6 +10,7 @@ from medv_lab.explorer import choices
 from medv_lab.strategies.base import Cache, Choice, Guard, Strategy
 
 START = GenerationSettings()
+LARGEST_SEED = 2**53 - 1  # JavaScript counts no further
 
 
 class ChoiceControl(widgets.VBox):
@@ -32,7 +33,7 @@ class ChoiceControl(widgets.VBox):
 
     @property
     def value(self) -> Choice:
-        """The object as it stands."""
+        """Return the object as it is shown."""
         read = {name: box.value for name, box in self.boxes.items()}
         for one in fields(self._shown):
             if one.name in read and getattr(self._shown, one.name) is None and read[one.name] == 0:
@@ -89,7 +90,7 @@ class SettingsPanel(widgets.VBox):
             min=0, max=100, step=0.1, description="temperature", **_wide()
         )
         self.seed = widgets.BoundedIntText(
-            value=start.seed, min=0, max=2**31 - 1, description="seed", **_wide()
+            value=start.seed, min=0, max=LARGEST_SEED, description="seed", **_wide()
         )
         self.remasking = ChoiceControl(Strategy, "strategy", self._offer)
         self.guard = ChoiceControl(Guard, "repetition", self._offer)
@@ -125,12 +126,13 @@ class SettingsPanel(widgets.VBox):
         self._offer()
 
     def settings(self) -> GenerationSettings:
-        """Return the settings as they stand.
+        """Return the settings as they are shown; those without a control are as they were taken.
 
         Raises:
             ValueError: for suppressed tokens that are none; everything else can only be valid.
         """
-        return GenerationSettings(
+        return replace(
+            self._taken,
             gen_length=self.gen_length.value,
             block_length=self.block_length.value,
             steps=self.steps.value,
@@ -144,12 +146,12 @@ class SettingsPanel(widgets.VBox):
         )
 
     def _settle(self, change: dict) -> None:
-        """Make B and Z fit the L, or the B, that was chosen."""
+        """Fit B and Z to the L, or the B, that was chosen."""
         before = change["old"] if change["owner"] is self.gen_length else None
         self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value, before)
 
     def _set_lengths(self, length: int, block: int, steps: int, before: int | None = None) -> None:
-        """Offer what is valid, and take what is closest to these."""
+        """Offer the valid lengths, and take those closest to these."""
         strategy = self.remasking.value
         most = strategy.longest(1) if strategy.is_growing else None
         offered = tuple(
@@ -168,6 +170,7 @@ class SettingsPanel(widgets.VBox):
 
     def take(self, settings: GenerationSettings) -> None:
         """Show these settings; attention is recorded only if they have no cache."""
+        self._taken = settings
         self.record_attention.value = isinstance(settings.cache, NoCache) and self.record_attention.value
         for control, value in (
             (self.remasking, settings.remasking),
@@ -189,7 +192,7 @@ class SettingsPanel(widgets.VBox):
             self.preset.value = ""
 
     def _offer(self) -> None:
-        """Offer what goes with the strategy and with the recording of attention, and nothing else."""
+        """Offer only what goes with the strategy and with the recording of attention."""
         strategy = self.remasking.value
         self.guard.offer(choices.guards(strategy))
         self.cache.offer(choices.caches(strategy, self.record_attention.value))
@@ -197,7 +200,7 @@ class SettingsPanel(widgets.VBox):
 
 
 def offer_options(control: widgets.Widget, options: tuple, value: object) -> None:
-    """Replace what can be chosen; the value stays where it is still offered, else the first is taken."""
+    """Replace the options of a control; the value stays where it is still offered, else the first is taken."""
     value = value if value in options else options[0]
     if tuple(control.options) != tuple(options):
         control.options = options

@@ -7,7 +7,7 @@ import anywidget
 import traitlets
 
 from medv_lab.data.images import open_image, sample_images
-from medv_lab.explorer.runs import Choice
+from medv_lab.explorer.runs import Picture
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import Scene, make_scene
 from medv_lab.views.page import picture_source
@@ -17,9 +17,9 @@ THUMBNAIL = 72  # pixels
 REAL_NOTE = "A real picture. The embedded model knows phantoms only: what it says of this one means nothing."
 
 
-def phantom_choices(count: int = PHANTOMS) -> list[Choice]:
-    """The first phantoms of the test split."""
-    choices = []
+def phantom_pictures(count: int = PHANTOMS) -> list[Picture]:
+    """Return the first phantoms of the test split."""
+    found = []
     for number in range(count):
         scene = make_scene("test", number)
         code = (
@@ -27,25 +27,25 @@ def phantom_choices(count: int = PHANTOMS) -> list[Choice]:
             "from medv_lab.phantoms.scenes import make_scene\n"
             f'picture = render(make_scene("test", {number}))'
         )
-        choices.append(Choice(f"{scene.domain} {number}", render(scene), code, _painted(scene), scene))
-    return choices
+        found.append(Picture(f"{scene.domain} {number}", render(scene), code, _painted(scene), scene))
+    return found
 
 
-def real_choices() -> list[Choice]:
-    """The packaged real pictures.
+def real_pictures() -> list[Picture]:
+    """Return the real pictures that come with a package.
 
     Raises:
         FileNotFoundError: without the package that holds them; the text says which.
     """
-    choices = []
+    found = []
     for name, path in sample_images().items():
         code = f'from medv_lab.data.images import sample_images\npicture = sample_images()["{name}"]'
-        choices.append(Choice(name, path, code, REAL_NOTE))
-    return choices
+        found.append(Picture(name, path, code, REAL_NOTE))
+    return found
 
 
-def uploaded_choice(name: str, content: bytes) -> Choice:
-    """An uploaded file: PNG, JPEG, DICOM or what else `open_image` takes.
+def uploaded_picture(name: str, content: bytes) -> Picture:
+    """Return an uploaded file as a picture: PNG, JPEG, DICOM or anything else that `open_image` takes.
 
     Raises:
         ImageError: if it is no picture.
@@ -53,24 +53,25 @@ def uploaded_choice(name: str, content: bytes) -> Choice:
     open_image(content)
     digest = hashlib.sha256(content).hexdigest()
     code = f"picture = {name!r}  # the uploaded file, SHA-256 {digest}"
-    return Choice(name, content, code, f"Uploaded, {len(content) / 1000:.0f} kB. {REAL_NOTE}")
+    return Picture(name, content, code, f"Uploaded, {len(content) / 1000:.0f} kB. {REAL_NOTE}")
 
 
 @cache
-def gallery_choices() -> tuple[tuple[Choice, ...], tuple[str, ...], str]:
-    """All pictures of the gallery, their thumbnails as addresses, and why there are no real ones, if so.
+def gallery_pictures() -> tuple[tuple[Picture, ...], tuple[str, ...], str]:
+    """Return all pictures of the gallery, their thumbnails as data addresses, and why real ones are missing, or "".
 
-    The same pictures at every call: decoding them takes a moment.
+    Every call returns the same pictures: decoding them takes a moment.
     """
-    choices, missing = phantom_choices(), ""
+    pictures, missing = phantom_pictures(), ""
     try:
-        choices += real_choices()
+        pictures += real_pictures()
     except FileNotFoundError as error:
         missing = f"No real pictures: {error}"
-    return tuple(choices), tuple(picture_source(one.picture, THUMBNAIL, "JPEG") for one in choices), missing
+    return tuple(pictures), tuple(picture_source(one.image, THUMBNAIL, "JPEG") for one in pictures), missing
 
 
 def _painted(scene: Scene) -> str:
+    """Return a note of what was painted in a phantom."""
     found = [f"{f.grade} {f.kind}, {f.side} {f.zone}" for f in scene.findings]
     return f"A phantom of the test split. Painted: {scene.domain}; {'; '.join(found) or 'nothing abnormal'}."
 

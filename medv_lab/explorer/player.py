@@ -29,7 +29,7 @@ export default { render };
 
 
 def _module() -> str:
-    """The player's script with style and markup in it, as a module that anywidget loads."""
+    """Return the player's script with style and markup in it, as a module that anywidget loads."""
     parts = {"STYLE": player_part("player.css"), "MARKUP": player_part("player.html")}
     constants = "".join(f"const {name} = {json.dumps(text)};\n" for name, text in parts.items())
     return player_part("player.js") + constants + _RENDER
@@ -39,7 +39,7 @@ class Player(anywidget.AnyWidget):
     """Plays a trace; give it a longer trace of the same run, and it goes on from there.
 
     Attributes:
-        data: what the page's player knows, as `page_data` makes it, with the name of the run.
+        data: the page's data, as `page_data` makes it, with the name of the run.
     """
 
     _esm = _module()
@@ -49,9 +49,9 @@ class Player(anywidget.AnyWidget):
         """Show a trace.
 
         Args:
-            trace: what the sampler did, or has done so far.
+            trace: of a run, finished or not.
             run: any text that tells one run from another.
-            more: the picture and what `looks_data` says of it.
+            more: the picture and its `looks_data`.
         """
         is_longer = (self.data.get("run"), self.data.get("length")) == (run, trace.gen_length)
         repeats = self.data["repeats"] if is_longer else ()  # where an answer grows, positions move

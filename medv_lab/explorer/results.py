@@ -13,14 +13,14 @@ KEPT_RUNS = 50
 
 
 class Results(widgets.VBox):
-    """Shows a run at each side, one at least.
+    """The run of each side, and all runs.
 
     Attributes:
         runs: all that were added, the latest last; at most `KEPT_RUNS`.
     """
 
     def __init__(self, sides: tuple[str, ...]):
-        """Begin with nothing to show."""
+        """Begin without a run."""
         self.runs: deque[Run] = deque(maxlen=KEPT_RUNS)
         self._shown: dict[str, Run] = {}
         self._players: dict[str, Player] = {}
@@ -50,12 +50,13 @@ class Results(widgets.VBox):
             titles=("metrics", "history", "export"),
         )
         super().__init__([answers, self.difference, tabs])
-        self._tell()
+        self._describe()
 
     def player(self, side: str) -> Player:
-        """The player of a side, made when it is first needed.
+        """Return the player of a side, made when it is first needed.
 
-        Not with all other widgets at once: anywidget gives up on one that a busy page takes 2 seconds to set up.
+        It is not made together with all other widgets: anywidget gives up on one that a busy page takes 2 seconds to
+        set up.
         """
         if side not in self._players:
             self._players[side] = Player()
@@ -63,7 +64,7 @@ class Results(widgets.VBox):
         return self._players[side]
 
     def begin(self, sides: tuple[str, ...]) -> None:
-        """Make room for a new run at these sides; what is shown at others goes."""
+        """Make room for a new run at these sides; other sides are hidden."""
         self._shown = {}
         for side, box in self._boxes.items():
             if side not in sides:
@@ -74,9 +75,9 @@ class Results(widgets.VBox):
         """Show a run that goes on.
 
         Args:
-            side: where.
-            key: what tells this run from others.
-            trace: what it did so far.
+            side: of the explorer.
+            key: of the run, which no other has.
+            trace: of the run so far.
             source: the picture, as a data address.
         """
         self.player(side).show(trace, key, picture=source, looks=looks_data(trace))
@@ -90,10 +91,10 @@ class Results(widgets.VBox):
             ("open a run …", ""),
             *((f"{one.key}: {one.answer.text[:50]}", one) for one in reversed(self.runs)),
         ]
-        self._tell()
+        self._describe()
 
     def prepare_downloads(self) -> None:
-        """Make the links for what is shown."""
+        """Make the links for the runs that are shown."""
         self.downloads.value = "".join(map(downloads_html, self._shown.values())) or "No run yet."
 
     def _show(self, run: Run, side: str) -> None:
@@ -108,14 +109,16 @@ class Results(widgets.VBox):
             self.begin(("A",))
             self._show(change["new"], "A")
             self.reopen.value = ""
-            self._tell()
+            self._describe()
 
-    def _tell(self) -> None:
-        """Say what is known of what is shown."""
+    def _describe(self) -> None:
+        """Show numbers, history and difference of the runs that are shown."""
         shown = list(self._shown.values())
         self.metrics.value = metrics_html(shown) if shown else "No run yet."
         self.history.value = history_html(self.runs)
-        self.downloads.value = "For what is shown: the trace, the page, and the code that asks again."
+        self.downloads.value = (
+            "For the runs that are shown: the trace, the page, and the code that asks again."
+        )
         self.difference.value = ""
         if len(shown) == 2:
             texts = (run.answer.text for run in shown)

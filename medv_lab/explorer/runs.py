@@ -1,4 +1,4 @@
-"""What the explorer knows of a run, and what it shows of runs: numbers, history, difference, code and downloads."""
+"""Runs of the explorer and the HTML that shows them: numbers, history, difference, code and downloads."""
 
 from __future__ import annotations
 
@@ -10,43 +10,36 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from medv_lab.config import GenerationSettings
-from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.explorer.choices import changed_settings
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.views.page import unmasking_html
 
+if TYPE_CHECKING:
+    from medv_lab.generation import Answer
+
 CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:top"
 LONGEST_IN_TABLE = 70  # characters of a question or an answer
 
 
-class Answered(Protocol):
-    """What is read of an answer."""
-
-    text: str
-    trace: SampleTrace
-    seconds: float
-    is_complete: bool
-
-
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Picture:
     """A picture to ask about.
 
     Attributes:
         name: as the gallery shows it.
-        picture: anything `open_image` takes.
+        image: anything `open_image` takes.
         code: statements that make it, the last of them an assignment to `picture`.
-        note: what is known of it.
-        scene: what was painted, for a phantom.
+        note: what it shows, and where it is from.
+        scene: of a phantom.
     """
 
     name: str
-    picture: Any
+    image: Any
     code: str
     note: str = ""
     scene: Scene | None = None
@@ -59,36 +52,36 @@ class Run:
     Attributes:
         number: counted from 1 in an explorer.
         side: "A" or "B".
-        choice, question, settings, record_attention: what was asked, and how.
-        answer: what came.
+        picture, question, settings, record_attention: as `ask` was given them.
+        answer: that `ask` returned.
         model_code: statement that loads the model.
-        source: the picture as players show it.
+        source: the picture as a data address, which players show.
     """
 
     number: int
     side: str
-    choice: Choice
+    picture: Picture
     question: str
     settings: GenerationSettings
     record_attention: bool
-    answer: Answered
+    answer: Answer
     model_code: str
     source: str
 
     @property
     def key(self) -> str:
-        """Number and side."""
+        """Return number and side, "3B"."""
         return f"{self.number}{self.side}"
 
     def summary(self) -> str:
-        """Picture and settings in a line, as HTML."""
+        """Return picture and settings in a line, as HTML."""
         settings = self.settings
         lengths = f"L {settings.L}, B {settings.B}, Z {settings.Z}"
-        return escape(f"{self.choice.name}: {lengths}, {describe_settings(settings)}")
+        return escape(f"{self.picture.name}: {lengths}, {describe_settings(settings)}")
 
 
 def measure_run(run: Run) -> dict[str, str]:
-    """Numbers of a run as the explorer shows them; repetition as in `evaluation.repetition`."""
+    """Return the numbers of a run as the explorer shows them; repetition as in `metrics.repetition`."""
     trace, repetition = run.answer.trace, measure_trace(run.answer.trace)
     words = len(run.answer.text.split())
     mean = f"{trace.confidence.mean():.3f}" if len(trace.confidence) else "none"
@@ -105,15 +98,15 @@ def measure_run(run: Run) -> dict[str, str]:
         "distinct-1": f"{repetition.distinct_1:.3f}",
         "in looped spans": f"{repetition.looped:.3f}",
     }
-    if run.choice.scene is not None and run.question.lower().startswith("describe"):
-        score = score_facts(run.answer.text, run.choice.scene)
+    if run.picture.scene is not None and run.question.lower().startswith("describe"):
+        score = score_facts(run.answer.text, run.picture.scene)
         numbers["painted facts said (recall)"] = f"{score.recall:.2f}"
         numbers["claims that are true (precision)"] = f"{score.precision:.2f}"
     return numbers
 
 
 def metrics_html(runs: Sequence[Run]) -> str:
-    """A table: one row a number, one column a run."""
+    """Return a table: one row per number, one column per run."""
     columns = [measure_run(run) for run in runs]
     names = list(dict.fromkeys(name for column in columns for name in column))
     head = "".join(_cell("th", run.side) for run in runs) if len(runs) > 1 else ""
@@ -126,7 +119,7 @@ def metrics_html(runs: Sequence[Run]) -> str:
 
 
 def history_html(runs: Sequence[Run]) -> str:
-    """A table of runs, the latest first."""
+    """Return a table of runs, the latest first."""
     if not runs:
         return "No run yet."
     names = ("run", "picture", "question", "L / B / Z", "other settings", "NFE", "seconds", "answer")
@@ -135,7 +128,7 @@ def history_html(runs: Sequence[Run]) -> str:
         settings, trace = run.settings, run.answer.trace
         values = (
             run.key,
-            run.choice.name,
+            run.picture.name,
             _cut(run.question),
             f"{settings.L} / {settings.B} / {settings.Z}",
             describe_settings(settings),
@@ -154,7 +147,7 @@ def describe_settings(settings: GenerationSettings) -> str:
 
 
 def compare_texts(one: str, other: str) -> list[tuple[str, str]]:
-    """Word by word: ("same" | "removed" | "added", text) that leads from one text to the other."""
+    """Compare texts word by word: ("same" | "removed" | "added", text), which lead from one to the other."""
     words = [re.findall(r"\S+\s*", text) for text in (one, other)]
     parts: list[tuple[str, str]] = []
     matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in words), autojunk=False)
@@ -170,7 +163,7 @@ def compare_texts(one: str, other: str) -> list[tuple[str, str]]:
 
 
 def difference_html(one: str, other: str) -> str:
-    """The same as one text: what only the first says struck out, what only the other says underlined."""
+    """Return the same as HTML: words of the first alone are struck out, those of the other alone underlined."""
     styles = {
         "removed": ("del", "background:#f6d5c3;color:#7a2d00;text-decoration:line-through"),
         "added": ("ins", "background:#cfe6f5;color:#003f6e;text-decoration:underline"),
@@ -183,13 +176,13 @@ def difference_html(one: str, other: str) -> str:
 
 
 def reproducing_code(run: Run) -> str:
-    """A cell that asks the same again."""
+    """Return the code of a notebook cell that asks the same again."""
     settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.settings).items())
     attention = ", record_attention=True" if run.record_attention else ""
     return (
         "import medv_lab\n\n"
         f"{run.model_code}\n"
-        f"{run.choice.code}\n"
+        f"{run.picture.code}\n"
         f"settings = medv_lab.GenerationSettings({settings})\n"
         f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{attention})\n"
         "print(answer.text)"
@@ -197,11 +190,11 @@ def reproducing_code(run: Run) -> str:
 
 
 def downloads_html(run: Run) -> str:
-    """Links to the run's trace and page, and the code that asks again; everything is in the links themselves."""
+    """Return links to a run's trace and page, and the code that asks again; the links hold the files themselves."""
     stem = f"medv-lab-run-{run.key}"
     with tempfile.TemporaryDirectory() as folder:
         trace = run.answer.trace.save(Path(folder) / "trace.npz").read_bytes()
-    page = unmasking_html(run.answer.trace, run.choice.picture).html.encode()
+    page = unmasking_html(run.answer.trace, run.picture.image).html.encode()
     code = reproducing_code(run)
     links = (
         _link(f"{stem}.npz", trace, "application/octet-stream", "trace (.npz)"),

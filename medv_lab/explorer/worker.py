@@ -9,25 +9,25 @@ WAITING = 0.1  # seconds between two looks at whether a waiting job was cancelle
 
 
 class Worker:
-    """Runs jobs in the background. Workers that share a lock run theirs one after the other."""
+    """Runs jobs in the background; workers that share a lock take turns."""
 
     def __init__(self, lock: Lock):
-        """Take the lock of what jobs use, such as a model."""
+        """Take the lock that is held while a job works."""
         self._lock = lock
         self._cancelled = Event()
         self._future: Future | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is running or waiting for the lock."""
+        """Return whether a job is running or waiting for the lock."""
         return self._future is not None and not self._future.done()
 
     def start(self, job: Callable[[Cancel], None], finish: Callable[[BaseException | None], None]) -> None:
         """Run a job.
 
         Args:
-            job: gets what it must ask now and then: whether it was cancelled.
-            finish: called in the job's thread when it has ended, with what it raised, or None.
+            job: gets a function that says whether it was cancelled, to be called now and then.
+            finish: called in the job's thread when it has ended, with the error that it raised, or None.
 
         Raises:
             RuntimeError: while another job of this worker runs.
@@ -52,9 +52,9 @@ class Worker:
         pool.shutdown(wait=False)
 
     def cancel(self) -> None:
-        """Ask the job to end; it does so before its next pass."""
+        """Ask the job to end; a run ends before its next pass."""
         self._cancelled.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the job's end, at most so many seconds; whether it has ended."""
+        """Wait for the job's end, at most so many seconds; return whether it has ended."""
         return self._future is None or not wait([self._future], timeout).not_done

@@ -4,6 +4,7 @@ import gc
 import io
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 import medv_lab
+from medv_lab.config import GenerationSettings
 from medv_lab.data.images import sample_images
 from medv_lab.explorer import app as module
 from medv_lab.explorer import results
 from medv_lab.explorer.app import BOTH, Explorer, explore
 from medv_lab.generation import ask
+from medv_lab.strategies.base import Candidates, Plan, Strategy, parameter
 from tests.explorer.test_worker import no_own_threads
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -80,7 +83,7 @@ def test_a_run_is_what_asking_gives(opened, tiny):
         opened.panels["A"].settings(),
         "What organ is shown?",
     )
-    alone = ask(*tiny, run.choice.picture, run.question, run.settings, record_attention=True)
+    alone = ask(*tiny, run.picture.image, run.question, run.settings, record_attention=True)
     assert run.answer.trace.token_id.tolist() == alone.trace.token_id.tolist()
     data = opened.results.player("A").data
     assert data["token"] == alone.trace.token_id.tolist()
@@ -174,16 +177,16 @@ def test_pictures_of_all_kinds_are_taken(opened):
     dicom = sample_images()["spine ct"].read_bytes()
     for name, content in (("a.png", png()), ("b.dcm", dicom)):
         upload(opened, name, content)
-        assert (opened.pictures.choice.name, opened.pictures.gallery.chosen) == (name, -1)
+        assert (opened.pictures.picture.name, opened.pictures.gallery.chosen) == (name, -1)
         finish(opened)
-        assert opened.results.runs[-1].choice.picture == content
+        assert opened.results.runs[-1].picture.image == content
     upload(opened, "c.png", b"no picture")
     assert (
         "c.png" in opened.pictures.message.value and "not a readable picture" in opened.pictures.message.value
     )
-    assert opened.pictures.choice.name == "b.dcm"
+    assert opened.pictures.picture.name == "b.dcm"
     opened.pictures.gallery.chosen = 3
-    assert opened.pictures.choice.scene.domain in opened.pictures.note.value
+    assert opened.pictures.picture.scene.domain in opened.pictures.note.value
     assert opened.pictures.message.value == ""
 
 
@@ -238,6 +241,33 @@ def test_the_same_cell_has_one_explorer(monkeypatch, tiny):
     assert [explorer.comm is None for explorer in opened] == [True, False, False, False]
     for explorer in opened[1:]:
         explorer.close()
+
+
+def test_a_strategy_of_the_user_s_own_is_what_it_begins_with(tiny):
+    @dataclass(frozen=True)
+    class RightFirst(Strategy):
+        """Commits from the right, if the weight is positive."""
+
+        name = "right_first"
+        weight: float = parameter(1.0)
+
+        def plan(self, seen: Candidates) -> Plan:
+            return Plan(self.weight * seen.positions, seen.num_transfer)
+
+    tiny[0].medv_source = SimpleNamespace(name="tiny")
+    settings = GenerationSettings(8, 8, 8, remasking=RightFirst(2.0), cfg_scale=0.5)
+    explorer = medv_lab.explore(*tiny, settings=settings)
+    try:
+        assert explorer.panels["A"].remasking.names.value == "right_first"
+        assert explorer.panels["B"].settings().steps == 2
+        finish(explorer)
+        (run,) = explorer.results.runs
+        assert run.settings == settings
+        assert run.answer.trace.position.tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+        assert "right_first (weight 2.0)" in explorer.results.history.value
+    finally:
+        explorer.close()
+        del Strategy.known["right_first"]
 
 
 def test_a_model_without_its_processor_is_refused(tiny):

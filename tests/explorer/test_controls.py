@@ -11,7 +11,9 @@ from medv_lab.strategies.base import Candidates, Plan, Strategy, parameter
 
 
 def test_it_begins_with_what_it_was_given():
-    settings = GenerationSettings(48, 24, 12, 0.3, Threshold(0.7), seed=5, stop=("x", "y"))
+    shown = {"temperature": 0.3, "remasking": Threshold(0.7), "seed": 2**40, "stop": ("x", "y")}
+    unseen = {"cfg_scale": 0.5, "suffix": "!", "noise": "reference", "alternatives": 2}
+    settings = GenerationSettings(48, 24, 12, **shown, **unseen)
     panel = SettingsPanel(settings)
     assert panel.settings() == settings
     assert SettingsPanel().settings() == GenerationSettings()

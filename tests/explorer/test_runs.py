@@ -12,12 +12,12 @@ import pytest
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.explorer import runs
-from medv_lab.explorer.runs import Choice, Run
+from medv_lab.explorer.runs import Picture, Run
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import make_scene
 from tests.views.test_trace_plots import make_trace
 
-CHOICE = Choice("a & b", np.zeros((8, 8), np.uint8), 'picture = "x.png"', "a note")
+PICTURE = Picture("a & b", np.zeros((8, 8), np.uint8), 'picture = "x.png"', "a note")
 SETTINGS = GenerationSettings(8, 4, 8, temperature=0.5)
 
 
@@ -27,7 +27,7 @@ def make_run(**changes) -> Run:
     fields = {
         "number": 3,
         "side": "B",
-        "choice": CHOICE,
+        "picture": PICTURE,
         "question": "Is it <b>?",
         "settings": SETTINGS,
         "record_attention": True,
@@ -59,7 +59,7 @@ def test_numbers_are_those_of_the_trace():
 
 def test_descriptions_of_phantoms_are_held_to_what_was_painted():
     scene = make_scene("test", 0)
-    run = make_run(choice=replace(CHOICE, scene=scene), question="Describe the image.")
+    run = make_run(picture=replace(PICTURE, scene=scene), question="Describe the image.")
     score = score_facts(run.answer.text, scene)
     numbers = runs.measure_run(run)
     assert numbers["painted facts said (recall)"] == f"{score.recall:.2f}"
