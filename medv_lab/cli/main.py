@@ -123,7 +123,6 @@ def train(
         from medv_lab.training.single_stage import (
             DialogueRun,
             PhantomRun,
-            default_recipe,
             read_training_data,
             train_on_dialogues,
             train_on_phantoms,
@@ -164,7 +163,7 @@ def train(
         counts = {"scenes": scenes, "question_rounds": rounds}
         run = PhantomRun(
             stage,
-            vary(default_recipe(stage), change or ()),
+            vary(find_recipe(preset, stage), change or ()),
             model,
             **{name: count for name, count in counts.items() if count is not None},
             seed=seed,

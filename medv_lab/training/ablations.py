@@ -95,12 +95,12 @@ class AblationRunner:
 
     @cached_property
     def shipped(self) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
-        """The embedded checkpoint, whose vision tower, sizes and tokenizer all arms have."""
+        """Load the embedded checkpoint, whose vision tower, sizes and tokenizer all arms have."""
         return load("embedded", device="cpu", dtype="float32", attn_implementation="eager")
 
     @cached_property
     def vision_digest(self) -> str:
-        """Digest of the shipped vision tower."""
+        """Return the digest of the shipped vision tower."""
         return describe_model(self.shipped[0].model.vision_tower, "")["sha256"]
 
     def digest(self, arm: Arm, seed: int) -> str:

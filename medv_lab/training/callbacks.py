@@ -7,7 +7,6 @@ builds tensors and plain containers only.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,7 +150,8 @@ class Checkpoints(TrainerCallback):
         processes.wait_for_everyone()
         if args.should_save:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_generator(written, self.generator.get_state(), self.order.generator_state)
+            states = {"now": self.generator.get_state(), "epoch": self.order.generator_state}
+            save_file(states, written / GENERATOR_FILE)
             remove_pickled_arguments(written)
             for path in [*written.rglob("*"), written]:
                 _flush(path)
@@ -167,23 +167,13 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None if found is None else Path(found)
 
 
-def clear_partial(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-
-
 def remove_pickled_arguments(folder: Path) -> None:
     """Remove transformers' own arguments, a pickle that nobody reads; recipes are kept as JSON."""
     (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
-def save_generator(folder: Path, now: torch.Tensor, epoch: torch.Tensor) -> None:
-    """Write the generator's state now, and the one that the order of the running epoch was drawn from."""
-    save_file({"now": now, "epoch": epoch}, folder / GENERATOR_FILE)
-
-
 def load_generator(folder: Path) -> dict[str, torch.Tensor]:
-    """Read the states "now" and "epoch" of a checkpoint.
+    """Read a generator's state in a checkpoint ("now"), and the one that the epoch's order was drawn from ("epoch").
 
     Raises:
         FileNotFoundError: if the checkpoint was not written by this trainer.

@@ -33,13 +33,13 @@ from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import special_ids
 from medv_lab.phantoms.benchmark import evaluate_phantoms, make_items, summarise
-from medv_lab.phantoms.questions import PROBES, Question, balanced_questions
+from medv_lab.phantoms.questions import PROBES, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
-    LATE,
+    LATE_PROBES,
     LONG_FILL_SHARE,
     Collator,
     Example,
@@ -78,14 +78,15 @@ SPECIAL_TOKENS = (
     "<|end_header_id|>",
     "<|eot_id|>",
 )
-FEW_ANSWERS = ("side", "zone", "extent", "normality")  # so few of the balanced questions are theirs
+# These families have few answers, so few of the balanced questions are theirs.
+RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 ENGINE = Engine(save_steps=500, keep=1)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything. The shipped checkpoint came from earlier numbers, which its manifest holds."""
+    """How much of everything there is. The shipped checkpoint came from earlier numbers, which its manifest holds."""
 
     scenes: int = 20_000
     question_rounds: int = 500
@@ -170,28 +171,10 @@ def learn_tokenizer(scenes: list[Scene], seed: int) -> PreTrainedTokenizerFast:
 
 
 def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> None:
-    """Copy the pretrained image tower as it will be saved, in fp16; its last layer and its pooling head stay behind."""
+    """Copy the pretrained vision tower as it will be saved, in fp16, without its last layer and its pooling head."""
     tower = model.model.vision_tower.vision_tower.vision_model
     source = siglip.vision_model.state_dict()
     tower.load_state_dict({name: source[name].half() for name in tower.state_dict()})
-
-
-def training_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Draw balanced questions, those of families with few answers three times as often as the benchmark asks them."""
-    more = [probe for probe in PROBES if probe.family in FEW_ANSWERS]
-    return [
-        *balanced_questions(scenes, budget.question_rounds, seed),
-        *balanced_questions(scenes, 2 * budget.question_rounds, seed, more),
-    ]
-
-
-def fine_tuning_questions(scenes: list[Scene], budget: Budget, seed: int) -> list[Question]:
-    """Draw balanced questions, yes/no ones on presence and modality twice as often as the benchmark asks them."""
-    more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
-    return [
-        *balanced_questions(scenes, budget.question_rounds, seed),
-        *balanced_questions(scenes, budget.question_rounds, seed, more),
-    ]
 
 
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
@@ -202,26 +185,33 @@ def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Exam
         scenes: the training phantoms.
         budget: rounds of questions, and the seed.
     """
-    seed, half, few = budget.seed, scenes[: len(scenes) // 2], scenes[: len(scenes) // 4]
+    seed, rounds = budget.seed, budget.question_rounds
+    half, few = scenes[: len(scenes) // 2], scenes[: len(scenes) // 4]
     if stage == "text":
         return [*caption_examples(scenes, seed + 2), *description_examples(half, seed + 2)]
     if stage == "alignment":
         return caption_examples(scenes, seed)
-    if stage == "questions":
-        return question_examples(training_questions(scenes, budget, seed))
-    if stage == "instruct":
+    if stage == "vqa":
         return [
-            *question_examples(training_questions(scenes, budget, seed)),
-            *caption_examples(scenes, seed),
-            *caption_examples(scenes, seed + 1),
-            *description_examples(half, seed),
-            *dialogue_examples(half, seed),
+            *question_examples(balanced_questions(scenes, rounds, seed + 1)),
+            *question_examples(balanced_questions(scenes, rounds, seed + 1, LATE_PROBES)),
+            # trained on questions alone, a model forgot how to describe
+            *caption_examples(few, seed + 1),
+            *description_examples(few, seed + 1),
         ]
-    # trained on questions alone, a model forgot how to describe
+    # families with few answers are asked about three times as often as the benchmark does
+    questions = [
+        *question_examples(balanced_questions(scenes, rounds, seed)),
+        *question_examples(balanced_questions(scenes, 2 * rounds, seed, RARE_PROBES)),
+    ]
+    if stage == "questions":
+        return questions
     return [
-        *question_examples(fine_tuning_questions(scenes, budget, seed + 1)),
-        *caption_examples(few, seed + 1),
-        *description_examples(few, seed + 1),
+        *questions,
+        *caption_examples(scenes, seed),
+        *caption_examples(scenes, seed + 1),
+        *description_examples(half, seed),
+        *dialogue_examples(half, seed),
     ]
 
 
@@ -338,7 +328,7 @@ def rebuild(
 
 
 def main() -> None:
-    """Command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description="Rebuild the embedded checkpoint from nothing.")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument(

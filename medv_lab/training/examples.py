@@ -24,7 +24,7 @@ from medv_lab.model.prompts import (
     encode_dialogue,
     special_ids,
 )
-from medv_lab.phantoms.questions import Question
+from medv_lab.phantoms.questions import PROBES, Question
 from medv_lab.phantoms.reports import (
     CAPTION_REQUESTS,
     DESCRIPTION_REQUESTS,
@@ -35,7 +35,8 @@ from medv_lab.phantoms.reports import (
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.training.vision import to_pixels
 
-LATE = ("presence", "modality")  # yes/no questions about these are learned last
+# Yes/no questions about these are learned last.
+LATE_PROBES = [probe for probe in PROBES if probe.family in ("presence", "modality") and probe.is_closed]
 FILL, LONG_FILL, LONG_FILL_SHARE = 12, 96, 1 / 8  # tokens, tokens, share of examples
 
 Turns = list[tuple[str, str]]  # (question, answer)

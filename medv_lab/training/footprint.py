@@ -1,7 +1,7 @@
-"""What a recipe would take at full size, counted without any weights: parameters by part, memory by GPU.
+"""Parameters and memory that a recipe takes at full size, counted without any weights.
 
 Only what is kept between steps is counted (weights, gradients, optimiser), shared out evenly; activations, gathered
-layers and buffers come on top. Bytes of a parameter with bf16 computation and AdamW:
+layers and buffers come on top. Bytes per parameter with bf16 computation and AdamW:
 
 - ZeRO-3 (Rajbhandari et al., arXiv 1910.02054): bf16 weight 2 and bf16 gradient 2, and in the optimiser an fp32
   copy of the weight 4 and two moments 4 + 4.
@@ -26,7 +26,7 @@ FROZEN_BYTES = 2
 
 @dataclass(frozen=True)
 class BytesKept:
-    """Bytes kept for a parameter that learns."""
+    """Bytes kept per parameter that learns."""
 
     weights: int
     gradients: int
@@ -37,11 +37,14 @@ ENGINES = {"ZeRO-3": BytesKept(2, 2, 12), "FSDP2": BytesKept(4, 4, 8)}
 
 
 def count_parameters(recipe: Recipe, config: MedVConfig | None = None) -> pd.DataFrame:
-    """Parameters by part: columns "trainable" and "frozen", index the parts. Adapters belong to the adapted part.
+    """Count parameters by part. Adapters belong to the adapted part.
 
     Args:
         recipe: says what learns.
         config: of the model; by default the published 8B one.
+
+    Returns:
+        Columns "trainable" and "frozen", index the parts.
     """
     with torch.device("meta"):
         model = MedVForMaskedDiffusion(MedVConfig() if config is None else config)
@@ -56,11 +59,14 @@ def count_parameters(recipe: Recipe, config: MedVConfig | None = None) -> pd.Dat
 
 
 def plan_memory(counts: pd.DataFrame, processes: int) -> pd.DataFrame:
-    """Bytes by GPU: columns "weights", "gradients", "optimizer", "total", index the engines.
+    """Compute the bytes that every GPU keeps.
 
     Args:
         counts: as `count_parameters` gives them.
         processes: GPUs that share everything out evenly.
+
+    Returns:
+        Columns "weights", "gradients", "optimizer", "total", index the engines.
 
     Raises:
         ValueError: for less than one GPU.
@@ -81,7 +87,7 @@ def plan_memory(counts: pd.DataFrame, processes: int) -> pd.DataFrame:
 
 
 def plan_stages(processes: int, recipes: Mapping[str, Recipe] = PUBLISHED) -> pd.DataFrame:
-    """One row a stage: steps, parameters by part, and bytes by GPU of the optimiser and in all."""
+    """Tabulate stages: steps, parameters by part, and bytes per GPU of the optimiser and in all; one row per stage."""
     rows = {}
     for name, recipe in recipes.items():
         counts = count_parameters(recipe)

@@ -26,10 +26,10 @@ import torch
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms import general
-from medv_lab.phantoms.questions import PROBES, balanced_questions
+from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.training.examples import (
-    LATE,
+    LATE_PROBES,
     LONG_FILL_SHARE,
     Collator,
     Example,
@@ -82,7 +82,7 @@ class Arm:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps after the text-only backbone."""
+        """Count optimiser steps after the text-only backbone."""
         return sum(stage.recipe.count_steps() for stage in self.stages[1:])
 
 
@@ -235,12 +235,12 @@ class PhantomData:
 
     @cached_property
     def scenes(self) -> list[Scene]:
-        """The medical phantoms."""
+        """Draw the medical phantoms, once."""
         return make_scenes("train", self.amounts.scenes)
 
     @cached_property
     def general_scenes(self) -> list[general.GeneralScene]:
-        """The pictures of the general domain."""
+        """Draw what the pictures of the general domain show, once."""
         return general.make_general_scenes("train", self.amounts.general_scenes)
 
     def images(self, collection: str) -> torch.Tensor:
@@ -255,8 +255,8 @@ class PhantomData:
 
         Args:
             collection: its name.
-            model: holds the tower.
-            vision_digest: of the tower.
+            model: has the vision tower.
+            vision_digest: of the vision tower.
         """
         kind, count = (
             ("general", self.amounts.general_scenes)
@@ -313,8 +313,7 @@ class PhantomData:
         few = self.scenes[: round(self.amounts.captions * len(self.scenes))]
         captions = caption_examples(few, seed + 1)
         descriptions = description_examples(few[: len(few) // 2], seed + 1)
-        more = [probe for probe in PROBES if probe.family in LATE and probe.is_closed]
-        late = question_examples(balanced_questions(self.scenes, self.amounts.rounds, seed + 1, more))
+        late = question_examples(balanced_questions(self.scenes, self.amounts.rounds, seed + 1, LATE_PROBES))
         return [*self._questions(seed), *late, *captions, *descriptions]
 
     def _general_captions(self, seed: int) -> list[Example]:

@@ -1,8 +1,8 @@
 """The recipes of the stages: the published ones (Table 6 of the paper) and those of the embedded model.
 
-The paper's symbols: g vision tower, h projector, p language tower (the denoiser), t noise level, L positions of a
-dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual instruction tuning) and stage 3 (SD-SFT, one
-run for each data set) h and p learn; g is frozen throughout.
+The paper's symbols: g vision tower, h projector, p backbone (the denoiser; Table 6 calls it the language tower, and so
+do the settings), t noise level, L length of a dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual
+instruction tuning) and stage 3 (SD-SFT, one run per data set) h and p learn; g is frozen throughout.
 
 A recipe says what is computed, on whatever machine; how (devices, accumulation, checkpoints) is the `Engine`'s
 part, in `medv_lab.training.trainer`. Vary one with `dataclasses.replace`, print it to see it as a table.
@@ -21,7 +21,7 @@ CHOICES = {"precision": ("bf16", "fp32"), "levels": ("uniform", "stratified")}
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters in place of full training of the language tower (Hu et al., arXiv 2106.09685).
+    """Low-rank adapters in place of full training of the backbone (Hu et al., arXiv 2106.09685).
 
     Attributes:
         rank: of the update matrices.
@@ -41,10 +41,10 @@ class Recipe:
     Attributes:
         name: for logs and tables.
         vision_tower_lr, projector_lr, language_tower_lr: peak learning rate of a part; None freezes it.
-        batch_size: dialogues an optimiser step, over all processes and accumulated batches.
+        batch_size: dialogues per optimiser step, over all processes and accumulated batches.
         epochs, steps: how long; one of them is None.
         samples: dialogues of the published training set, or None.
-        max_length: positions of a dialogue with the image in; longer ones are cut.
+        max_length: tokens of a dialogue, image features included; longer ones are cut.
         schedule: learning rate over the steps, as transformers names it; down to 0.
         warmup: share of the steps in which the rate rises linearly to its peak.
         betas, eps, weight_decay: of AdamW.
@@ -54,7 +54,7 @@ class Recipe:
             parts of [t_min, 1], which varies less from batch to batch.
         t_min: the smallest noise level of stratified draws, in [0, 1); the reference's uniform ones have none.
         group_by_length: batches hold dialogues of like length.
-        lora: adapters in place of full training of the language tower, or None.
+        lora: adapters in place of full training of the backbone, or None.
 
     Raises:
         ValueError: for a value outside of what is allowed, or if nothing would learn.
@@ -100,22 +100,22 @@ class Recipe:
             )
         if self.lora is not None and self.language_tower_lr is None:
             raise ValueError(
-                f"{self.name}: LoRA adapts the language tower, which is frozen; give it a learning rate"
+                f"{self.name}: LoRA adapts the backbone, which is frozen; give it a learning rate"
             )
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Part to peak learning rate, for the parts that learn."""
+        """Map every part that learns to its peak learning rate."""
         rates = {part: getattr(self, f"{part}_lr") for part in PARTS}
         return {part: rate for part, rate in rates.items() if rate is not None}
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that learn."""
+        """Name the parts that learn."""
         return tuple(self.learning_rates)
 
     def count_steps(self, samples: int | None = None) -> int:
-        """Optimiser steps for a number of dialogues (by default, of the published training set).
+        """Count optimiser steps for a number of dialogues (by default, of the published training set).
 
         Raises:
             ValueError: if the recipe counts epochs and neither number is known.
@@ -132,7 +132,7 @@ class Recipe:
 
 
 def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """A recipe with changes written as text, "steps=100"; "none" clears a setting, "lora=16" gives a rank.
+    """Change a recipe by settings written as text, "steps=100"; "none" clears a setting, "lora=16" gives a rank.
 
     Raises:
         ValueError: for a setting that is not there, or a value of another kind.
@@ -162,7 +162,7 @@ def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:
 
 
 def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:
-    """Settings in rows, recipes in columns, as in Table 6; a frozen part has the learning rate "frozen"."""
+    """Tabulate settings in rows and recipes in columns, as in Table 6; a frozen part has the learning rate "frozen"."""
     names = [field.name for field in fields(Recipe) if field.name != "name"]
 
     def cell(recipe: Recipe, name: str) -> str:
@@ -214,14 +214,14 @@ EMBEDDED = {
     "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_tower"),
     "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_tower"),
 }
-"""The same stages at the size of the embedded model, after a text-only stage that makes its language tower, and with
+"""The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
 single questions before all others: in a mixture yes/no answers stayed at chance."""
 
 RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}
 
 
 def find_recipe(preset: str, name: str) -> Recipe:
-    """A recipe by preset ("full" or "embedded") and name.
+    """Return a recipe by preset ("full" or "embedded") and name.
 
     Raises:
         ValueError: for a preset or a name that is not there.

@@ -21,7 +21,7 @@ from medv_lab.training.embedded import (
     stage_examples,
 )
 from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
-from medv_lab.training.recipes import Recipe, find_recipe
+from medv_lab.training.recipes import Recipe
 from medv_lab.training.stages import Log, claim_folder, log_on_main_process, train_and_save
 from medv_lab.training.trainer import Engine
 from medv_lab.training.vision import frozen_features, render_all
@@ -53,7 +53,8 @@ class PhantomRun:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_stage(self.stage)
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; on phantoms the stages are {', '.join(STAGES)}")
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,6 @@ class DialogueRun:
     dialogues: int
     start: str = "embedded"
     seed: int = 0
-
-
-def default_recipe(stage: str) -> Recipe:
-    """Return the embedded recipe of a stage on phantoms.
-
-    Raises:
-        ValueError: for a stage that is not there.
-    """
-    _check_stage(stage)
-    return find_recipe("embedded", stage)
-
-
-def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise ValueError(f"stage is {stage!r}; on phantoms the stages are {', '.join(STAGES)}")
 
 
 def train_on_phantoms(

@@ -129,7 +129,9 @@ class StageRunner:
 
         # train the stages after it
         for stage in stages[first:]:
-            self.run(model, stage, seed=seed, resume=not fresh)
+            if fresh:
+                shutil.rmtree(self.cache.folder / stage.key, ignore_errors=True)
+            self.run(model, stage, seed=seed)
             self.cache.save(stage.key, model.state_dict())
             self._trained.add(stage.key)
             shutil.rmtree(self.cache.folder / stage.key, ignore_errors=True)

@@ -10,6 +10,7 @@ through public hooks:
 """
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,6 @@ from medv_lab.training.callbacks import (
     EpochOrder,
     LossHistory,
     Watch,
-    clear_partial,
     find_checkpoint,
     remove_pickled_arguments,
 )
@@ -318,9 +318,9 @@ def run_stage(
         )
     trainer.add_callback(Checkpoints(folder, trainer.order, generator, checkpoint))
 
-    # training
+    # training, without what a killed run left half-written
     if trainer.args.should_save:
-        clear_partial(folder)
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # the weights

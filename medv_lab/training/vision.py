@@ -2,10 +2,9 @@
 
 SigLIP scores every image of a batch against every text with an independent sigmoid. Captions from the web are
 taken to be true of their own image only; here the ground truth says of every pair whether the text holds, so
-the sigmoid loss gets the exact truth matrix in place of the identity. The texts are all statements of the small
-world about one finding ('chest x-ray nodule left'), the same in every step: with a fresh sample of statements a
-step, as captions would be, the text tower did not learn to tell them apart within 1500 steps, and neither did
-the images.
+the sigmoid loss gets the exact truth matrix instead of the identity. The texts are all statements about one finding
+of a phantom ('chest x-ray nodule left'), the same in every step: with a fresh sample of statements per step, as
+captions would be, the text tower did not learn to tell them apart within 1500 steps, and neither did the images.
 
 Source of the loss: Zhai et al., Sigmoid Loss for Language Image Pre-Training, arXiv 2303.15343.
 """
@@ -26,7 +25,7 @@ IMAGE_SIZE = 72
 VISION = {
     "hidden_size": 192,
     "intermediate_size": 512,
-    "num_hidden_layers": 5,  # of which the language tower reads the fourth: the reference drops the last
+    "num_hidden_layers": 5,  # of which the projector reads the fourth: the reference drops the last
     "num_attention_heads": 4,
     "image_size": IMAGE_SIZE,
     "patch_size": 12,
@@ -56,11 +55,11 @@ class Statement:
 
     @property
     def is_about_domain(self) -> bool:
-        """Whether the domain is all that is claimed."""
+        """Return whether the domain is all that is claimed."""
         return not self.is_normal and all(getattr(self, name) is None for name in CLAIMS)
 
     def holds(self, scene: Scene) -> bool:
-        """Whether the claim is true of the scene."""
+        """Return whether the claim is true of the scene."""
         if self.domain != scene.domain:
             return False
         if self.is_normal:
@@ -71,13 +70,13 @@ class Statement:
         return all(getattr(self, name) in (None, getattr(finding, name)) for name in CLAIMS)
 
     def text(self) -> str:
-        """The claim in words."""
+        """Write the claim in words."""
         subject = "" if self.is_about_domain else "normal" if self.is_normal else self.kind or "finding"
         return " ".join(part for part in (self.domain, self.grade, subject, self.side, self.zone) if part)
 
 
 def all_statements() -> list[Statement]:
-    """What can be said of one finding, alone or with its kind or the other half of its place."""
+    """List what can be said of one finding, alone or with its kind or the other half of its position."""
     statements = []
     grades = [grade for scale in GRADES.values() for grade in scale]
     for domain in DOMAINS:
@@ -96,14 +95,14 @@ STATEMENTS = all_statements()
 
 
 def render_all(scenes: Sequence[Scene]) -> torch.Tensor:
-    """Pictures of all scenes, uint8, (N, 3, S, S)."""
+    """Draw the pictures of all scenes, uint8, (N, 3, S, S)."""
     return torch.from_numpy(np.stack([render(scene, size=IMAGE_SIZE) for scene in scenes])).permute(
         0, 3, 1, 2
     )
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 3, S, S) to float32 in [-1, 1], as the processor does it."""
+    """Scale uint8 (N, 3, S, S) to float32 in [-1, 1], as the processor does it."""
     return images.float() / 255 * 2 - 1
 
 
@@ -114,7 +113,7 @@ def frozen_features(model: MedVLanguageModel, images: torch.Tensor, batch: int =
 
 
 def truth_loss(logits: torch.Tensor, truth: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Sigmoid loss, images for and against each text weighing the same.
+    """Compute the sigmoid loss, images for and against each text weighing the same.
 
     Without that balance the first thing to learn is how often each text holds, which needs no image: measured,
     the image tower then stays constant for the first 700 steps at least.
@@ -142,7 +141,7 @@ def pretrain_vision_tower(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> SiglipModel:
-    """Train image and text tower together from nothing; the image tower is what the caller keeps.
+    """Train vision and text tower together from nothing; the vision tower is what the caller keeps.
 
     A statement about a finding is held against images of its own domain only. Those of other domains are told
     apart by the statement about the domain; counted in, they are all that is learned at first.
@@ -151,7 +150,7 @@ def pretrain_vision_tower(
         scenes, images: the training pictures, uint8 (N, 3, S, S), and their truth.
         tokenizer: splits the statements; texts are padded to the text tower's length.
         steps: optimiser steps.
-        batch_size: images a step; each is held against all of `STATEMENTS`.
+        batch_size: images per step; each is held against all of `STATEMENTS`.
         learning_rate: peak of a cosine schedule with 5 % warm-up (AdamW, weight decay 0.05).
         seed: of weights and batches.
         log: receives a line of progress every 100 steps.
@@ -199,7 +198,7 @@ def pretrain_vision_tower(
 def evaluate_statements(
     model: SiglipModel, scenes: Sequence[Scene], images: torch.Tensor, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, float]:
-    """Accuracy at naming one attribute of single-finding pictures among its alternatives, by attribute.
+    """Measure accuracy at naming one attribute of single-finding pictures among its alternatives, by attribute.
 
     The text tower scores the claims '<domain> <kind>', ... '<domain> finding <zone>' and the highest wins.
     """
@@ -223,7 +222,7 @@ def evaluate_statements(
 
 
 def cosine(step: int, steps: int, warmup: float) -> float:
-    """Learning-rate factor: linear warm-up over a share of the steps, then cosine to 0."""
+    """Compute the learning-rate factor: linear warm-up over a share of the steps, then cosine to 0."""
     first = max(1, int(warmup * steps))
     if step < first:
         return (step + 1) / first
@@ -231,7 +230,7 @@ def cosine(step: int, steps: int, warmup: float) -> float:
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]) -> torch.Tensor:
-    """Token ids (N, T) of statements, padded on the left.
+    """Encode statements as token ids (N, T), padded on the left.
 
     The text tower reads a text off its last position; padding there, as published, makes all texts alike at
     the start.

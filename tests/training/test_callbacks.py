@@ -61,7 +61,7 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch):
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("medv_lab.training.callbacks.save_generator", die)
+        patch.setattr("medv_lab.training.callbacks.save_file", die)
         with pytest.raises(Interrupted):
             train_tiny(tmp_path, engine=SAVING)
     assert (tmp_path / PARTIAL / "checkpoint-2" / "model.safetensors").is_file()

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.training.callbacks import find_checkpoint
-from medv_lab.training.single_stage import PhantomRun, default_recipe, train_on_phantoms
+from medv_lab.training.recipes import EMBEDDED
+from medv_lab.training.single_stage import PhantomRun, train_on_phantoms
 from medv_lab.training.trainer import Engine
 from tests.model.tiny import save_tiny
 
@@ -51,7 +52,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    recipe = replace(default_recipe("instruct"), batch_size=4, steps=STEPS, precision="fp32")
+    recipe = replace(EMBEDDED["instruct"], batch_size=4, steps=STEPS, precision="fp32")
     run = PhantomRun("instruct", recipe, str(start), scenes=8, question_rounds=1)
     train_on_phantoms(run, folder, engine=Engine(save_steps=2, log_steps=1), log=lambda line: None)
     return folder

@@ -62,7 +62,7 @@ def test_the_vision_tower_is_frozen_throughout_and_alignment_trains_the_projecto
         ({"levels": "sorted"}, "uniform, stratified"),
         ({"levels": "stratified", "t_min": 1.0}, "0 to below 1"),
         ({"t_min": 0.1}, "0 with uniform"),
-        ({"lora": LoRA()}, "language tower, which is frozen"),
+        ({"lora": LoRA()}, "backbone, which is frozen"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, message):

@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 import medv_lab
 from medv_lab.cli.main import app
 from medv_lab.training.callbacks import find_checkpoint
-from medv_lab.training.recipes import find_recipe
+from medv_lab.training.recipes import EMBEDDED, find_recipe
 from medv_lab.training.single_stage import (
     PhantomRun,
-    default_recipe,
     read_training_data,
     train_on_phantoms,
 )
@@ -53,7 +52,7 @@ def start(tmp_path_factory):
 
 
 def make_run(start, **changes):
-    recipe = replace(default_recipe("instruct"), batch_size=4, steps=STEPS)
+    recipe = replace(EMBEDDED["instruct"], batch_size=4, steps=STEPS)
     return replace(PhantomRun("instruct", recipe, str(start), scenes=8, question_rounds=1), **changes)
 
 
@@ -82,7 +81,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 
 
 def test_the_result_is_a_checkpoint_that_answers(start, tmp_path):
-    recipe = replace(default_recipe("alignment"), batch_size=4, steps=2)
+    recipe = replace(EMBEDDED["alignment"], batch_size=4, steps=2)
     run = make_run(start, stage="alignment", recipe=recipe)
     train_on_phantoms(run, tmp_path / "out", engine=Engine(save_steps=1), log=lambda line: None)
     before, after = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "out"))
@@ -123,7 +122,7 @@ def test_without_the_shipped_checkpoint_a_stage_starts_fresh(tmp_path, monkeypat
 
 def test_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match="alignment, instruct, vqa"):
-        default_recipe("text")
+        PhantomRun("text", EMBEDDED["text"])
 
 
 @pytest.fixture
