@@ -53,8 +53,7 @@ class PhantomRun:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ValueError(f"stage is {self.stage!r}; on phantoms the stages are {', '.join(STAGES)}")
+        check_stage(self.stage)
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,12 @@ class DialogueRun:
     dialogues: int
     start: str = "embedded"
     seed: int = 0
+
+
+def check_stage(stage: str) -> None:
+    """Raise ValueError for a stage that phantoms do not train from a checkpoint."""
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; on phantoms the stages are {', '.join(STAGES)}")
 
 
 def train_on_phantoms(
