@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,21 +52,13 @@ from medv_lab.training.pipelines import (
     data_digest,
     make_arms,
 )
+from medv_lab.training.recipes import Engine, EvalConfig
 from medv_lab.training.stages import Log, Stage, StageRunner
-from medv_lab.training.trainer import Engine
 
 ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
 CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=32)
 HASTY_CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=4)
-AMOUNTS, ENGINE = Amounts(), Engine()
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """How a cell is scored: `rounds` of balanced test questions (about 130 each) and captions of test pictures."""
-
-    rounds: int = 4
-    captions: int = 100
+AMOUNTS, EVALUATION, ENGINE = Amounts(), EvalConfig(), Engine()
 
 
 class AblationRunner:
@@ -85,7 +77,7 @@ class AblationRunner:
         cache: Path,
         *,
         amounts: Amounts = AMOUNTS,
-        evaluation: EvalConfig = EvalConfig(),
+        evaluation: EvalConfig = EVALUATION,
         engine: Engine = ENGINE,
         log: Log = print,
     ) -> None:

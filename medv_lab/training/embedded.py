@@ -50,9 +50,8 @@ from medv_lab.training.examples import (
     question_examples,
     without_images,
 )
-from medv_lab.training.recipes import EMBEDDED, Recipe
+from medv_lab.training.recipes import EMBEDDED, Engine, Recipe
 from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
-from medv_lab.training.trainer import Engine
 from medv_lab.training.vision import (
     STATEMENTS,
     VISION,

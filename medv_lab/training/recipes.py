@@ -4,8 +4,8 @@ The paper's symbols: g vision tower, h projector, p backbone (the denoiser; Tabl
 do the settings), t noise level, L length of a dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual
 instruction tuning) and stage 3 (SD-SFT, one run per data set) h and p learn; g is frozen throughout.
 
-A recipe says what is computed, on whatever machine; how (devices, accumulation, checkpoints) is the `Engine`'s
-part, in `medv_lab.training.trainer`. Vary one with `dataclasses.replace`, print it to see it as a table.
+A recipe says what is computed, on whatever machine; how (accumulation, checkpoints) is the `Engine`'s part. Vary one
+with `dataclasses.replace`, print it to see it as a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -129,6 +129,40 @@ class Recipe:
 
     def __str__(self) -> str:
         return tabulate_recipes({self.name: self}).to_string()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a recipe is carried out; apart from rounding, none of it changes what is learned.
+
+    Attributes:
+        accumulation: batches whose gradients make one optimiser step.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        compile: run the model through `torch.compile`.
+        save_steps: optimiser steps between checkpoints; 0 writes none.
+        keep: how many checkpoints are kept, the newest ones.
+        log_steps: optimiser steps between reports of the loss.
+    """
+
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    save_steps: int = 0
+    keep: int = 2
+    log_steps: int = 100
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a cell of the ablations is scored.
+
+    Attributes:
+        rounds: rounds of balanced test questions; one asks about 130.
+        captions: test pictures that are captioned.
+    """
+
+    rounds: int = 4
+    captions: int = 100
 
 
 def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:

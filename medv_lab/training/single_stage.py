@@ -21,9 +21,8 @@ from medv_lab.training.embedded import (
     stage_examples,
 )
 from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
-from medv_lab.training.recipes import Recipe
+from medv_lab.training.recipes import Engine, Recipe
 from medv_lab.training.stages import Log, claim_folder, log_on_main_process, train_and_save
-from medv_lab.training.trainer import Engine
 from medv_lab.training.vision import frozen_features, render_all
 
 STAGES = ("alignment", "instruct", "vqa")

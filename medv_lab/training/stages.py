@@ -27,11 +27,10 @@ from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest
 from medv_lab.store import replace_text
 from medv_lab.training.callbacks import find_checkpoint
-from medv_lab.training.recipes import Recipe
-from medv_lab.training.trainer import Collate, Engine, run_stage
+from medv_lab.training.recipes import Engine, Recipe
+from medv_lab.training.trainer import ENGINE, Collate, run_stage
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
-ENGINE = Engine()
 
 Log = Callable[[str], None]
 Tensors = dict[str, torch.Tensor]

@@ -12,7 +12,6 @@ through public hooks:
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +33,10 @@ from medv_lab.training.callbacks import (
     find_checkpoint,
     remove_pickled_arguments,
 )
-from medv_lab.training.recipes import LoRA, Recipe
+from medv_lab.training.recipes import Engine, LoRA, Recipe
 
+ENGINE = Engine()
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How a recipe is carried out; apart from rounding, none of it changes what is learned.
-
-    Attributes:
-        accumulation: batches whose gradients make one optimiser step.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
-        compile: run the model through `torch.compile`.
-        save_steps: optimiser steps between checkpoints; 0 writes none.
-        keep: how many checkpoints are kept, the newest ones.
-        log_steps: optimiser steps between reports of the loss.
-    """
-
-    accumulation: int = 1
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    save_steps: int = 0
-    keep: int = 2
-    log_steps: int = 100
 
 
 class NoiseSource:
@@ -258,7 +237,7 @@ def run_stage(
     folder: Path,
     name: str | None = None,
     log: Callable[[str], None] = print,
-    engine: Engine = Engine(),
+    engine: Engine = ENGINE,
     resume: bool = False,
     watch: Watch | None = None,
     output: Path | None = None,

@@ -50,48 +50,6 @@ def test_the_phantom_benchmark_prints_its_scores(tmp_path, monkeypatch):
     assert f"{100 * sum(closed) / len(closed):.1f}" in row
 
 
-def test_training_is_the_module_s_own(tmp_path, monkeypatch):
-    calls = []
-
-    def rebuild(output, question_only, log):
-        log("step")
-        calls.append((output, question_only))
-
-    monkeypatch.setattr("medv_lab.training.embedded.rebuild", rebuild)
-    result = RUNNER.invoke(app, ["train", "--output", str(tmp_path / "new"), "--question-only"])
-    assert result.exit_code == 0, result.output
-    assert calls == [(tmp_path / "new", True)]
-    assert "step" in result.output
-
-
-def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
-    result = RUNNER.invoke(app, ["train", "--dry-run", "--processes", "4"])
-    assert result.exit_code == 0, result.output
-    rows = {line[:25].strip(): line[25:].split("  ") for line in result.output.splitlines()}
-    tuned = ["8,015,585,280"] * 4
-    assert [cell.strip() for cell in rows["language_tower trainable"] if cell.strip()] == ["0", *tuned]
-    assert "21,504,000" in rows["projector trainable"]
-    assert "24.1 GB" in {cell.strip() for cell in rows["ZeRO-3 optimizer"]}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--stage", "align"], "alignment, instruct, vqa"),
-        (["--stage", "vqa", "--set", "step=3"], "settings are"),
-        (["--stage", "all", "--resume"], "single stage"),
-        (["--stage", "vqa", "--question-only"], "--stage all"),
-        (["--preset", "full"], "phantoms train the preset 'embedded'"),
-    ],
-)
-def test_training_that_is_not_there_is_one_line(tmp_path, arguments, message):
-    assert message in fails_in_one_line("train", "--output", str(tmp_path), *arguments)
-
-
-def test_training_needs_a_folder():
-    assert "--output" in fails_in_one_line("train")
-
-
 def test_help_of_every_command_needs_no_torch():
     code = """
 import sys
@@ -112,20 +70,3 @@ show(get_command(app))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"ask", "train", "evaluate vqa", "data check"} <= set(done.stdout.splitlines())
-
-
-def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monkeypatch):
-    def run(self, arm, seed, *, fresh):
-        scores = dict.fromkeys(("closed", "open", "facts", "duplicates"), 50.0 + seed)
-        about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
-        return about | {"digest": self.digest(arm, seed), "scores": scores}
-
-    monkeypatch.setattr("medv_lab.training.ablations.AblationRunner.run", run)
-    places = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--only", "V1"]
-    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "2"])
-    assert result.exit_code == 0, result.output
-    assert "V1, equal in compute, seed 1: closed 51.0" in result.output
-    result = RUNNER.invoke(app, ["ablations", *places, "--seeds", "1", "--rerun"])
-    assert result.output.count("against what was there") == 2
-    assert result.output.count("True") == 6
-    assert "there are main, V1" in fails_in_one_line("ablations", "--only", "v3", *places[:4])

@@ -1,0 +1,160 @@
+"""The commands `medv train` and `medv ablations`: one stage, a whole checkpoint, or a grid of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medv_lab.cli.options import Fields
+from medv_lab.runtime import medv_home
+from medv_lab.training.recipes import Engine, EvalConfig, find_recipe, vary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAVING, PLAIN, EVALUATION = Engine(save_steps=100), Engine(), EvalConfig()
+SHOWN = ("closed", "open", "facts", "duplicates")
+
+
+def train(
+    output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
+    stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
+    preset: Annotated[str, typer.Option(help="embedded, or full with real data")] = "embedded",
+    data: Annotated[
+        Path | None, typer.Option(help="real data: an instruction file, or the folder of a VQA release")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="pictures of an instruction file")] = None,
+    dataset: Annotated[str | None, typer.Option(help="of a VQA release: vqa-rad, slake or pathvqa")] = None,
+    model: Annotated[str, typer.Option(help="start of a stage: embedded, a folder or a hub id")] = "embedded",
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="setting=value of the recipe; may be repeated")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with a stage that was cut off")] = False,
+    scenes: Annotated[int | None, typer.Option(help="phantoms to train a stage on")] = None,
+    rounds: Annotated[int | None, typer.Option(help="rounds of questions about them")] = None,
+    seed: Annotated[int, typer.Option(help="of a stage's data, order and noise")] = 0,
+    engine: Annotated[
+        Engine, Fields(without=("keep",), flags={"gradient_checkpointing": "--checkpointing"})
+    ] = SAVING,
+    question_only: Annotated[bool, typer.Option(help="all: train the baseline that sees no picture")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="count parameters and memory of the full-size stages instead")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="dry run: GPUs")] = 4,
+) -> None:
+    """Train one stage, on phantoms or on real data, or all of them to build an embedded checkpoint (over an hour)."""
+    if dry_run:
+        _print_footprint(processes)
+        return
+    if output is None:
+        raise ValueError("no output folder; give --output, or --dry-run")
+    from medv_lab.training.single_stage import (
+        DialogueRun,
+        PhantomRun,
+        check_stage,
+        read_training_data,
+        train_on_dialogues,
+        train_on_phantoms,
+    )
+
+    settings = {"engine": engine, "resume": resume, "log": typer.echo}
+    if data is not None:
+        if (dataset is None) == (images is None):
+            raise ValueError("--data takes --images for an instruction file, or --dataset for a VQA release")
+        recipe = find_recipe(preset, dataset if preset == "full" and dataset else stage)
+        dialogues = read_training_data(data, dataset)
+        typer.echo(f"{len(dialogues)} dialogues in {data.name}")
+        run = DialogueRun(vary(recipe, change or ()), data.name, len(dialogues), model, seed)
+        train_on_dialogues(run, dialogues, images or data, output, **settings)
+        return
+    if preset != "embedded":
+        raise ValueError(
+            f"preset is {preset!r}; phantoms train the preset 'embedded', the full one takes --data"
+        )
+    if stage == "all":
+        from medv_lab.training.embedded import rebuild
+
+        if resume or change or model != "embedded":
+            raise ValueError("--stage all takes no --resume, --set or --model; they belong to a single stage")
+        rebuild(output, question_only=question_only, log=typer.echo)
+        return
+    if question_only:
+        raise ValueError("--question-only belongs to --stage all")
+    check_stage(stage)
+    counts = {"scenes": scenes, "question_rounds": rounds}
+    given = {name: count for name, count in counts.items() if count is not None}
+    run = PhantomRun(stage, vary(find_recipe(preset, stage), change or ()), model, seed=seed, **given)
+    train_on_phantoms(run, output, **settings)
+
+
+def ablations(
+    output: Annotated[Path, typer.Option(help="folder of results")] = Path("results/ablations"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="an arm by name, or main for those of Table 4; may be repeated")
+    ] = None,
+    equal: Annotated[str | None, typer.Option(help="only arms equal in steps, or in compute")] = None,
+    seeds: Annotated[int, typer.Option(help="number of seeds, from 0 on")] = 5,
+    rerun: Annotated[
+        bool, typer.Option(help="train and score anew, and compare with what was there")
+    ] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="stage.setting=value of the recipes, e.g. instruct.steps=900; may be repeated"
+        ),
+    ] = None,
+    evaluation: EvalConfig = EVALUATION,
+    engine: Annotated[Engine, Fields(only=("compile",))] = PLAIN,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of shared weights and features; by default in MEDV_HOME")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="save every cell's model in this folder too")] = None,
+) -> None:
+    """Run the training ablations on one CPU thread; cells that are there already are not run again."""
+    import torch
+
+    from medv_lab.training.ablations import (
+        AblationRunner,
+        check_against,
+        read_cells,
+        run_ablations,
+        tabulate,
+    )
+    from medv_lab.training.pipelines import choose_arms, make_arms
+
+    torch.set_num_threads(1)
+    arms = choose_arms(make_arms(change or ()), only or (), equal)
+    cache = medv_home() / "ablations" if cache is None else cache
+    runner = AblationRunner(cache, evaluation=evaluation, engine=engine, log=typer.echo)
+    before = tabulate(read_cells(output)) if rerun and (output / "cells").is_dir() else None
+    cells = run_ablations(arms, range(seeds), runner, output, rerun=rerun)
+    for cell in cells if before is not None else ():
+        _print(check_against(before, cell), f"{cell['arm']}, seed {cell['seed']}, against what was there")
+    if save is not None:
+        for arm in arms:
+            for seed in range(seeds):
+                folder = save / f"{arm.name}-{arm.equal}-{seed}"
+                runner.save(arm, seed, folder)
+                typer.echo(str(folder))
+    table = tabulate(read_cells(output))
+    _print(table[table.score.isin(SHOWN)], "percent: mean over seeds and 95 % interval")
+
+
+def _print_footprint(processes: int) -> None:
+    """Print parameters by part of the full-size stages, and what a GPU keeps between steps."""
+    from medv_lab.runtime import format_bytes
+    from medv_lab.training.footprint import plan_stages
+
+    def write(row: pd.Series) -> pd.Series:
+        is_memory = row.name.endswith(("optimizer", "total"))
+        return row.map(format_bytes if is_memory else "{:,.0f}".format)
+
+    typer.echo(f"steps, parameters, and memory of each of {processes} GPUs")
+    typer.echo(plan_stages(processes).T.astype(object).apply(write, axis=1).to_string())
+
+
+def _print(frame: pd.DataFrame, title: str) -> None:
+    typer.echo(title)
+    typer.echo(frame.to_string(index=False, float_format="{:.1f}".format))

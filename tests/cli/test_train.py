@@ -1,0 +1,60 @@
+"""The commands that train: what goes together, what is printed, and one clear line for what does not."""
+
+import pytest
+
+from tests.cli.console import fails_in_one_line, succeeds
+
+
+def test_training_is_the_module_s_own(tmp_path, monkeypatch):
+    calls = []
+
+    def rebuild(output, question_only, log):
+        log("step")
+        calls.append((output, question_only))
+
+    monkeypatch.setattr("medv_lab.training.embedded.rebuild", rebuild)
+    assert "step" in succeeds("train", "--output", tmp_path / "new", "--question-only")
+    assert calls == [(tmp_path / "new", True)]
+
+
+def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
+    lines = succeeds("train", "--dry-run", "--processes", "4").splitlines()
+    rows = {line[:25].strip(): line[25:].split("  ") for line in lines}
+    tuned = ["8,015,585,280"] * 4
+    assert [cell.strip() for cell in rows["language_tower trainable"] if cell.strip()] == ["0", *tuned]
+    assert "21,504,000" in rows["projector trainable"]
+    assert "24.1 GB" in {cell.strip() for cell in rows["ZeRO-3 optimizer"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "align"], "alignment, instruct, vqa"),
+        (["--stage", "vqa", "--set", "step=3"], "settings are"),
+        (["--stage", "all", "--resume"], "single stage"),
+        (["--stage", "vqa", "--question-only"], "--stage all"),
+        (["--preset", "full"], "phantoms train the preset 'embedded'"),
+    ],
+)
+def test_training_that_is_not_there_is_one_line(tmp_path, arguments, message):
+    assert message in fails_in_one_line("train", "--output", tmp_path, *arguments)
+
+
+def test_training_needs_a_folder():
+    assert "--output" in fails_in_one_line("train")
+
+
+def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monkeypatch):
+    def run(self, arm, seed, *, fresh):
+        scores = dict.fromkeys(("closed", "open", "facts", "duplicates"), 50.0 + seed)
+        about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
+        return about | {"digest": self.digest(arm, seed), "scores": scores}
+
+    monkeypatch.setattr("medv_lab.training.ablations.AblationRunner.run", run)
+    folders = ["--output", tmp_path / "out", "--cache", tmp_path / "cache"]
+    output = succeeds("ablations", *folders, "--only", "V1", "--seeds", "2")
+    assert "V1, equal in compute, seed 1: closed 51.0" in output
+    output = succeeds("ablations", *folders, "--only", "V1", "--seeds", "1", "--rerun")
+    assert output.count("against what was there") == 2
+    assert output.count("True") == 6
+    assert "there are main, V1" in fails_in_one_line("ablations", *folders, "--only", "v3")
