@@ -4,8 +4,8 @@ Data sets and phantoms make a `Question`, every responder turns it into a `Predi
 the pair, and every file holds their fields. Nothing is cut out of a name that a field could say.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -50,9 +50,9 @@ class Prediction:
     Attributes:
         question_id: of the `Question`.
         system: what tables call whoever answered.
+        text: the answer.
         run: digest of model and settings, under which a results folder's manifest describes them.
         settings: the settings in force.
-        text: the answer.
         passes: forward passes (NFE); None where they cannot be known.
         seconds: wall time of the batch, shared equally by its questions; None where nobody measured.
         batch: how many questions were answered together.
@@ -61,9 +61,9 @@ class Prediction:
 
     question_id: str
     system: str
-    run: str
-    settings: Mapping[str, Any] = field(repr=False, compare=False)
     text: str
+    run: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     passes: int | None = None
     seconds: float | None = None
     batch: int = 1
@@ -73,3 +73,37 @@ class Prediction:
     def words(self) -> int:
         """Number of words of the answer."""
         return len(self.text.split())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its fields but the settings, which the manifest of a results folder has once for all answers."""
+        return {name: value for name, value in vars(self).items() if name != "settings"}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Prediction":
+        """Read it back from a record, which may hold more, and the settings of its run."""
+        known = {one.name for one in fields(cls)}
+        return cls(settings=settings, **{name: record[name] for name in record if name in known})
+
+
+def pair_up(
+    questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> list[tuple[Question, Prediction]]:
+    """Return every question with its answer.
+
+    Args:
+        questions: what was asked.
+        predictions: one system's answers, in the order of the questions.
+
+    Raises:
+        ValueError: if they are not the answers to these questions in this order.
+    """
+    asked = [question.id for question in questions]
+    answered = [prediction.question_id for prediction in predictions]
+    if asked != answered:
+        odd = next((pair for pair in zip(asked, answered, strict=False) if pair[0] != pair[1]), None)
+        raise ValueError(
+            f"{len(answered)} answers were given to {len(asked)} questions"
+            + (f", and {odd[1]!r} stands where {odd[0]!r} was asked" if odd else "")
+            + "; give one answer per question, in the order of the questions"
+        )
+    return list(zip(questions, predictions, strict=True))

@@ -76,25 +76,35 @@ class Store:
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a record, on the disk when this returns; a key that is there already keeps the record it has."""
-        line = json.dumps({"key": key, **record}, ensure_ascii=False).encode() + b"\n"
+        self.put_all({key: record})
+
+    def put_all(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep records by key, all on the disk when this returns; keys that are there keep the records they have."""
         with self._guard:
-            if key in self._records:
+            new = {key: record for key, record in records.items() if key not in self._records}
+            lines = [
+                json.dumps({"key": key, **record}, ensure_ascii=False).encode() + b"\n"
+                for key, record in new.items()
+            ]
+            if not lines:
                 return
             file = self._file or self._open()
             path = Path(file.name)
-            start, lines = self._read.get(path, (0, 0))
+            start, known = self._read.get(path, (0, 0))
+            content = b"".join(lines)
             try:
-                left = memoryview(line)
+                left = memoryview(content)
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except (
                 OSError
-            ):  # e.g. a full disk: what was begun is no record, and must not run into the next one
-                file.truncate(start)
+            ):  # e.g. a full disk: a torn line is no record, and nothing may be written behind it
+                self._close()
                 raise
-            self._read[path] = start + len(line), lines + 1
-            self._take(json.loads(line), path.name)
+            self._read[path] = start + len(content), known + len(lines)
+            for line in lines:
+                self._take(json.loads(line), path.name)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the record of a key, or None."""
@@ -135,15 +145,18 @@ class Store:
     def close(self) -> None:
         """Close this writer's file; a later `put` begins another."""
         with self._guard:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close()
 
     def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _open(self) -> io.FileIO:
         self.folder.mkdir(parents=True, exist_ok=True)

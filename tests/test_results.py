@@ -1,14 +1,15 @@
 """Committed results: scores follow from answers, and they hold up what we say of the embedded model."""
 
-import io
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from medv_lab.evaluation.benchmarks import compare_phantoms, summarise_phantoms
+from medv_lab.evaluation.runner import read_manifest, read_predictions
 from medv_lab.model.checkpoint_files import embedded_folder
-from medv_lab.phantoms.benchmark import compare, make_items, read_results, summarise
+from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.runtime import hash_model
 from medv_lab.studies.arms import STUDIES
 from medv_lab.studies.sampler_studies import summarise_study
@@ -26,34 +27,37 @@ RUNS = {
 LARGEST_GAP = 5  # points between shuffled pictures and a model that never saw any
 
 
+def read_run(name: str):
+    """Questions, answers, manifest and scores of a committed run."""
+    ((run, predictions),) = read_predictions(FOLDER / name).items()
+    about = read_manifest(FOLDER / name)[run]
+    return make_questions(**about["asked"]), predictions, about, FOLDER / name / f"scores-{run}.csv"
+
+
 def totals(name: str) -> dict[str, float]:
-    table = summarise(read_results(FOLDER / name)[0])
+    table = summarise_phantoms(*read_run(name)[:2])
     return table[table.group == "all"].set_index("kind").score.to_dict()
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_scores_follow_from_answers_and_answers_from_the_benchmark(name):
-    results, manifest = read_results(FOLDER / name)
-    stored = (FOLDER / name / "scores.csv").read_text()
-    again = summarise(results).to_csv(index=False, float_format="%.4f", lineterminator="\n")
-    assert stored == again
-    settings = manifest["settings"]
-    assert (settings["split"], settings["pictures"]) == RUNS[name]
-    asked = make_items(settings["split"], settings["rounds"], settings["pictures"])
-    assert [(r.question, r.truth) for r in results] == [(i.question.text, i.question.answer) for i in asked]
-    assert len(results) >= 500
+    questions, predictions, about, scores = read_run(name)
+    table = summarise_phantoms(questions, predictions)
+    assert scores.read_text() == table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    assert (about["asked"]["split"], about["asked"]["pictures"]) == RUNS[name]
+    assert len(predictions) == about["questions"] >= 500
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("embedded")])
 def test_the_embedded_model_of_the_results_is_the_shipped_one(name):
-    manifest = json.loads((FOLDER / name / "manifest.json").read_text())
-    assert manifest["model"]["sha256"] == hash_model(embedded_folder())
+    assert read_run(name)[2]["model"]["sha256"] == hash_model(embedded_folder())
 
 
 def test_the_embedded_model_reads_its_answers_off_the_picture():
     scores = totals("embedded")
     assert scores["closed"] >= 80 and scores["open"] >= 80
-    difference = compare(read_results(FOLDER / "embedded")[0], read_results(FOLDER / "question-only")[0])
+    questions, predictions, *_ = read_run("embedded")
+    difference = compare_phantoms(questions, predictions, read_run("question-only")[1])
     assert difference["closed"].low >= 15
     assert difference["open"].low >= 30
 
@@ -67,7 +71,7 @@ def test_without_the_right_picture_it_knows_what_a_model_without_pictures_knows(
 def test_the_model_card_shows_these_scores():
     card = (embedded_folder() / "README.md").read_text()
     for name in RUNS:
-        table = pd.read_csv(io.StringIO((FOLDER / name / "scores.csv").read_text()))
+        table = pd.read_csv(read_run(name)[3])
         for row in table[table.group == "all"].itertuples():
             assert f"{row.score:.1f} [{row.low:.1f}, {row.high:.1f}]" in card, (name, row.kind)
 

@@ -45,7 +45,7 @@ def panels(
             trace_example(model, processor, examples[0], plan, folder)
     answer_panels(asked, folder, batch_size=batch_size)
     typer.echo(
-        f"{folder}: {sum(len(chosen) for _, chosen in asked)} answers of {len(system or [1])} system(s)"
+        f"{folder}: {sum(len(one.examples) for one in asked)} answers of {len(system or [1])} system(s)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands `medv evaluate`: real data sets and the chatbot benchmark, answered, scored and judged."""
+"""The commands `medv evaluate`: phantoms, real data sets and the chatbot benchmark, answered, scored and judged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from medv_lab.config import GenerationSettings
     from medv_lab.evaluation.endpoint_judge import Spending
-    from medv_lab.evaluation.judges import Case, Judge
-    from medv_lab.evaluation.responders import Query, Responder
-    from medv_lab.evaluation.runner import Answered
+    from medv_lab.evaluation.judges import Judge
+    from medv_lab.evaluation.responders import Responder
+    from medv_lab.records import Prediction, Question
 
 EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
 PHANTOMS = "phantoms"
@@ -37,12 +37,12 @@ ModelOption = Annotated[
 KindOption = Annotated[str, typer.Option(help="auto, medv, image-text, text or endpoint")]
 AnswersOption = Annotated[
     Path | None,
-    typer.Option(help="score these answers (JSON lines of question_id and text) instead of a model's"),
+    typer.Option(help="score these answers (JSON Lines of question_id and text) instead of a model's"),
 ]
-PromptOption = Annotated[str | None, typer.Option(help="chat, or a text with {question} in it")]
+PromptOption = Annotated[str, typer.Option(help="chat, or a text with {question} in it")]
 UrlOption = Annotated[str | None, typer.Option(help="base URL of the model's endpoint")]
 LengthOption = Annotated[int | None, typer.Option(help="L, longest answer; by default the preset's")]
-BlockOption = Annotated[int | None, typer.Option(help="B, positions of a block")]
+BlockOption = Annotated[int | None, typer.Option(help="B, positions per block")]
 StepsOption = Annotated[int | None, typer.Option(help="Z, forward passes")]
 LimitOption = Annotated[int | None, typer.Option(help="the first so many questions only", min=1)]
 BatchOption = Annotated[int, typer.Option(help="questions answered at a time")]
@@ -56,6 +56,41 @@ DownloadOption = Annotated[bool, typer.Option(help="allow a download from the hu
 
 
 @evaluate.command()
+def phantoms(
+    model: ModelOption = "embedded",
+    split: Annotated[str, typer.Option(help="validation, test or compositional")] = "test",
+    rounds: Annotated[int, typer.Option(help="balanced rounds; one asks about 130 questions")] = 6,
+    pictures: Annotated[str, typer.Option(help="right, shuffled (another question's) or none")] = "right",
+    batch_size: BatchOption = 32,
+    output: OutputOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    download: DownloadOption = False,
+) -> None:
+    """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
+    with clear_errors(), one_voice():
+        from medv_lab.config import PRESETS
+        from medv_lab.evaluation.benchmarks import summarise_phantoms
+        from medv_lab.evaluation.loading import ModelChoice, load_responder
+        from medv_lab.phantoms.benchmark import make_questions
+        from medv_lab.runtime import medv_home
+
+        questions = make_questions(split, rounds, pictures)
+        output = output or medv_home() / "results" / f"phantoms-{split}-{pictures}"
+        choice = ModelChoice(model, device=device, dtype=dtype, download=download)
+        responder = load_responder(choice, PRESETS["embedded-vqa"])
+        asked = {"split": split, "rounds": rounds, "pictures": pictures}
+        found = _answer(questions, responder, output, batch_size, {"asked": asked})
+        if found is None:
+            return
+        for by in ("family", "domain"):
+            table = summarise_phantoms(questions, found, by)
+            title = f"{model}, {split} split, pictures {pictures}: percent (95 % interval)"
+            _print_scores(table.rename(columns={"group": by}), title, ("kind", by, "questions"))
+        _save(summarise_phantoms(questions, found), output, responder.run)
+
+
+@evaluate.command()
 def vqa(
     data: Annotated[Path, typer.Option(help="folder of VQA-RAD, SLAKE or PathVQA")],
     dataset: Annotated[str, typer.Option(help="auto, vqa-rad, slake or pathvqa")] = "auto",
@@ -64,7 +99,7 @@ def vqa(
     model: ModelOption = "embedded",
     kind: KindOption = "auto",
     answers: AnswersOption = None,
-    prompt: PromptOption = None,
+    prompt: PromptOption = "chat",
     base_url: UrlOption = None,
     gen_length: LengthOption = None,
     block_length: BlockOption = None,
@@ -80,7 +115,7 @@ def vqa(
     """Answer a VQA data set, or score answers to it: LLaVA-Med's metrics in percent, with 95 % intervals."""
     with clear_errors(), one_voice():
         from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
-        from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, to_queries, vqa_items
+        from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, without_pictures
         from medv_lab.runtime import medv_home
 
         name = tell_dataset(data) if dataset == "auto" else dataset
@@ -95,21 +130,22 @@ def vqa(
         if not asked:
             raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
         settings = _settings(model, "vqa", gen_length, block_length, steps)
-        queries = to_queries(asked, with_pictures=answers is None)
+        if answers is not None:
+            asked = without_pictures(asked)
         if dry_run:
-            _print_answering(queries, settings, answers)
+            _print_answering(asked, settings, answers)
             return
         responder = _responder(
             model, settings, answers, kind, prompt, base_url, device=device, dtype=dtype, download=download
         )
-        found = _answer(queries, responder, output, batch_size)
+        found = _answer(asked, responder, output, batch_size)
         if found is None:
             return
-        table = summarise_vqa(vqa_items(asked, [one.answer for one in found]), answer_candidates(questions))
+        table = summarise_vqa(asked, found, answer_candidates(questions))
         title = f"{responder.name} on {name}, {split} split: percent (95 % interval)"
-        _print_scores(table, title, ("script", "metric", "questions"))
+        _print_scores(table, title, ("variant", "metric", "questions"))
         _print_effort(found, is_measured=answers is None)
-        _save(table, output, found[0].system)
+        _save(table, output, responder.run)
 
 
 @evaluate.command()
@@ -122,7 +158,7 @@ def chat(
     model: ModelOption = "embedded",
     kind: KindOption = "auto",
     answers: AnswersOption = None,
-    prompt: PromptOption = None,
+    prompt: PromptOption = "chat",
     base_url: UrlOption = None,
     gen_length: LengthOption = None,
     block_length: BlockOption = None,
@@ -152,25 +188,24 @@ def chat(
 
         output = output or medv_home() / "results" / f"chat-{Path(data).name}"
         settings = _settings(model, "open-ended", gen_length, block_length, steps)
-        queries, make_cases, facts = _open_ended(data, images, pictures, limit, answers is None, dry_run)
-        judged_by = _judge(judge, facts, output, judge_url, swap, prices, cap)
+        asked = _open_ended(data, images, pictures, limit, answers is None, dry_run)
+        judged_by = _judge(judge, data, output, judge_url, swap, prices, cap)
         if dry_run:
-            _print_answering(queries, settings, answers)
-            _print_plan(judged_by, make_cases, queries, settings, answers)
+            _print_answering(asked, settings, answers)
+            _print_plan(judged_by, asked, settings, answers)
             return
         responder = _responder(
             model, settings, answers, kind, prompt, base_url, device=device, dtype=dtype, download=download
         )
-        found = _answer(queries, responder, output, batch_size)
+        found = _answer(asked, responder, output, batch_size)
         if found is None:
             return
         _print_effort(found, is_measured=answers is None)
         if judged_by is None:
             typer.echo("not judged; --judge names a judge")
             return
-        cases = make_cases([one.answer for one in found])
-        judgement = judged_by.judge(cases)
-        table = summarise_verdicts(cases, judgement.verdicts).rename(columns={"relative": "score"})
+        judgement = judged_by.judge(asked, found)
+        table = summarise_verdicts(asked, judgement.verdicts).rename(columns={"relative": "score"})
         title = f"{responder.name}: score relative to the reference (95 % interval)"
         _print_scores(table, title, ("judge", "order", "group", "questions"))
         for name in judgement.unscored:
@@ -179,13 +214,13 @@ def chat(
             _print_spending("spent", judged_by.spending())
         if swap:
             typer.echo(f"points of 10 gained by being shown first: {position_bias(judgement.verdicts)}")
-        _save(table, output, found[0].system)
+        _save(table, output, responder.run)
 
 
 def _settings(
     model: str, task: str, gen_length: int | None, block_length: int | None, steps: int | None
 ) -> GenerationSettings:
-    """The paper's settings for a task, or the embedded model's, with what was asked for in place of them."""
+    """Return the paper's settings for a task, or the embedded model's, with what was asked for in place of them."""
     from medv_lab.config import PRESETS
 
     small = {"vqa": "embedded-vqa", "open-ended": "embedded-description"}
@@ -199,7 +234,7 @@ def _responder(
     settings: GenerationSettings,
     answers: Path | None,
     kind: str,
-    prompt: str | None,
+    prompt: str,
     base_url: str | None,
     **where: str | bool,
 ) -> Responder:
@@ -214,11 +249,15 @@ def _responder(
 
 
 def _answer(
-    queries: Sequence[Query], responder: Responder, output: Path, batch_size: int
-) -> list[Answered] | None:
-    from medv_lab.evaluation.runner import answer_together
+    questions: Sequence[Question],
+    responder: Responder,
+    output: Path,
+    batch_size: int,
+    notes: dict[str, Any] | None = None,
+) -> list[Prediction] | None:
+    from medv_lab.evaluation.runner import answer_questions
 
-    found = answer_together(queries, responder, output, batch_size=batch_size)
+    found = answer_questions(questions, responder, output, batch_size=batch_size, notes=notes)
     if found is not None:
         typer.echo(f"{len(found)} answers of {responder.name} in {output}")
     return found
@@ -226,54 +265,55 @@ def _answer(
 
 def _open_ended(
     data: str, images: Path | None, pictures: int, limit: int | None, with_pictures: bool, dry_run: bool
-):
-    """Queries, what makes cases of their answers, and the judge that knows the facts (of phantoms)."""
-    from medv_lab.evaluation import benchmarks
-    from medv_lab.phantoms import conversation
-
+) -> list[Question]:
+    """Draw the questions about phantoms, or read those of the chatbot benchmark."""
     if data == PHANTOMS:
-        asked = conversation.make_conversation(pictures=pictures)[:limit]
-        _print_make_up(Counter(one.kind for one in asked), Counter(one.scene.domain for one in asked))
-        queries = conversation.conversation_queries(asked, with_pictures)
-        facts = conversation.fact_judge(asked)
-        return queries, lambda texts: conversation.conversation_cases(asked, texts), facts
-    from medv_lab.data.chatbot import read_chatbot
+        from medv_lab.phantoms.conversation import make_conversation
 
-    reading = read_chatbot(data, images or Path(data) / "images", need_images=with_pictures and not dry_run)
-    for one in reading.broken:
-        typer.echo(f"broken: {one}", err=True)
-    asked = reading.questions[:limit]
-    if not asked:
-        raise ValueError(
-            f"{data} has no usable question; its {len(reading.broken)} broken rows are listed above"
+        asked = make_conversation(pictures=pictures, with_pictures=with_pictures)[:limit]
+    else:
+        from medv_lab.data.chatbot import read_chatbot
+        from medv_lab.evaluation.benchmarks import without_pictures
+
+        reading = read_chatbot(
+            data, images or Path(data) / "images", need_images=with_pictures and not dry_run
         )
-    _print_make_up(Counter(one.kind for one in asked), Counter(one.tags["domain"] for one in asked))
-    queries = benchmarks.to_queries(asked, with_pictures)
-    return queries, lambda texts: benchmarks.chat_cases(asked, texts), None
+        for one in reading.broken:
+            typer.echo(f"broken: {one}", err=True)
+        asked = list(reading.questions[:limit])
+        if not asked:
+            raise ValueError(
+                f"{data} has no usable question; its {len(reading.broken)} broken rows are listed above"
+            )
+        asked = asked if with_pictures else without_pictures(asked)
+    typer.echo(f"{len(asked)} questions")
+    for counted in (Counter(one.kind for one in asked), Counter(one.tags["domain"] for one in asked)):
+        typer.echo("  " + ", ".join(f"{name} {count}" for name, count in counted.items()))
+    return asked
 
 
-def _judge(name: str, facts: Judge | None, output: Path, url, swap: bool, prices, cap) -> Judge | None:
+def _judge(name: str, data: str, output: Path, url, swap: bool, prices, cap) -> Judge | None:
     from medv_lab.evaluation.endpoint import Endpoint, Prices
     from medv_lab.evaluation.endpoint_judge import EndpointJudge
-    from medv_lab.evaluation.judges import OverlapJudge
+    from medv_lab.evaluation.judges import FactJudge, OverlapJudge
 
     if name in ("none", "overlap", "facts"):
         if swap or url or prices or cap:
             raise ValueError(
                 f"the judge is {name!r}, which calls nobody; --swap, --judge-url, --prices, --cap need one"
             )
-        if name == "facts" and facts is None:
+        if name == "facts" and data != PHANTOMS:
             raise ValueError(
                 "the judge 'facts' knows phantoms only; give 'overlap' or the name of an endpoint's model"
             )
-        return {"none": None, "overlap": OverlapJudge(), "facts": facts}[name]
+        return {"none": None, "overlap": OverlapJudge(), "facts": FactJudge()}[name]
     return EndpointJudge(
         Endpoint(name, url), output, swap=swap, prices=None if prices is None else Prices(*prices), cap=cap
     )
 
 
 def _print_counts(counts: pd.DataFrame) -> None:
-    """Counts per split and type beside those that the paper publishes."""
+    """Print counts per split and type beside those that the paper publishes."""
     from medv_lab.paper.published import load_table
 
     published = load_table(8).replace({"split": {"val": "validation"}}).set_index(["dataset", "split"])
@@ -287,41 +327,40 @@ def _print_counts(counts: pd.DataFrame) -> None:
     Console().print(table)
 
 
-def _print_make_up(kinds: Counter, domains: Counter) -> None:
-    typer.echo(f"{kinds.total()} questions")
-    for counted in (kinds, domains):
-        typer.echo("  " + ", ".join(f"{name} {count}" for name, count in counted.items()))
-
-
-def _print_answering(queries: Sequence[Query], settings: GenerationSettings, answers: Path | None) -> None:
+def _print_answering(
+    questions: Sequence[Question], settings: GenerationSettings, answers: Path | None
+) -> None:
     from medv_lab.evaluation.endpoint import estimate_tokens
 
     if answers is not None:
-        typer.echo(f"answers: {len(queries)} from {answers.name}, no call")
+        typer.echo(f"answers: {len(questions)} from {answers.name}, no call")
         return
-    tokens = sum(estimate_tokens([{"content": query.text}]) for query in queries)
+    tokens = sum(estimate_tokens([{"content": question.text}]) for question in questions)
     typer.echo(
-        f"answers: {len(queries)} calls of the model, about {tokens:,} tokens of questions without pictures, at most "
-        f"{len(queries) * settings.gen_length:,} tokens of answers (L = {settings.gen_length}) and "
-        f"{len(queries) * settings.steps:,} forward passes (Z = {settings.steps}, a diffusion model)"
+        f"answers: {len(questions)} calls of the model, about {tokens:,} tokens of questions without pictures, at most "
+        f"{len(questions) * settings.gen_length:,} tokens of answers (L = {settings.gen_length}) and "
+        f"{len(questions) * settings.steps:,} forward passes (Z = {settings.steps}, a diffusion model)"
     )
 
 
-def _print_plan(judged_by, make_cases, queries, settings: GenerationSettings, answers: Path | None) -> None:
-    """What judging would take; answers that are not there yet count as long as they may get."""
+def _print_plan(
+    judged_by: Judge | None, asked: Sequence[Question], settings: GenerationSettings, answers: Path | None
+) -> None:
+    """Say what judging would take; answers that are not there yet count as long as they may get."""
     from medv_lab.evaluation.endpoint import CHARACTERS_PER_TOKEN
     from medv_lab.evaluation.endpoint_judge import EndpointJudge
     from medv_lab.evaluation.responders import FileResponder
+    from medv_lab.records import Prediction
 
     if not isinstance(judged_by, EndpointJudge):
         typer.echo(f"judging: no call ({judged_by.name if judged_by else 'not judged'})")
         return
     if answers is None:
-        texts = [ASSUMED_ANSWER * CHARACTERS_PER_TOKEN * settings.gen_length] * len(queries)
+        text = ASSUMED_ANSWER * CHARACTERS_PER_TOKEN * settings.gen_length
+        predictions = [Prediction(question.id, "assumed", text) for question in asked]
     else:
-        texts = [reply.text for reply in FileResponder(answers, answers.stem).answer(queries)]
-    cases: list[Case] = make_cases(texts)
-    _print_spending(f"judging by {judged_by.name}", judged_by.plan(cases))
+        predictions = FileResponder(answers, answers.stem).answer(asked)
+    _print_spending(f"judging by {judged_by.name}", judged_by.plan(asked, predictions))
 
 
 def _print_spending(title: str, spending: Spending) -> None:
@@ -341,8 +380,8 @@ def _print_scores(table: pd.DataFrame, title: str, labels: Sequence[str]) -> Non
     Console().print(printed)
 
 
-def _print_effort(answers: Sequence[Answered], is_measured: bool) -> None:
-    """Length and, of answers made here, time and forward passes."""
+def _print_effort(answers: Sequence[Prediction], is_measured: bool) -> None:
+    """Print length and, of answers made here, time and forward passes."""
     from medv_lab.evaluation.benchmarks import summarise_effort
 
     found = summarise_effort(answers)
@@ -350,7 +389,7 @@ def _print_effort(answers: Sequence[Answered], is_measured: bool) -> None:
     typer.echo(", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in shown.items()))
 
 
-def _save(table: pd.DataFrame, output: Path, system: str) -> None:
-    path = output / f"scores-{system.split()[-1]}.csv"
+def _save(table: pd.DataFrame, output: Path, run: str) -> None:
+    path = output / f"scores-{run}.csv"
     table.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
     typer.echo(f"scores in {path}")

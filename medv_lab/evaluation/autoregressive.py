@@ -21,18 +21,19 @@ from transformers import (
 )
 
 from medv_lab.data.images import open_image
-from medv_lab.evaluation.responders import Query, Reply, describe_model, describe_processing, dtype_name
+from medv_lab.evaluation.responders import Responder, describe_model, describe_processing, dtype_name
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import find_source
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.records import Prediction, Question
 from medv_lab.runtime import resolve_device
 
 CHAT = "chat"
 """The prompt form of the checkpoint's own chat template; other forms are texts with {question} in them."""
 
 
-class _GreedyResponder:
-    """What both kinds share: settings, decoding, counting."""
+class _GreedyResponder(Responder):
+    """Greedy decoding with a transformers model, which its two kinds share."""
 
     def __init__(self, model: Any, reader: Any, tokenizer: Any, prompt: str, max_new_tokens: int, name: str):
         if prompt != CHAT and "{question}" not in prompt:
@@ -45,8 +46,8 @@ class _GreedyResponder:
             )
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
-        self.name = name
-        self._model, self._reader, self._tokenizer, self._prompt = model.eval(), reader, tokenizer, prompt
+        self.name, self.model = name, describe_model(model, name)
+        self._network, self._reader, self._tokenizer, self._prompt = model.eval(), reader, tokenizer, prompt
         self._tokenizer.padding_side = "left"
         self._ends = _as_ids(model.generation_config.eos_token_id) or _as_ids(tokenizer.eos_token_id)
         if tokenizer.pad_token_id is None:
@@ -57,32 +58,33 @@ class _GreedyResponder:
             eos_token_id=self._ends or None,
             pad_token_id=tokenizer.pad_token_id,
         )
-        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens, "dtype": dtype_name(model)}
+        self.settings = {"prompt": prompt, "max_new_tokens": max_new_tokens, "dtype": dtype_name(model)}
         if prompt == CHAT:
-            settings["chat_template"] = reader.chat_template
-        self.identity = {"model": describe_model(model, name), "settings": settings}
+            self.settings["chat_template"] = reader.chat_template
 
     @torch.no_grad()
-    def _decode(self, inputs: Any) -> list[Reply]:
-        device, dtype = self._model.device, self._model.dtype
+    def _decode(self, questions: Sequence[Question], inputs: Any) -> list[Prediction]:
+        device, dtype = self._network.device, self._network.dtype
         placed = {
             name: value.to(device, dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
-        own = self._model.generation_config
-        self._model.generation_config = self._decoding  # generate fills what is unset from the model's own
+        own = self._network.generation_config
+        self._network.generation_config = self._decoding  # generate fills what is unset from the model's own
         try:
-            ids = self._model.generate(**placed)
+            ids = self._network.generate(**placed)
         finally:
-            self._model.generation_config = own
-        return [self._read(row) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+            self._network.generation_config = own
+        written = ids[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._read(question, row) for question, row in zip(questions, written, strict=True)]
 
-    def _read(self, ids: list[int]) -> Reply:
-        passes = next((place for place, token in enumerate(ids, 1) if token in self._ends), len(ids))
-        return Reply(self._tokenizer.decode(ids[:passes], skip_special_tokens=True).strip(), passes)
+    def _read(self, question: Question, ids: list[int]) -> Prediction:
+        passes = next((count for count, token in enumerate(ids, 1) if token in self._ends), len(ids))
+        text = self._tokenizer.decode(ids[:passes], skip_special_tokens=True).strip()
+        return self.predict(question, text, passes)
 
     def _adds_start(self, texts: Sequence[str]) -> bool:
-        """Whether the tokenizer must add its start token: not where the chat template wrote it."""
+        """Return whether the tokenizer must add its start token: not where the chat template wrote it."""
         start = self._tokenizer.bos_token
         return not (start and texts[0].startswith(start))
 
@@ -109,19 +111,19 @@ class ImageTextResponder(_GreedyResponder):
         if prompt != CHAT and processor.image_token not in prompt:
             raise ValueError(f"the prompt form {prompt!r} lacks the image token {processor.image_token!r}")
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order; questions with and without a picture are run apart."""
-        replies: dict[int, Reply] = {}
+        found: dict[int, Prediction] = {}
         for has_image in (True, False):
-            part = [place for place, query in enumerate(queries) if (query.image is not None) is has_image]
+            part = [number for number, one in enumerate(questions) if (one.image is not None) is has_image]
             if part:
-                found = self._answer_alike([queries[place] for place in part], has_image)
-                replies.update(zip(part, found, strict=True))
-        return [replies[place] for place in range(len(queries))]
+                answered = self._answer_alike([questions[number] for number in part], has_image)
+                found.update(zip(part, answered, strict=True))
+        return [found[number] for number in range(len(questions))]
 
-    def _answer_alike(self, queries: Sequence[Query], has_image: bool) -> list[Reply]:
-        texts = [self._render(query.text, has_image) for query in queries]
-        images = {"images": [open_image(query.image) for query in queries]} if has_image else {}
+    def _answer_alike(self, questions: Sequence[Question], has_image: bool) -> list[Prediction]:
+        texts = [self._render(question.text, has_image) for question in questions]
+        images = {"images": [open_image(question.image) for question in questions]} if has_image else {}
         inputs = self._reader(
             text=texts,
             padding=True,
@@ -129,7 +131,7 @@ class ImageTextResponder(_GreedyResponder):
             add_special_tokens=self._adds_start(texts),
             **images,
         )
-        return self._decode(inputs)
+        return self._decode(questions, inputs)
 
     def _render(self, question: str, has_image: bool) -> str:
         if self._prompt != CHAT:
@@ -162,9 +164,9 @@ class TextResponder(_GreedyResponder):
     ) -> None:
         super().__init__(model, tokenizer, tokenizer, prompt, max_new_tokens, name)
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order; pictures are not looked at."""
-        texts = [self._render(query.text) for query in queries]
+        texts = [self._render(question.text) for question in questions]
         inputs = self._tokenizer(
             texts,
             padding=True,
@@ -172,7 +174,7 @@ class TextResponder(_GreedyResponder):
             return_token_type_ids=False,
             add_special_tokens=self._adds_start(texts),
         )
-        return self._decode(inputs)
+        return self._decode(questions, inputs)
 
     def _render(self, question: str) -> str:
         if self._prompt != CHAT:
@@ -181,7 +183,7 @@ class TextResponder(_GreedyResponder):
         return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
-class NextTokenResponder:
+class NextTokenResponder(Responder):
     """The autoregressive twin of LLaDA-MedV.
 
     Args:
@@ -209,27 +211,27 @@ class NextTokenResponder:
             raise ValueError(
                 f"max_new_tokens is {max_new_tokens} and temperature {temperature}; give 1 or more, and 0 or more"
             )
-        self.name = name
-        self._model, self._processor = model.eval(), processor
+        self.name, self.model = name, describe_model(model, name)
+        self._network, self._processor = model.eval(), processor
         self._decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         processing = describe_processing(processor)
-        self.identity = {
-            "model": describe_model(model, name),
-            "settings": {**self._decoding, **processing, "dtype": dtype_name(model)},
-        }
+        self.settings = {**self._decoding, **processing, "dtype": dtype_name(model)}
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
-        images, texts = [query.image for query in queries], [query.text for query in queries]
+        images, texts = [one.image for one in questions], [one.text for one in questions]
         inputs = self._processor(images, texts, gen_length=self._decoding["max_new_tokens"])
-        rows = self._model.write(**inputs, **self._decoding)
-        return [Reply(self._processor.decode_answer(ids), len(ids)) for ids in rows]
+        rows = self._network.write(**inputs, **self._decoding)
+        return [
+            self.predict(question, self._processor.decode_answer(ids), len(ids))
+            for question, ids in zip(questions, rows, strict=True)
+        ]
 
 
 def load_image_text(
     folder: str | Path, device: str = "auto", dtype: str = "auto", download: bool = False
 ) -> tuple[Any, Any]:
-    """An image-text-to-text model and its processor, from a folder or a hub id in the local cache.
+    """Load an image-text-to-text model and its processor, from a folder or a hub id in the local cache.
 
     Args:
         folder: a local folder, or a hub id.
@@ -246,7 +248,7 @@ def load_image_text(
 def load_text(
     folder: str | Path, device: str = "auto", dtype: str = "auto", download: bool = False
 ) -> tuple[Any, Any]:
-    """A language model and its tokenizer; arguments and errors as in `load_image_text`."""
+    """Load a language model and its tokenizer; arguments and errors as in `load_image_text`."""
     return _load(AutoModelForCausalLM, AutoTokenizer, folder, device, dtype, download)
 
 

@@ -1,38 +1,26 @@
-"""From the records of data sets to what responders are asked, and from their answers to scores and judges' cases."""
+"""Scores of benchmarks from questions and predictions: tables with intervals over questions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from medv_lab.evaluation.judges import Case
-from medv_lab.evaluation.responders import Query
-from medv_lab.evaluation.runner import Answered
-from medv_lab.metrics.intervals import bootstrap_interval
-from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
-from medv_lab.records import Question
+from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
+from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa, score_vqa
+from medv_lab.records import Prediction, Question, pair_up
 
-VQA_COLUMNS = ("script", "metric", "questions", "score", "low", "high")
-
-
-def to_queries(questions: Sequence[Question], with_pictures: bool = True) -> list[Query]:
-    """Return one query per question, named by its id: questions of one split, whose ids differ."""
-    return [Query(one.id, one.text, one.image if with_pictures else None) for one in questions]
+VQA_COLUMNS = ("variant", "metric", "questions", "score", "low", "high")
+PHANTOM_COLUMNS = ("group", "kind", "questions", "score", "low", "high")
+KINDS = ("closed", "open")
 
 
-def vqa_items(questions: Sequence[Question], answers: Sequence[str]) -> list[VqaItem]:
-    """Return what the metrics score.
-
-    Raises:
-        ValueError: for another number of answers than of questions.
-    """
-    return [
-        VqaItem(question.kind.upper(), question.reference, answer)
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+def without_pictures(questions: Sequence[Question]) -> list[Question]:
+    """Return the same questions with no picture: what they give away by themselves, or what a file answers."""
+    return [replace(question, image=None) for question in questions]
 
 
 def answer_candidates(questions: Sequence[Question]) -> list[str]:
-    """Return the distinct answers to open training questions, from which the single script takes the nearest.
+    """Return the distinct answers to open training questions, from which `llava_med` takes the nearest.
 
     LLaVA-Med reads its candidates from a file of its own, which is not part of the data sets; so its `open accuracy`
     is comparable only under the same list.
@@ -41,55 +29,111 @@ def answer_candidates(questions: Sequence[Question]) -> list[str]:
     return list(dict.fromkeys(own))
 
 
-def summarise_vqa(items: Sequence[VqaItem], candidates: Sequence[str] = ()) -> pd.DataFrame:
-    """All scores of LLaVA-Med's two scripts, under their names, with 95 % bootstrap intervals over questions.
+def summarise_vqa(
+    questions: Sequence[Question], predictions: Sequence[Prediction], candidates: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Tabulate all scores of LLaVA-Med's two scripts, under their names, with 95 % bootstrap intervals over questions.
 
     Args:
-        items: open and closed questions, answered.
-        candidates: as in `metrics.open_hit`; without any, what the single script does with them is left out.
+        questions: open and closed ones.
+        predictions: one system's answers, in the order of the questions.
+        candidates: as in `metrics.open_hit`; without any, what `llava_med` does with them is left out.
 
     Returns:
         Columns `VQA_COLUMNS`; scores in percent; a metric without questions has no row.
+
+    Raises:
+        ValueError: if these are not the answers to these questions.
     """
+    pairs = pair_up(questions, predictions)
     rows = []
-    for script in Script:
-        known = candidates or [""]  # the script needs some; what it does with these is left out below
-        scores = pd.DataFrame([evaluate_vqa([item], script, known) for item in items])
+    for variant in LLAVA_MED_VARIANTS:
+        known = candidates or [""]  # llava_med needs some; what it does with these is left out below
+        scores = pd.DataFrame([evaluate_vqa([one], [other.text], variant, known) for one, other in pairs])
         for metric in scores.columns:
             values = scores[metric].dropna()
-            is_guess = script is Script.SINGLE and metric == "open accuracy" and not candidates
+            is_guess = variant == "llava_med" and metric == "open accuracy" and not candidates
             if len(values) and not is_guess:
                 found = bootstrap_interval(values.to_numpy())
-                rows.append((script.value, metric, len(values), found.estimate, found.low, found.high))
+                rows.append((variant, metric, len(values), found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=list(VQA_COLUMNS))
 
 
-def chat_cases(questions: Sequence[Question], answers: Sequence[str]) -> list[Case]:
-    """Return what a judge is given; averaged by kind of question and by domain.
+def score_phantoms(questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[float]:
+    """Score answers to phantoms in [0, 1]: strict accuracy of closed questions, strict token recall of open ones.
 
     Raises:
-        ValueError: for another number of answers than of questions.
+        ValueError: if these are not the answers to these questions.
     """
     return [
-        Case(
-            one.id,
-            one.text,
-            one.reference,
-            answer,
-            one.caption,
-            one.context,
-            (one.kind, one.tags["domain"]),
-        )
-        for one, answer in zip(questions, answers, strict=True)
+        score_vqa(question, prediction.text, "strict")
+        for question, prediction in pair_up(questions, predictions)
     ]
 
 
-def summarise_effort(answers: Sequence[Answered]) -> dict[str, float]:
-    """Table 3's columns: words and seconds a question, seconds a word, and forward passes a question.
+def summarise_phantoms(
+    questions: Sequence[Question], predictions: Sequence[Prediction], by: str = "family"
+) -> pd.DataFrame:
+    """Tabulate mean scores with 95 % bootstrap intervals: of all closed and all open questions, and by a tag.
 
-    Seconds a word are all seconds over all words; NaN without words. Passes are NaN where any are unknown.
+    Args:
+        questions: from `phantoms.benchmark`.
+        predictions: one system's answers, in the order of the questions.
+        by: a tag of the questions, "family" or "domain".
+
+    Returns:
+        Columns `PHANTOM_COLUMNS`; scores in percent.
+
+    Raises:
+        ValueError: if these are not the answers to these questions.
     """
-    frame = pd.DataFrame([vars(one) for one in answers])
+    scored = pd.DataFrame(
+        {
+            "kind": [question.kind for question in questions],
+            "group": [question.tags[by] for question in questions],
+            "score": score_phantoms(questions, predictions),
+        }
+    )
+    rows = []
+    for kind in KINDS:
+        part = scored[scored.kind == kind]
+        for name, scores in [
+            ("all", part.score),
+            *((name, own.score) for name, own in part.groupby("group")),
+        ]:
+            if len(scores):
+                found = bootstrap_interval(100 * scores.to_numpy())
+                rows.append((name, kind, len(scores), found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=list(PHANTOM_COLUMNS))
+
+
+def compare_phantoms(
+    questions: Sequence[Question], first: Sequence[Prediction], second: Sequence[Prediction]
+) -> dict[str, Interval]:
+    """Return the mean score of `first` minus that of `second`, in points, for closed and for open questions.
+
+    Raises:
+        ValueError: if either did not answer these questions in this order.
+    """
+    scores = [score_phantoms(questions, predictions) for predictions in (first, second)]
+    return {
+        kind: paired_difference(
+            *(
+                [100 * score for question, score in zip(questions, own, strict=True) if question.kind == kind]
+                for own in scores
+            )
+        )
+        for kind in KINDS
+    }
+
+
+def summarise_effort(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Return Table 3's columns: words and seconds per question, seconds per word, forward passes per question.
+
+    Seconds per word are all seconds over all words; NaN without words. Passes are NaN where any are unknown.
+    """
+    effort = [(one.words, one.seconds, one.passes) for one in predictions]
+    frame = pd.DataFrame(effort, columns=["words", "seconds", "passes"])
     words, seconds = frame.words.sum(), frame.seconds.sum()
     return {
         "seconds_per_question": float(frame.seconds.mean()),

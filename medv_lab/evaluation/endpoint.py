@@ -1,24 +1,23 @@
-"""A chat-completions endpoint: one call with retries, tokens and prices. Knows no judge and no benchmark.
+"""A chat-completions endpoint: one call, tokens and prices. Knows no judge and no benchmark.
 
-Retries are ours, the client's own are off. A call carries an idempotency key, so that a server which honours it
-charges once for a call that was repeated because its answer never arrived. Bodies are given back as they came.
+The openai client repeats what may pass (429, 5xx, time-outs, broken connections) and waits as long as a server's
+Retry-After asks, up to two minutes. A call carries an idempotency key, so that a server which honours it charges once
+for a call that was repeated because its answer never arrived. Bodies are given back as they came.
 """
 
 import json
 import math
 import os
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openai import APIConnectionError, APIStatusError, OpenAI
+from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
 Messages = Sequence[Mapping[str, Any]]
 CHARACTERS_PER_TOKEN = 4  # of English, roughly; the endpoint's own counts are used once there are any
 TOKENS_PER_MESSAGE = 4  # role and separators, roughly
-_RETRIED = (408, 409, 429)  # and all from 500
+_SPENT = "insufficient_quota"  # comes as 429, and waiting does not help
 
 
 class EndpointError(RuntimeError):
@@ -41,7 +40,6 @@ class Endpoint:
         max_tokens: longest answer.
         timeout: seconds for one call.
         tries: how often a call is made before it counts as failed.
-        first_wait, longest_wait: seconds; the wait doubles from one try to the next, half of it random.
         concurrency: calls at the same time.
 
     Raises:
@@ -54,18 +52,15 @@ class Endpoint:
     seed: int = 0
     max_tokens: int = 512
     timeout: float = 120.0
-    tries: int = 8
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
+    tries: int = 12
     concurrency: int = 4
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "tries", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        for name in ("timeout", "first_wait", "longest_wait"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a number of seconds above 0")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout is {self.timeout}; give a number of seconds above 0")
 
 
 @dataclass(frozen=True)
@@ -85,31 +80,34 @@ class Prices:
     tokens_out: float
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
-        """What so many tokens cost."""
+        """Return what so many tokens cost."""
         return (self.tokens_in * tokens_in + self.tokens_out * tokens_out) / 1e6
 
 
 class ChatClient:
     """Makes calls to an endpoint; threads may share one.
 
-    Args:
-        endpoint: where and how.
-        sleep: waits between tries.
+    Raises:
+        EndpointError: if a key is needed and the environment has none.
     """
 
-    def __init__(self, endpoint: Endpoint, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         key = os.environ.get(endpoint.key_variable)
         if not key and endpoint.base_url is None:
             raise EndpointError(
                 f"the environment has no {endpoint.key_variable}; set it, or name the base URL of a server without keys"
             )
-        self._endpoint, self._sleep = endpoint, sleep
+        self._endpoint = endpoint
         self._client = OpenAI(
-            api_key=key or "none", base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
+            api_key=key or "none",
+            base_url=endpoint.base_url,
+            timeout=endpoint.timeout,
+            max_retries=endpoint.tries - 1,
+            http_client=DefaultHttpxClient(event_hooks={"response": [_stop_where_nothing_is_left]}),
         )
 
     def complete(self, messages: Messages, *, seed: int, idempotency_key: str) -> str:
-        """The body of the answer, unread.
+        """Make a call, and return the body of the answer, unread.
 
         Args:
             messages: of the chat-completions protocol.
@@ -117,42 +115,32 @@ class ChatClient:
             idempotency_key: the same for the same call, across tries and processes.
 
         Raises:
-            EndpointError: if the call is refused, or failed at every try (429, 5xx, time-out, broken connection).
+            EndpointError: if the call is refused, or failed at every try.
         """
         point = self._endpoint
-        for number in range(point.tries):
-            try:
-                response = self._client.chat.completions.with_raw_response.create(
-                    model=point.model,
-                    messages=list(messages),
-                    temperature=0,
-                    seed=seed,
-                    max_tokens=point.max_tokens,
-                    extra_headers={"Idempotency-Key": idempotency_key},
-                )
-                return response.http_response.text
-            except (APIConnectionError, APIStatusError) as error:  # a time-out is a connection error here
-                if not _is_passing(error):
-                    raise EndpointError(
-                        f"{point.model} refused the call: {error}; mend the call, the key or the account"
-                    ) from error
-                if number + 1 == point.tries:
-                    raise EndpointError(
-                        f"{point.model} failed {point.tries} times, at last with: {error}; run again later, what was "
-                        "answered is kept"
-                    ) from error
-                self._sleep(self._wait(number, error))
-        raise AssertionError("tries is at least 1")
-
-    def _wait(self, number: int, error: APIConnectionError | APIStatusError) -> float:
-        grown = min(self._endpoint.longest_wait, self._endpoint.first_wait * 2**number)
-        wait = grown * (0.5 + 0.5 * random.random())
-        asked = error.response.headers.get("retry-after", "") if isinstance(error, APIStatusError) else ""
-        return max(wait, min(float(asked), self._endpoint.longest_wait)) if asked.isdigit() else wait
+        try:
+            response = self._client.chat.completions.with_raw_response.create(
+                model=point.model,
+                messages=list(messages),
+                temperature=0,
+                seed=seed,
+                max_tokens=point.max_tokens,
+                extra_headers={"Idempotency-Key": idempotency_key},
+            )
+        except (APIConnectionError, APIStatusError) as error:  # a time-out is a connection error here
+            if _may_pass(error):
+                raise EndpointError(
+                    f"{point.model} did not answer in {point.tries} tries, at last: {error}; run again later, what was "
+                    "answered is kept"
+                ) from error
+            raise EndpointError(
+                f"{point.model} refused the call: {error}; mend the call, the key or the account"
+            ) from error
+        return response.http_response.text
 
 
 def read_completion(body: str) -> Completion:
-    """Text and token counts of a body.
+    """Read text and token counts of a body.
 
     Raises:
         ReplyError: if it is no chat completion, or has no text.
@@ -170,13 +158,19 @@ def read_completion(body: str) -> Completion:
 
 
 def estimate_tokens(messages: Messages) -> int:
-    """Tokens of messages of text, estimated from their characters."""
+    """Estimate tokens of messages of text from their characters."""
     characters = sum(len(message["content"]) for message in messages)
     return math.ceil(characters / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
 
 
-def _is_passing(error: APIConnectionError | APIStatusError) -> bool:
+def _may_pass(error: APIConnectionError | APIStatusError) -> bool:
+    """Return whether the client repeated the call: the failure was not the caller's."""
     if isinstance(error, APIConnectionError):
         return True
-    is_spent = error.code == "insufficient_quota"  # comes as 429, and waiting does not help
-    return not is_spent and (error.status_code in _RETRIED or error.status_code >= 500)
+    return error.code != _SPENT and (error.status_code in (408, 409, 429) or error.status_code >= 500)
+
+
+def _stop_where_nothing_is_left(response: Any) -> None:
+    """Tell the client not to repeat a call where an account is empty; it repeats every other 429."""
+    if response.status_code == 429 and _SPENT in response.read().decode(errors="replace"):
+        response.headers["x-should-retry"] = "false"

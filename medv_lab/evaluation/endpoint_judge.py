@@ -1,20 +1,17 @@
 """A language model as the judge: its prompt, its calls, and what they cost.
 
-Everything is in one journal, `reviews.jsonl`: a line before each call ("begun"), and the raw body of its answer
+Everything is in one store, `reviews-*.jsonl`: a record before each call ("begun"), and the raw body of its answer
 ("reply") before anything is read of it, or that it failed. Scores are read from there at any time without a call.
 A process that is killed loses at most the calls in flight; they are asked again under the same idempotency key, and
 where a server charges for both, they are listed as lost and count as spent.
 """
 
-import hashlib
-import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import sleep as wait
 from typing import Any
 
 from medv_lab.evaluation.endpoint import (
@@ -27,11 +24,12 @@ from medv_lab.evaluation.endpoint import (
     estimate_tokens,
     read_completion,
 )
-from medv_lab.evaluation.judges import HIGHEST, LOWEST, Case, Judgement, Verdict
+from medv_lab.evaluation.judges import HIGHEST, LOWEST, Judgement, Verdict
 from medv_lab.metrics.scoring import ScoreLineError, parse_scores
-from medv_lab.store import FolderLock, Journal, read_lines
+from medv_lab.records import Prediction, Question, pair_up
+from medv_lab.store import ExclusiveAccess, Store, content_key
 
-FILE = "reviews.jsonl"
+STORE = "reviews"
 USUAL_REPLY = 150  # tokens; what a dry run expects of a reply with its reasons
 
 INSTRUCTIONS = """\
@@ -87,42 +85,52 @@ class Spending:
 
 @dataclass(frozen=True)
 class _Job:
+    """One answer that is to be judged in one order; `key` names it by its content."""
+
     key: str
-    case: Case
+    question: Question
     is_swapped: bool
     messages: Messages
 
 
 @dataclass
-class _State:
-    """What the journal says: bodies by key, and calls that have no outcome."""
+class _Calls:
+    """One judge's calls, as its records in the store tell them.
+
+    Attributes:
+        bodies: replies to a job, in the order of its attempts.
+        begun: how often a call, a job and its attempt, was begun.
+        open: how often it has no outcome: in flight, or lost with its process.
+        estimates: tokens in of a call.
+    """
 
     bodies: dict[str, list[str]] = field(default_factory=dict)
-    orphans: Counter = field(default_factory=Counter)
+    begun: Counter = field(default_factory=Counter)
+    open: Counter = field(default_factory=Counter)
     estimates: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def take(self, record: Mapping[str, Any]) -> None:
-        call = (record["key"], record["attempt"])
+        call = (record["job"], record["attempt"])
         if record["event"] == "begun":
-            self.orphans[call] += 1
+            self.begun[call] += 1
+            self.open[call] += 1
             self.estimates[call] = record["tokens_in"]
             return
-        self.orphans[call] -= 1
+        self.open[call] -= 1
         if record["event"] == "reply":
-            self.bodies.setdefault(record["key"], []).append(record["body"])
+            self.bodies.setdefault(record["job"], []).append(record["body"])
 
 
 class EndpointJudge:
-    """Scores cases by asking a model behind an OpenAI-compatible endpoint, each question once.
+    """Scores answers by asking a model behind an OpenAI-compatible endpoint, each question once.
 
     Args:
         endpoint: which model, and how it is called.
-        folder: where the journal is.
-        swap: judge each case a second time with the candidate's answer first.
+        folder: where the store is.
+        swap: judge each answer a second time with the candidate's answer first.
         prices: for costs.
-        cap: most that may be spent on all calls of the journal by this judge, in the currency of the prices.
-        read_tries: how often a case is asked while its replies cannot be read; every time with another seed.
-        sleep: waits between tries of a call.
+        cap: most that may be spent on all calls of the store by this judge, in the currency of the prices.
+        read_tries: how often an answer is judged anew while its replies cannot be read; every time with another seed.
 
     Raises:
         ValueError: for a cap without prices, or fewer than one try.
@@ -137,95 +145,100 @@ class EndpointJudge:
         prices: Prices | None = None,
         cap: float | None = None,
         read_tries: int = 3,
-        sleep: Callable[[float], None] = wait,
     ) -> None:
         if cap is not None and prices is None:
             raise ValueError(f"the cap is {cap}, but no prices are given; give Prices, or no cap")
         if read_tries < 1:
             raise ValueError(f"read_tries is {read_tries}; give 1 or more")
         self._endpoint, self._folder, self._swap = endpoint, folder, swap
-        self._prices, self._cap, self._read_tries, self._sleep = prices, cap, read_tries, sleep
+        self._prices, self._cap, self._read_tries = prices, cap, read_tries
         settings = (endpoint.base_url, endpoint.model, endpoint.seed, endpoint.max_tokens)
-        self._identity = _digest(settings, INSTRUCTIONS, MATERIAL)
+        self._identity = content_key(settings, INSTRUCTIONS, MATERIAL)
         self._guard = threading.Lock()
 
     @property
     def name(self) -> str:
-        """The model, and a digest of endpoint, seed, length and prompt."""
+        """Name the model, and a digest of endpoint, seed, length and prompt."""
         return f"{self._endpoint.model} ({self._identity[:8]})"
 
-    def plan(self, cases: Sequence[Case]) -> Spending:
-        """What `judge` would still ask: a dry run, without a call. Tokens are estimated from characters."""
-        state = self._read()
-        jobs = [job for job in self._jobs(cases) if self._is_open(state.bodies.get(job.key, []))]
+    def plan(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Spending:
+        """Count what `judge` would still ask: a dry run, without a call. Tokens are estimated from characters."""
+        calls = self._read(Store(self._folder, STORE))
+        jobs = [job for job in self._jobs(questions, predictions) if self._is_open(job, calls)]
         tokens_in = sum(estimate_tokens(job.messages) for job in jobs)
         tokens_out = len(jobs) * min(USUAL_REPLY, self._endpoint.max_tokens)
         return Spending(len(jobs), 0, 0, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
 
-    def judge(self, cases: Sequence[Case]) -> Judgement:
+    def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
         """Ask for what is missing, then read all scores.
 
         Raises:
             EndpointError: if a call was refused, or failed too often.
             SpendingCapError: if the cap allows no further call.
-            JournalError: if another process is judging in this folder.
-            ValueError: if two cases have the same id.
+            StoreError: if another process is judging in this folder: both would pay for the same call.
+            ValueError: if two questions have the same id.
         """
-        jobs = self._jobs(cases)
-        with FolderLock(self._folder, "reviews"), Journal(self._folder / FILE) as journal:
-            state = self._read()
-            jobs = [job for job in jobs if self._is_open(state.bodies.get(job.key, []))]
+        jobs = self._jobs(questions, predictions)
+        with ExclusiveAccess(self._folder, STORE), Store(self._folder, STORE) as store:
+            calls = self._read(store)
+            jobs = [job for job in jobs if self._is_open(job, calls)]
             if jobs:
-                self._ask_all(jobs, state, journal)
-        return self.rescore(cases)
+                self._ask_all(jobs, calls, store)
+        return self.rescore(questions, predictions)
 
-    def rescore(self, cases: Sequence[Case]) -> Judgement:
-        """Scores of the replies that are there, without a call."""
-        bodies = self._read().bodies
+    def rescore(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
+        """Read the scores of the replies that are there, without a call."""
+        bodies = self._read(Store(self._folder, STORE)).bodies
         verdicts, unscored = [], []
-        for job in self._jobs(cases):
+        for job in self._jobs(questions, predictions):
+            name = job.question.id
             scores = next(filter(None, map(_read_scores, bodies.get(job.key, []))), None)
             if scores is None:
-                unscored.append(job.case.id)
+                unscored.append(name)
                 continue
             reference, candidate = reversed(scores) if job.is_swapped else scores
-            verdicts.append(Verdict(job.case.id, self.name, reference, candidate, job.is_swapped))
+            verdicts.append(Verdict(name, self.name, reference, candidate, job.is_swapped))
         return Judgement(tuple(verdicts), tuple(dict.fromkeys(unscored)))
 
     def spending(self) -> Spending:
-        """What this judge's calls in the journal have cost so far."""
-        return self._spent(self._read())
+        """Count what this judge's calls in the store have cost so far."""
+        return self._spent(self._read(Store(self._folder, STORE)))
 
-    def _jobs(self, cases: Sequence[Case]) -> list[_Job]:
-        twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    def _jobs(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[_Job]:
+        pairs = pair_up(questions, predictions)
+        twice = [name for name, count in Counter(one.id for one in questions).items() if count > 1]
         if twice:
-            raise ValueError(f"{len(twice)} case ids come twice, the first is {twice[0]!r}; ids must differ")
-        orders = (False, True) if self._swap else (False,)
-        return [self._job(case, is_swapped) for is_swapped in orders for case in cases]
+            raise ValueError(
+                f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ"
+            )
+        jobs = []
+        for is_swapped in (False, True) if self._swap else (False,):
+            for question, prediction in pairs:
+                messages = make_messages(question, prediction, is_swapped)
+                key = content_key(self._identity, is_swapped, question.id, messages)
+                jobs.append(_Job(key, question, is_swapped, messages))
+        return jobs
 
-    def _job(self, case: Case, is_swapped: bool) -> _Job:
-        messages = make_messages(case, is_swapped)
-        return _Job(_digest(self._identity, is_swapped, case.id, messages), case, is_swapped, messages)
-
-    def _is_open(self, bodies: Sequence[str]) -> bool:
+    def _is_open(self, job: _Job, calls: _Calls) -> bool:
+        bodies = calls.bodies.get(job.key, [])
         return len(bodies) < self._read_tries and not any(map(_read_scores, bodies))
 
-    def _read(self) -> _State:
-        state = _State()
-        for record in read_lines(self._folder / FILE):
-            if record["judge"] == self._identity:
-                state.take(record)
-        return state
+    def _read(self, store: Store) -> _Calls:
+        calls = _Calls()
+        for key in store:
+            if store[key]["judge"] == self._identity:
+                calls.take(store[key])
+        return calls
 
-    def _ask_all(self, jobs: Sequence[_Job], state: _State, journal: Journal) -> None:
-        client = ChatClient(self._endpoint, self._sleep)
+    def _ask_all(self, jobs: Sequence[_Job], calls: _Calls, store: Store) -> None:
+        client = ChatClient(self._endpoint)
         ended = threading.Event()  # by a failure: no thread begins a further call
 
         def ask(job: _Job) -> None:
             is_done = False
             try:
-                while not ended.is_set() and self._is_open(state.bodies.get(job.key, [])):
-                    self._ask_once(job, client, state, journal)
+                while not ended.is_set() and self._is_open(job, calls):
+                    self._ask_once(job, client, calls, store)
                 is_done = True
             finally:
                 if not is_done:
@@ -238,36 +251,37 @@ class EndpointJudge:
             finally:
                 ended.set()
 
-    def _ask_once(self, job: _Job, client: ChatClient, state: _State, journal: Journal) -> None:
-        attempt = len(state.bodies.get(job.key, []))
-        call = {"judge": self._identity, "key": job.key, "attempt": attempt}
+    def _ask_once(self, job: _Job, client: ChatClient, calls: _Calls, store: Store) -> None:
+        attempt = len(calls.bodies.get(job.key, []))
 
-        def note(**entry: Any) -> None:
-            with self._guard:
-                journal.append(call | entry)
-                state.take(call | entry)
+        def note(event: str, **more: Any) -> None:
+            record = {"judge": self._identity, "job": job.key, "attempt": attempt, "event": event, **more}
+            store.put(content_key(job.key, attempt, event, calls.begun[job.key, attempt]), record)
+            calls.take(record)
 
+        # On the disk before the call: whatever happens now, it counts as spent.
         with self._guard:
-            self._check_cap(job, state)
-            begun = call | {"event": "begun", "id": job.case.id, "tokens_in": estimate_tokens(job.messages)}
-            journal.append(begun)
-            state.take(begun)
+            self._check_cap(job, calls)
+            note("begun", id=job.question.id, tokens_in=estimate_tokens(job.messages))
         try:
             body = client.complete(
                 job.messages,
                 seed=self._endpoint.seed + attempt,
-                idempotency_key=_digest(job.key, attempt),
+                idempotency_key=content_key(job.key, attempt),
             )
         except EndpointError as error:
-            note(event="failed", error=str(error))
+            with self._guard:
+                note("failed", error=str(error))
             raise
-        note(event="reply", body=body)
+        # On the disk before it is read: whatever is wrong with it, it was paid for.
+        with self._guard:
+            note("reply", body=body)
 
-    def _check_cap(self, job: _Job, state: _State) -> None:
-        """Calls in flight are orphans as yet, and so count at their full price."""
+    def _check_cap(self, job: _Job, calls: _Calls) -> None:
+        """Refuse a call that could pass the cap; calls in flight have no outcome yet and count at their full price."""
         if self._cap is None:
             return
-        spent = self._spent(state).cost
+        spent = self._spent(calls).cost
         following = self._cost(estimate_tokens(job.messages), self._endpoint.max_tokens)
         if spent + following > self._cap:
             raise SpendingCapError(
@@ -275,39 +289,41 @@ class EndpointJudge:
                 "raise the cap to go on, what was answered is kept"
             )
 
-    def _spent(self, state: _State) -> Spending:
+    def _spent(self, calls: _Calls) -> Spending:
         tokens_in = tokens_out = unparsable = 0
-        for key, bodies in state.bodies.items():
+        for key, bodies in calls.bodies.items():
             for attempt, body in enumerate(bodies):
                 counted = _count_tokens(body)
-                tokens_in += state.estimates[key, attempt] if counted[0] is None else counted[0]
+                tokens_in += calls.estimates[key, attempt] if counted[0] is None else counted[0]
                 tokens_out += self._endpoint.max_tokens if counted[1] is None else counted[1]
                 unparsable += _read_scores(body) is None
-        lost = sum(state.orphans.values())
-        tokens_in += sum(state.estimates[call] * count for call, count in state.orphans.items())
+        lost = sum(calls.open.values())
+        tokens_in += sum(calls.estimates[call] * count for call, count in calls.open.items())
         tokens_out += lost * self._endpoint.max_tokens
-        calls = sum(map(len, state.bodies.values()))
-        return Spending(calls, unparsable, lost, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
+        replies = sum(map(len, calls.bodies.values()))
+        return Spending(replies, unparsable, lost, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
         return None if self._prices is None else self._prices.cost(tokens_in, tokens_out)
 
 
-def make_messages(case: Case, is_swapped: bool = False) -> Messages:
-    """The prompt for a case: the reference answer first, or the candidate's if swapped."""
-    answers = (case.candidate, case.reference) if is_swapped else (case.reference, case.candidate)
+def make_messages(question: Question, prediction: Prediction, is_swapped: bool = False) -> Messages:
+    """Write the prompt for one answer: the reference first, or the candidate's answer if swapped."""
+    first, second = question.reference, prediction.text
+    if is_swapped:
+        first, second = second, first
     material = MATERIAL.format(
-        caption=case.caption or "(none)",
-        context=case.context or "(none)",
-        question=case.question,
-        first=answers[0],
-        second=answers[1],
+        caption=question.caption or "(none)",
+        context=question.context or "(none)",
+        question=question.text,
+        first=first,
+        second=second,
     )
     return ({"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": material})
 
 
 def _read_scores(body: str) -> tuple[float, float] | None:
-    """Both scores in the order shown, or None if the body has none from 1 to 10."""
+    """Read both scores in the order shown, or None if the body has none from 1 to 10."""
     try:
         scores = parse_scores(read_completion(body).text.strip())
     except (ReplyError, ScoreLineError):
@@ -321,7 +337,3 @@ def _count_tokens(body: str) -> tuple[int | None, int | None]:
     except ReplyError:
         return None, None
     return completion.tokens_in, completion.tokens_out
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

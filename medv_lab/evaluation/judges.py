@@ -1,14 +1,14 @@
-"""Judges of open-ended answers: what they are given, what they say, and tables that always name them.
+"""Judges of open-ended answers: verdicts on (question, prediction) pairs, and tables that always name the judge.
 
 A judge scores a fixed reference answer and a candidate's from 1 to 10; the relative score is candidate / reference
 x 100, averaged over questions (LLaVA-Med's visual chatbot benchmark, Table 1 of the paper). The two judges here
-need no network: `FactJudge` knows the truth of phantoms, `OverlapJudge` compares words. `reviews.EndpointJudge`
+need no network: `FactJudge` knows the truth of phantoms, `OverlapJudge` compares words. `endpoint_judge.EndpointJudge`
 asks a language model. Their scores are not comparable with each other.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +17,10 @@ import pandas as pd
 from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
 from medv_lab.metrics.repetition import adjacent_duplicates, rep_n
 from medv_lab.metrics.scoring import count_ngrams, normalize
+from medv_lab.phantoms.conversation import asked_facts
 from medv_lab.phantoms.facts import Fact, read_facts, read_reply, true_facts
 from medv_lab.phantoms.scenes import Scene
+from medv_lab.records import Prediction, Question, pair_up
 
 LOWEST, HIGHEST = 1, 10
 COLUMNS = (
@@ -35,30 +37,10 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """One answered question as a judge sees it.
-
-    Attributes:
-        id: of the question; one case per question and system.
-        question, reference, candidate: texts.
-        caption, context: what the judge may know of the picture, which it does not see.
-        groups: names under which the score is averaged besides "all", e.g. type and domain.
-    """
-
-    id: str
-    question: str
-    reference: str
-    candidate: str
-    caption: str = ""
-    context: str = ""
-    groups: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """Both scores of one case, from 1 to 10; swapped if the candidate's answer was shown first."""
+    """Both scores of one answered question, from 1 to 10; swapped if the candidate's answer was shown first."""
 
-    id: str
+    question_id: str
     judge: str
     reference_score: float
     candidate_score: float
@@ -72,21 +54,25 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Verdicts in the order of the cases, and the ids of cases that the judge gave no scores."""
+    """Verdicts in the order of the questions, and the ids of questions that the judge gave no scores."""
 
     verdicts: tuple[Verdict, ...]
     unscored: tuple[str, ...] = ()
 
 
 class Judge(Protocol):
-    """Whatever scores cases; `name` tells judges apart whose scores must not be mixed."""
+    """Scores answers; `name` tells judges apart whose scores must not be mixed."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name of the judge in tables."""
 
-    def judge(self, cases: Sequence[Case]) -> Judgement:
-        """Score every case once."""
+    def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
+        """Score every answer once.
+
+        Raises:
+            ValueError: if the predictions are not the answers to the questions, in their order.
+        """
 
 
 class OverlapJudge:
@@ -97,19 +83,20 @@ class OverlapJudge:
 
     name = "word overlap"
 
-    def judge(self, cases: Sequence[Case]) -> Judgement:
-        """Score every case."""
-        return Judgement(
-            tuple(
-                Verdict(case.id, self.name, HIGHEST, _score(_shared_words(case.candidate, case.reference)))
-                for case in cases
+    def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
+        """Score every answer."""
+        verdicts = [
+            Verdict(
+                question.id, self.name, HIGHEST, _score(_shared_words(prediction.text, question.reference))
             )
-        )
+            for question, prediction in pair_up(questions, predictions)
+        ]
+        return Judgement(tuple(verdicts))
 
 
 @dataclass(frozen=True)
 class FactCount:
-    """What an answer says of a phantom.
+    """Facts of an answer about a phantom, and its faults.
 
     Attributes:
         right: facts that were asked for (of a description: all of the scene) and are stated.
@@ -136,46 +123,31 @@ class FactJudge:
     """Scores answers about phantoms by their facts; reference and candidate by the same formula (`FactCount`).
 
     A true negative ("no ulcer is seen") neither gains nor costs: there is no end of them. Nor does a true fact that
-    was not asked for.
-
-    Args:
-        scenes: the truth, by case id.
-        asked: the facts that a question asks for, by case id; all of the scene where there is no entry.
+    was not asked for. Questions are those of `phantoms.conversation`, with the scene as their truth.
     """
 
     name = "phantom facts"
 
-    def __init__(self, scenes: Mapping[str, Scene], asked: Mapping[str, Set[Fact]] | None = None) -> None:
-        self._scenes, self._asked = scenes, asked or {}
-
-    def judge(self, cases: Sequence[Case]) -> Judgement:
-        """Score every case.
+    def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
+        """Score every answer.
 
         Raises:
-            ValueError: for a case whose scene is not known.
+            ValueError: for a question whose scene is not known, or one that is none of the benchmark's.
         """
-        unknown = [case.id for case in cases if case.id not in self._scenes]
-        if unknown:
-            raise ValueError(
-                f"no scene is known for {len(unknown)} cases, the first is {unknown[0]!r}; only phantoms have facts"
-            )
-        return Judgement(
-            tuple(
-                Verdict(
-                    case.id,
-                    self.name,
-                    *(
-                        count_facts(text, self._scenes[case.id], self._asked.get(case.id)).score
-                        for text in (case.reference, case.candidate)
-                    ),
-                )
-                for case in cases
-            )
-        )
+        verdicts = []
+        for question, prediction in pair_up(questions, predictions):
+            facts = asked_facts(question)
+            asked = facts if question.kind == "conversation" else None
+            scores = [
+                count_facts(text, question.truth, asked).score
+                for text in (question.reference, prediction.text)
+            ]
+            verdicts.append(Verdict(question.id, self.name, *scores))
+        return Judgement(tuple(verdicts))
 
 
 def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> FactCount:
-    """Facts of an answer, right, wrong and missing, and how it contradicts and repeats itself.
+    """Count facts of an answer, right, wrong and missing, and how it contradicts and repeats itself.
 
     Args:
         text: the answer.
@@ -198,31 +170,32 @@ def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> Fact
     )
 
 
-def summarise_verdicts(cases: Sequence[Case], verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Mean scores by judge, order and group; the relative score with its 95 % bootstrap interval.
+def summarise_verdicts(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Tabulate mean scores by judge, order and group; the relative score with its 95 % bootstrap interval.
 
-    Judges and orders of the two answers are never averaged over: each has rows of its own.
+    A question's groups are "all", its kind and its tags. Judges and orders of the two answers are never averaged over:
+    each has rows of its own.
 
     Returns:
         Columns `COLUMNS`; order is "reference first" or "candidate first".
 
     Raises:
-        ValueError: for a verdict on no case, or two verdicts of one judge on the same case in the same order.
+        ValueError: for a verdict on none of the questions, or two verdicts of one judge on one question in one order.
     """
-    groups = {case.id: ("all", *case.groups) for case in cases}
-    judged = Counter((one.judge, one.is_swapped, one.id) for one in verdicts)
+    groups = {one.id: ("all", one.kind, *one.tags.values()) for one in questions}
+    judged = Counter((one.judge, one.is_swapped, one.question_id) for one in verdicts)
     twice = [name for (*_, name), count in judged.items() if count > 1]
     if twice:
-        raise ValueError(f"{len(twice)} cases have two scores, the first is {twice[0]!r}")
-    unknown = [one.id for one in verdicts if one.id not in groups]
+        raise ValueError(f"{len(twice)} questions have two scores, the first is {twice[0]!r}")
+    unknown = [one.question_id for one in verdicts if one.question_id not in groups]
     if unknown:
         raise ValueError(
-            f"there is no case for the verdict on {unknown[0]!r}; give the cases that were judged"
+            f"there is no question for the verdict on {unknown[0]!r}; give the questions that were judged"
         )
     parts: dict[tuple[str, str, str], list[Verdict]] = {}
     for one in verdicts:
         order = "candidate first" if one.is_swapped else "reference first"
-        for group in groups[one.id]:
+        for group in groups[one.question_id]:
             parts.setdefault((one.judge, order, group), []).append(one)
     rows = []
     for labels, part in parts.items():
@@ -236,7 +209,7 @@ def summarise_verdicts(cases: Sequence[Case], verdicts: Sequence[Verdict]) -> pd
 
 
 def compare_verdicts(first: Sequence[Verdict], second: Sequence[Verdict]) -> Interval:
-    """Mean relative score of one system minus another's, in points, over the same questions, with its interval.
+    """Return the mean relative score of one system minus another's, in points, over the same questions.
 
     Raises:
         ValueError: if the two are not one judge's verdicts on the same questions in the same order.
@@ -244,31 +217,31 @@ def compare_verdicts(first: Sequence[Verdict], second: Sequence[Verdict]) -> Int
     judges = {(one.judge, one.is_swapped) for one in (*first, *second)}
     if len(judges) > 1:
         raise ValueError(f"scores of different judges or orders cannot be compared: {sorted(judges)}")
-    if [one.id for one in first] != [one.id for one in second]:
+    if [one.question_id for one in first] != [one.question_id for one in second]:
         raise ValueError("the two systems' verdicts are on different questions; judge both on the same ones")
     return paired_difference([one.relative for one in first], [one.relative for one in second])
 
 
 def position_bias(verdicts: Sequence[Verdict]) -> Interval:
-    """How many points of 10 a candidate gains by being shown first, over the cases judged in both orders.
+    """Return the points of 10 that a candidate gains by being shown first, over questions judged in both orders.
 
     Raises:
-        ValueError: if no case was, or several judges' verdicts are given.
+        ValueError: if no question was, or several judges' verdicts are given.
     """
     judges = {one.judge for one in verdicts}
-    second = {one.id: one.candidate_score for one in verdicts if not one.is_swapped}
-    first = {one.id: one.candidate_score for one in verdicts if one.is_swapped}
+    second = {one.question_id: one.candidate_score for one in verdicts if not one.is_swapped}
+    first = {one.question_id: one.candidate_score for one in verdicts if one.is_swapped}
     both = [name for name in second if name in first]
     if len(judges) != 1 or not both:
         raise ValueError(
-            f"{len(both)} cases were judged in both orders, by {len(judges)} judges; position bias needs one judge "
+            f"{len(both)} questions were judged in both orders, by {len(judges)} judges; position bias needs one judge "
             "that was asked with swap=True"
         )
     return paired_difference([first[name] for name in both], [second[name] for name in both])
 
 
 def _count_contradictions(claims: set[Fact]) -> int:
-    """Claims beyond what can be true at once: a scene has one domain, and of a kind one side, zone and grade."""
+    """Count claims beyond what can be true at once: a scene has one domain, and of a kind one side, zone and grade."""
     kinds = {claim[1] for claim in claims if claim[0] == "kind"}
     absent = {claim[1] for claim in claims if claim[0] == "absent"}
     slots = Counter(claim[:-1] for claim in claims if claim[0] in ("domain", "side", "zone", "grade"))

@@ -1,4 +1,4 @@
-"""A responder from what a user names: a checkpoint, a row of the paper's tables, or a model behind an endpoint."""
+"""A responder from what a user names: a checkpoint, a model of the paper's tables, or a model behind an endpoint."""
 
 import os
 from dataclasses import dataclass
@@ -16,23 +16,42 @@ from medv_lab.evaluation.autoregressive import (
 )
 from medv_lab.evaluation.endpoint import Endpoint
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Responder
-from medv_lab.evaluation.systems import SYSTEMS, UNKNOWN, System
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
 
 KINDS = ("auto", "medv", "image-text", "text", "endpoint")
-_KIND_OF_SYSTEM = {"diffusion": "medv", "image-text": "image-text", "text": "text"}
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A model of the paper's Tables 1 and 2 whose public weights can be loaded here by its name in them.
+
+    Attributes:
+        model_id: on the Hugging Face hub, as read on the model's own page (November 2026). Which version the paper
+            used is not known to us, and Table 2 quotes fine-tuned ones.
+        kind: one of `KINDS`.
+    """
+
+    model_id: str
+    kind: str
+
+
+PUBLIC_MODELS = {
+    "LLaVA": PublicModel("llava-hf/llava-1.5-7b-hf", "image-text"),
+    "MedVLM-R1": PublicModel("JZPeterPan/MedVLM-R1", "image-text"),
+    "LLaDA-V": PublicModel("GSAI-ML/LLaDA-V", "medv"),
+}
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model answers.
+    """Names the model that answers.
 
     Attributes:
-        model: "embedded", a folder, a hub id, a name in the paper's tables, or the name that an endpoint knows.
+        model: "embedded", a folder, a hub id, one of `PUBLIC_MODELS`, or the name that an endpoint knows.
         kind: "medv" (LLaDA-MedV's architecture, or its autoregressive twin), "image-text" or "text" (any such model of
-            transformers), "endpoint", or "auto": what the registry says of a name, "medv" for anything else.
-        prompt: of image-text and text models, "chat" or a text with {question}; None for the registry's, or "chat".
+            transformers), "endpoint", or "auto": that of a public model, "medv" for anything else.
+        prompt: of image-text and text models, "chat" or a text with {question}.
         base_url: of an endpoint.
         device, dtype, download: as in `load`.
 
@@ -42,7 +61,7 @@ class ModelChoice:
 
     model: str = "embedded"
     kind: str = "auto"
-    prompt: str | None = None
+    prompt: str = CHAT
     base_url: str | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -62,48 +81,37 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
         name: what tables call it; by default the model's.
 
     Raises:
-        ValueError: for a system without weights that can be run here, or a prompt that does not fit.
+        ValueError: for a prompt that does not fit.
         CheckpointError: for a checkpoint that is not here or not whole.
     """
-    system = next((one for one in SYSTEMS if one.name == choice.model), None)
-    model, kind, prompt = _resolve(choice, system)
+    model, kind = choice.model, "medv" if choice.kind == "auto" else choice.kind
+    if model in PUBLIC_MODELS and choice.kind in ("auto", PUBLIC_MODELS[model].kind):
+        model, kind = PUBLIC_MODELS[model].model_id, PUBLIC_MODELS[model].kind
     name, length = name or choice.model, settings.gen_length
     if kind == "endpoint":
-        point = Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length)
-        return EndpointResponder(point, name)
+        return EndpointResponder(
+            Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length), name
+        )
     device = own_device(choice.device)
-    if kind == "medv":
-        network, processor = load(model, device=device, dtype=choice.dtype, download=choice.download)
-        if isinstance(network, MedVForNextToken):
-            return NextTokenResponder(
-                network,
-                processor,
-                name=name,
-                max_new_tokens=length,
-                temperature=settings.temperature,
-                seed=settings.seed,
-            )
-        return DiffusionResponder(network, processor, settings, name)
-    reader = load_image_text if kind == "image-text" else load_text
-    make = ImageTextResponder if kind == "image-text" else TextResponder
-    network, own = reader(model, device, choice.dtype, choice.download)
-    return make(network, own, name=name, prompt=prompt, max_new_tokens=length)
+    if kind in ("image-text", "text"):
+        read = load_image_text if kind == "image-text" else load_text
+        make = ImageTextResponder if kind == "image-text" else TextResponder
+        network, reader = read(model, device, choice.dtype, choice.download)
+        return make(network, reader, name=name, prompt=choice.prompt, max_new_tokens=length)
+    network, processor = load(model, device=device, dtype=choice.dtype, download=choice.download)
+    if isinstance(network, MedVForNextToken):
+        return NextTokenResponder(
+            network,
+            processor,
+            name=name,
+            max_new_tokens=length,
+            temperature=settings.temperature,
+            seed=settings.seed,
+        )
+    return DiffusionResponder(network, processor, settings, name)
 
 
 def own_device(device: str) -> str:
-    """The device of this process: of several on one machine, each takes the GPU of its own number."""
+    """Return the device of this process: of several on one machine, each takes the GPU of its own number."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "auto" and local and torch.cuda.is_available() else device
-
-
-def _resolve(choice: ModelChoice, system: System | None) -> tuple[str, str, str]:
-    """Model, kind and prompt form, by the registry where it knows the name."""
-    if system is None:
-        return choice.model, "medv" if choice.kind == "auto" else choice.kind, choice.prompt or CHAT
-    if system.model_id == UNKNOWN or system.responder not in _KIND_OF_SYSTEM:
-        raise ValueError(
-            f"{system.name} cannot be loaded by its name: {system.note}. Name a folder, or an answer file"
-        )
-    prompt = choice.prompt or (CHAT if system.prompt == UNKNOWN else system.prompt)
-    kind = _KIND_OF_SYSTEM[system.responder] if choice.kind == "auto" else choice.kind
-    return system.model_id, kind, prompt

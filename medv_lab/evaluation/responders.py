@@ -1,7 +1,13 @@
-"""What answers questions: the masked-diffusion model, a file of answers, a model behind an endpoint.
+"""Whatever answers questions: the masked-diffusion model, a file of answers, a model behind an endpoint.
 
-All are a `Responder`; autoregressive transformers models are in `autoregressive`. `make_respond` is the plainer
-function that the phantom benchmark asks.
+All are a `Responder`: a name, the model and the settings that the answers depend on, and `answer`. Models that write
+from left to right are in `autoregressive`. A responder of one's own names itself and answers with `predict`:
+
+    class Constant(Responder):
+        name, model, settings = "constant", {"name": "constant", "sha256": None, "revision": None}, {}
+
+        def answer(self, questions):
+            return [self.predict(question, "yes") for question in questions]
 """
 
 import base64
@@ -10,67 +16,53 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.config import GenerationSettings
 from medv_lab.data.images import open_image
 from medv_lab.evaluation.endpoint import ChatClient, Endpoint, read_completion
 from medv_lab.generation import ask_many
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.phantoms.benchmark import Respond
+from medv_lab.records import Prediction, Question
+from medv_lab.store import content_key
 
 _PROCESSING = ("chat_mode", "system_prompt", "image_aspect_ratio", "image_size", "drop_after_image")
 
 
-@dataclass(frozen=True)
-class Query:
-    """One question to one picture.
+class Responder(Protocol):
+    """Answers questions; derive from it, or be like it.
 
     Attributes:
-        id: names the question in results; differs from one to the next.
-        text: the question.
-        image: anything `open_image` takes, or None.
+        name: what tables call it.
+        model: {name, sha256, revision} of the model.
+        settings: everything else that its answers depend on, JSON-able. Responders of equal model and settings give
+            the same answers.
+        is_paid: True where every call costs money; then one process at a time may answer.
     """
 
-    id: str
-    text: str
-    image: Any = None
+    name: str
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    is_paid: bool = False
 
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer, and the forward passes that it took (NFE); None where they cannot be known."""
-
-    text: str
-    passes: int | None = None
-
-
-class Responder(Protocol):
-    """Whatever answers questions.
-
-    `name` is what tables call it. `identity` is all that its answers depend on, JSON-able: {"model": {name, sha256,
-    revision}, "settings": {...}}; answers of equal identity are the same answers.
-    """
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Model and settings."""
-
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
 
+    @property
+    def run(self) -> str:
+        """Short digest of model and settings, which names its answers in files."""
+        return content_key(self.model, self.settings)[:12]
 
-class DiffusionResponder:
+    def predict(self, question: Question, text: str, passes: int | None = None) -> Prediction:
+        """Return a text as the answer of this responder to a question."""
+        return Prediction(question.id, self.name, text, self.run, self.settings, passes)
+
+
+class DiffusionResponder(Responder):
     """A masked-diffusion model with its settings; one forward pass is one step, two with guidance.
 
     Raises from `answer`:
@@ -84,27 +76,28 @@ class DiffusionResponder:
         settings: GenerationSettings,
         name: str = "diffusion",
     ) -> None:
-        self.name = name
-        self._model, self._processor, self._settings = model, processor, settings
-        self.identity = {
-            "model": describe_model(model, name),
-            "settings": {**settings.to_dict(), **describe_processing(processor), "dtype": dtype_name(model)},
-        }
+        self.name, self.model = name, describe_model(model, name)
+        processing = describe_processing(processor)
+        self.settings = {**settings.to_dict(), **processing, "dtype": dtype_name(model)}
+        self._network, self._processor, self._generation = model, processor, settings
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
-        images, texts = [query.image for query in queries], [query.text for query in queries]
+        images, texts = [one.image for one in questions], [one.text for one in questions]
         answers = ask_many(
-            self._model, self._processor, images, texts, self._settings, len(queries), progress=False
+            self._network, self._processor, images, texts, self._generation, len(texts), progress=False
         )
         if not all(answer.is_complete for answer in answers):
             raise KeyboardInterrupt
-        each = 2 if self._settings.cfg_scale > 0 else 1
-        return [Reply(answer.text, each * answer.trace.forward_evaluations) for answer in answers]
+        passes_per_step = 2 if self._generation.cfg_scale > 0 else 1
+        return [
+            self.predict(question, answer.text, passes_per_step * answer.trace.forward_evaluations)
+            for question, answer in zip(questions, answers, strict=True)
+        ]
 
 
-class FileResponder:
-    """Answers that another program wrote: JSON lines, one an answer.
+class FileResponder(Responder):
+    """Answers that another program wrote: JSON Lines, one per answer.
 
     Args:
         path: the file.
@@ -118,9 +111,11 @@ class FileResponder:
     def __init__(
         self, path: Path, name: str, id_field: str = "question_id", text_field: str = "text"
     ) -> None:
-        self.name = name
         content = path.read_bytes()
-        self._answers: dict[str, str] = {}
+        digest = hashlib.sha256(content).hexdigest()
+        self.name, self.model = name, {"name": path.name, "sha256": digest, "revision": None}
+        self.settings: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
         for number, line in enumerate(content.decode().splitlines(), 1):
             try:
                 record = json.loads(line)
@@ -129,101 +124,67 @@ class FileResponder:
                 raise ValueError(
                     f"line {number} of {path.name} has no {id_field!r} and {text_field!r} ({error}); name the fields"
                 ) from error
-            if key in self._answers or not isinstance(text, str):
+            if key in self._texts or not isinstance(text, str):
                 raise ValueError(f"line {number} of {path.name}: id {key!r} comes twice, or has no text")
-            self._answers[key] = text
-        digest = hashlib.sha256(content).hexdigest()
-        self.identity = {"model": {"name": path.name, "sha256": digest, "revision": None}, "settings": {}}
+            self._texts[key] = text
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
-        """The answers that the file has.
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
+        """Look the answers up.
 
         Raises:
             ValueError: for a question that the file does not answer.
         """
-        missing = [query.id for query in queries if query.id not in self._answers]
+        missing = [question.id for question in questions if question.id not in self._texts]
         if missing:
             raise ValueError(
-                f"{self.identity['model']['name']} answers {len(self._answers)} questions, but not {missing[0]!r}"
+                f"{self.model['name']} answers {len(self._texts)} questions, but not {missing[0]!r}"
             )
-        return [Reply(self._answers[query.id]) for query in queries]
+        return [self.predict(question, self._texts[question.id]) for question in questions]
 
 
-class EndpointResponder:
+class EndpointResponder(Responder):
     """A model behind an OpenAI-compatible endpoint, which is sent the question and the picture as PNG.
 
     The passes it takes cannot be known. Errors are those of `ChatClient.complete` and `read_completion`.
     """
 
+    is_paid = True
+
     def __init__(self, endpoint: Endpoint, name: str | None = None) -> None:
         self.name = name or endpoint.model
-        self._endpoint, self._client = endpoint, ChatClient(endpoint)
-        where = hashlib.sha256((endpoint.base_url or "").encode()).hexdigest()
-        settings = {
+        self.model = {"name": endpoint.model, "sha256": None, "revision": None}
+        self.settings = {
             "seed": endpoint.seed,
             "max_tokens": endpoint.max_tokens,
             "temperature": 0,
-            "where": where,
+            "where": hashlib.sha256((endpoint.base_url or "").encode()).hexdigest(),
         }
-        self.identity = {
-            "model": {"name": endpoint.model, "sha256": None, "revision": None},
-            "settings": settings,
-        }
+        self._endpoint, self._client = endpoint, ChatClient(endpoint)
 
-    def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, so many at a time as the endpoint allows."""
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
-            return list(pool.map(self._answer_one, queries))
+            return list(pool.map(self._answer_one, questions))
 
-    def _answer_one(self, query: Query) -> Reply:
-        content: list[dict[str, Any]] = [{"type": "text", "text": query.text}]
-        if query.image is not None:
-            content.insert(0, {"type": "image_url", "image_url": {"url": _data_url(query.image)}})
-        key = hashlib.sha256(json.dumps([self.identity, content], sort_keys=True).encode()).hexdigest()
-        messages = [{"role": "user", "content": content}]
-        body = self._client.complete(messages, seed=self._endpoint.seed, idempotency_key=key)
-        return Reply(read_completion(body).text)
-
-
-def make_respond(
-    model: MedVForMaskedDiffusion,
-    processor: MedVProcessor,
-    settings: GenerationSettings = PRESETS["embedded-vqa"],
-    batch_size: int = 32,
-) -> Respond:
-    """What `evaluate_phantoms` asks: batches of pictures and questions to a model's answers.
-
-    The function made raises KeyboardInterrupt if a batch is interrupted: scores of a part would look like scores
-    of the whole.
-    """
-
-    def respond(pictures: Sequence[np.ndarray | None], questions: Sequence[str]) -> list[str]:
-        answers = ask_many(model, processor, pictures, questions, settings, batch_size, progress=False)
-        if not all(answer.is_complete for answer in answers):
-            raise KeyboardInterrupt
-        return [answer.text for answer in answers]
-
-    return respond
-
-
-def respond_with(responder: Responder) -> Respond:
-    """What `evaluate_phantoms` asks, made of any responder; its name and seconds are not kept."""
-
-    def respond(pictures: Sequence[np.ndarray | None], questions: Sequence[str]) -> list[str]:
-        pairs = zip(questions, pictures, strict=True)
-        queries = [Query(str(number), text, picture) for number, (text, picture) in enumerate(pairs)]
-        return [reply.text for reply in responder.answer(queries)]
-
-    return respond
+    def _answer_one(self, question: Question) -> Prediction:
+        content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
+        if question.image is not None:
+            content.insert(0, {"type": "image_url", "image_url": {"url": _data_url(question.image)}})
+        body = self._client.complete(
+            [{"role": "user", "content": content}],
+            seed=self._endpoint.seed,
+            idempotency_key=content_key(self.model, self.settings, content),
+        )
+        return self.predict(question, read_completion(body).text)
 
 
 def describe_processing(processor: MedVProcessor) -> dict[str, Any]:
-    """Those settings of a processor that change what a model is shown."""
+    """Return those settings of a processor that change what a model is shown."""
     return {field: getattr(processor, field) for field in _PROCESSING}
 
 
 def describe_model(model: torch.nn.Module, name: str) -> dict[str, Any]:
-    """Name, sha256 and revision of a model: those of its `medv_source`, or a digest of the weights it holds."""
+    """Return name, sha256 and revision of a model: those of its `medv_source`, or a digest of the weights it holds."""
     source = getattr(model, "medv_source", None)
     if source is not None:
         return {"name": source.name, "sha256": source.sha256, "revision": source.revision}
@@ -235,7 +196,7 @@ def describe_model(model: torch.nn.Module, name: str) -> dict[str, Any]:
 
 
 def dtype_name(model: torch.nn.Module) -> str:
-    """The dtype of a model's first weight, e.g. "float32"."""
+    """Return the dtype of a model's first weight, e.g. "float32"."""
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 

@@ -1,12 +1,14 @@
-"""Questions to a responder, answers to a results folder; nothing that was answered is asked again.
+"""Questions to a responder, predictions to a results folder; nothing that was answered is asked again.
 
 A results folder has
-    shard-R.jsonl     one line an answer, on the disk as soon as it is known; R is the rank of the process
-    answers-D.jsonl   all answers of one responder in the order of the questions, once they are complete
-    manifest.json     versions, commit, model and settings of every responder; D is the digest of its identity
 
-An answer's key is a hash of question, bytes of the picture, model hash and settings. Processes of one launch
-(`accelerate launch`, `torchrun`: RANK and WORLD_SIZE) take turns by question, and the last one to end merges.
+    predictions-*.jsonl   the store: one line per answer, on the disk as soon as its batch is answered
+    answers-RUN.jsonl     all answers of one run in the order of the questions, for people and for git
+    manifest.json         versions, commit, model and settings of every run
+
+A run is a responder with its settings; RUN is the digest of both. In the store an answer's key is a hash of question,
+bytes of the picture, model and settings, so any process finds what any other has answered, whenever either was killed.
+Processes of one launch (`accelerate launch`, `torchrun`: RANK and WORLD_SIZE) take turns by question.
 """
 
 import hashlib
@@ -14,61 +16,28 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed
 from PIL import Image
 from tqdm import tqdm
 
-from medv_lab.evaluation.responders import Query, Responder
+from medv_lab.evaluation.responders import Responder
+from medv_lab.records import Prediction, Question, pair_up
 from medv_lab.runtime import make_manifest
-from medv_lab.store import (
-    FolderLock,
-    Journal,
-    JournalError,
-    is_held,
-    read_holder,
-    read_lines,
-    replace_text,
-)
+from medv_lab.store import ExclusiveAccess, Store, content_key, read_lines, replace_text, write_lines
 
-MANIFEST = "manifest.json"
-PATIENCE = timedelta(days=30)  # for other processes to end their shares
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One answer of a results folder.
-
-    Attributes:
-        key: hash of question, picture, model and settings.
-        system: the responder's name and the digest of its identity.
-        id, question, answer: texts.
-        words: of the answer.
-        seconds: wall time of its batch, shared equally by the batch's questions.
-        passes: forward passes (NFE), None if unknown.
-        batch: how many questions were answered together.
-    """
-
-    key: str
-    system: str
-    id: str
-    question: str
-    answer: str
-    words: int
-    seconds: float
-    passes: int | None
-    batch: int
+STORE, MANIFEST = "predictions", "manifest.json"
+PAUSE = 0.5  # seconds between two looks at what other processes have answered
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of the questions a process answers: every `count`-th one, from `rank` on."""
+    """The part of the questions that one process answers: every `count`-th one, from `rank` on."""
 
     rank: int = 0
     count: int = 1
@@ -79,106 +48,127 @@ class Shard:
 
     @classmethod
     def from_environment(cls) -> "Shard":
-        """The shard that a launcher's RANK and WORLD_SIZE name; the whole without them."""
+        """Read the shard that a launcher's RANK and WORLD_SIZE name; the whole without them."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def answer_questions(
-    queries: Sequence[Query],
+    questions: Sequence[Question],
     responder: Responder,
     folder: Path,
     *,
     batch_size: int = 8,
     shard: Shard | None = None,
+    notes: Mapping[str, Any] | None = None,
     progress: bool = True,
-) -> list[Answered] | None:
-    """Ask what is missing, and merge.
+) -> list[Prediction] | None:
+    """Ask what the store lacks, and export the run once all of it is there.
 
     Args:
-        queries: the questions, the same in every process.
+        questions: the same in every process.
         responder: who answers.
-        folder: of results; one folder holds any number of responders.
+        folder: of results; one folder holds any number of runs.
         batch_size: questions at a time, of like length.
         shard: by default the launcher's.
+        notes: what the run's manifest is to say besides, e.g. which part of a plan it is.
         progress: show rate and time left on stderr.
 
     Returns:
-        All answers in the order of the questions; None while other processes have yet to answer theirs.
+        All answers in the order of the questions. In a launch of several processes the first waits for the others and
+        returns them; the others return None.
 
     Raises:
         ValueError: for two questions with one id, a batch size below 1, or a folder with damaged files.
-        JournalError: if another run writes to this folder.
+        StoreError: if another process asks a paid responder in this folder.
         ImageError, OSError: for a picture that cannot be read.
     """
-    twice = [name for name, count in Counter(query.id for query in queries).items() if count > 1]
-    if twice:
-        raise ValueError(f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    _require_distinct(questions, batch_size)
     shard = shard or Shard.from_environment()
-    name = f"shard-{shard.rank}"
-    with FolderLock(folder, name, {"shards": shard.count}):
-        _refuse_other_launches(folder, shard)
-        keys = [make_key(query, responder.identity) for query in queries]
+    paid = (
+        ExclusiveAccess(folder, f"run-{responder.run}-{shard.rank}") if responder.is_paid else nullcontext()
+    )
+    with paid, Store(folder, STORE) as store:
+        # 1. Name every answer by its content; this process takes every count-th question.
+        keys = [make_key(question, responder) for question in questions]
+        own = list(zip(keys, questions, strict=True))[shard.rank :: shard.count]
+        missing = [(key, question) for key, question in own if key not in store]
+
+        # 2. Say what is run, then ask what is missing; a batch is on the disk before the next one is asked.
         if shard.rank == 0:
-            _record(folder, responder, len(queries))
-        with Journal(folder / f"{name}.jsonl") as journal:
-            known = {answered.key for answered in _read_shards(folder)}
-            own = list(zip(keys, queries, strict=True))[shard.rank :: shard.count]
-            missing = [pair for pair in own if pair[0] not in known]
-            _answer(missing, len(own), responder, journal, batch_size, progress)
-        return _merge(folder, keys, digest_of(responder.identity))
+            _record_run(folder, responder, len(questions), notes)
+        done = len(own) - len(missing)
+        with tqdm(
+            total=len(own), initial=done, unit="answer", desc=responder.name, disable=not progress
+        ) as bar:
+            for batch in _make_batches(missing, batch_size):
+                predictions = _answer_batch([question for _, question in batch], responder)
+                keyed = zip(batch, predictions, strict=True)
+                store.put_all({key: prediction.to_dict() for (key, _), prediction in keyed})
+                bar.update(len(batch))
+
+        # 3. The first process waits for the others, and exports the answers in the order of the questions.
+        if shard.rank:
+            return None
+        while any(key not in store for key in keys):
+            time.sleep(PAUSE)
+            store.refresh()
+        answers = [Prediction.from_dict(store[key], responder.settings) for key in keys]
+    _record_run(folder, responder, len(questions), notes)  # again: another launch may have written meanwhile
+    lines = [
+        {**_describe(question), **answer.to_dict(), "words": answer.words}
+        for question, answer in pair_up(questions, answers)
+    ]
+    write_lines(folder / f"answers-{responder.run}.jsonl", lines)
+    return answers
 
 
-def answer_together(
-    queries: Sequence[Query],
-    responder: Responder,
-    folder: Path,
-    *,
-    batch_size: int = 8,
-    progress: bool = True,
-) -> list[Answered] | None:
-    """As `answer_questions` in every process of a launch; the first waits for the others and has all answers.
+def answer_all(questions: Sequence[Question], responder: Responder, batch_size: int = 32) -> list[Prediction]:
+    """Answer questions in memory, e.g. between two stages of training.
 
     Returns:
-        All answers in the first process, None in every other.
+        Answers in the order of the questions.
+
+    Raises:
+        ValueError: for two questions with one id, or a batch size below 1.
     """
-    shard = Shard.from_environment()
-    settings = {"batch_size": batch_size, "shard": shard, "progress": progress}
-    answers = answer_questions(queries, responder, folder, **settings)
-    if shard.count == 1:
-        return answers
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
-    torch.distributed.barrier()
-    return answer_questions(queries, responder, folder, **settings) if shard.rank == 0 else None
+    _require_distinct(questions, batch_size)
+    found: dict[str, Prediction] = {}
+    for batch in _make_batches([(question.id, question) for question in questions], batch_size):
+        asked = [question for _, question in batch]
+        found |= {prediction.question_id: prediction for prediction in _answer_batch(asked, responder)}
+    return [found[question.id] for question in questions]
 
 
-def read_answers(folder: Path) -> dict[str, list[Answered]]:
-    """The complete answers of a results folder by system, each in the order of its questions.
+def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
+    """Read the complete answers of a results folder by run, each in the order of its questions.
 
     Raises:
         ValueError: if the folder has none.
     """
-    files = sorted(folder.glob("answers-*.jsonl"))
-    if not files:
-        raise ValueError(f"{folder.name} has no answers-*.jsonl; give a results folder whose run has ended")
-    answers = [[Answered(**line) for line in read_lines(file)] for file in files]
-    return {part[0].system: part for part in answers if part}
+    found = {}
+    for run, about in read_manifest(folder).items():
+        lines = read_lines(folder / f"answers-{run}.jsonl")
+        if lines:
+            found[run] = [Prediction.from_dict(line, about["settings"]) for line in lines]
+    if not found:
+        raise ValueError(f"{folder.name} has no answers; give a results folder whose run has ended")
+    return found
 
 
-def make_key(query: Query, identity: Mapping[str, Any]) -> str:
-    """Hash of question id, text, bytes of the picture, model hash and settings."""
-    return _hash([query.id, query.text, hash_picture(query.image), identity])
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what the manifest of a results folder says of each run; {} where there is none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def digest_of(identity: Mapping[str, Any]) -> str:
-    """Short digest of a responder's identity, as in file names."""
-    return _hash(identity)[:12]
+def make_key(question: Question, responder: Responder) -> str:
+    """Hash question id, text, bytes of the picture, model and settings."""
+    picture = hash_picture(question.image)
+    return content_key(question.id, question.text, picture, responder.model, responder.settings)
 
 
 def hash_picture(image: Any) -> str | list[str] | None:
-    """SHA-256 of a picture's bytes: a file's as they are, an array's or Pillow image's with shape and type.
+    """Compute SHA-256 of a picture's bytes: a file's as they are, an array's or Pillow image's with shape and type.
 
     Raises:
         TypeError: for what is no picture.
@@ -203,81 +193,43 @@ def hash_picture(image: Any) -> str | list[str] | None:
     return hashlib.sha256(content).hexdigest()
 
 
-def _answer(
-    missing: Sequence[tuple[str, Query]],
-    total: int,
-    responder: Responder,
-    journal: Journal,
-    batch_size: int,
-    progress: bool,
-) -> None:
-    system = f"{responder.name} {digest_of(responder.identity)}"
-    # Alike in length, so that a batch pads little.
-    ordered = sorted(missing, key=lambda pair: (pair[1].image is None, len(pair[1].text)))
-    with tqdm(
-        total=total, initial=total - len(missing), unit="answer", desc=responder.name, disable=not progress
-    ) as bar:
-        for start in range(0, len(ordered), batch_size):
-            batch = ordered[start : start + batch_size]
-            began = time.perf_counter()
-            replies = responder.answer([query for _, query in batch])
-            seconds = (time.perf_counter() - began) / len(batch)
-            for (key, query), reply in zip(batch, replies, strict=True):
-                answered = Answered(
-                    key=key,
-                    system=system,
-                    id=query.id,
-                    question=query.text,
-                    answer=reply.text,
-                    words=len(reply.text.split()),
-                    seconds=seconds,
-                    passes=reply.passes,
-                    batch=len(batch),
-                )
-                journal.append(vars(answered))
-            bar.update(len(batch))
+def _answer_batch(questions: Sequence[Question], responder: Responder) -> list[Prediction]:
+    """Answer one batch, and note how long it took and how many shared it."""
+    began = time.perf_counter()
+    predictions = responder.answer(questions)
+    seconds = (time.perf_counter() - began) / len(questions)
+    return [replace(prediction, seconds=seconds, batch=len(questions)) for prediction in predictions]
 
 
-def _merge(folder: Path, keys: Sequence[str], digest: str) -> list[Answered] | None:
-    """Write the answers in order, if all are there; every process may, since all write the same."""
-    by_key = {answered.key: answered for answered in _read_shards(folder)}
-    if not by_key.keys() >= set(keys):
-        return None
-    answers = [by_key[key] for key in keys]
-    lines = [json.dumps(vars(answered), ensure_ascii=False) + "\n" for answered in answers]
-    replace_text(folder / f"answers-{digest}.jsonl", "".join(lines))
-    return answers
+def _make_batches(
+    keyed: Sequence[tuple[str, Question]], batch_size: int
+) -> Iterator[list[tuple[str, Question]]]:
+    """Cut questions into batches alike in length, so that they pad little; with and without pictures apart."""
+    ordered = sorted(keyed, key=lambda pair: (pair[1].image is None, len(pair[1].text)))
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]
 
 
-def _read_shards(folder: Path) -> Iterable[Answered]:
-    for file in sorted(folder.glob("shard-*.jsonl")):
-        yield from (Answered(**line) for line in read_lines(file))
+def _record_run(folder: Path, responder: Responder, questions: int, notes: Mapping[str, Any] | None) -> None:
+    """Describe a run in the folder's manifest, which keeps what it says of others."""
+    known = read_manifest(folder)
+    about = {"name": responder.name, "questions": questions, **(notes or {})}
+    if all(known.get(responder.run, {}).get(name) == value for name, value in about.items()):
+        return
+    settings = responder.settings
+    manifest = make_manifest(settings, seed=settings.get("seed"), model=responder.model)
+    replace_text(folder / MANIFEST, json.dumps({**known, responder.run: about | manifest}, indent=1) + "\n")
 
 
-def _record(folder: Path, responder: Responder, questions: int) -> None:
-    path = folder / MANIFEST
-    systems = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    identity = responder.identity
-    manifest = make_manifest(
-        identity["settings"], seed=identity["settings"].get("seed"), model=identity["model"]
-    )
-    about = {"name": responder.name, "questions": questions}
-    replace_text(path, json.dumps({**systems, digest_of(identity): about | manifest}, indent=1) + "\n")
+def _describe(question: Question) -> dict[str, Any]:
+    """Return what a line of answers says of its question, for whoever reads the file."""
+    about = {"question": question.text, "reference": question.reference, "kind": question.kind}
+    return {**about, "tags": dict(question.tags)}
 
 
-def _refuse_other_launches(folder: Path, shard: Shard) -> None:
-    """Processes of one launch agree on how many they are; one that does not belongs to another run."""
-    for lock in folder.glob(".shard-*.lock"):
-        name = lock.name.removeprefix(".").removesuffix(".lock")
-        if name == f"shard-{shard.rank}" or not is_held(folder, name):
-            continue
-        holder = read_holder(folder, name)
-        if holder.get("shards", shard.count) != shard.count:
-            raise JournalError(
-                f"another run (process {holder['pid']}, {holder['shards']} processes) is writing to {folder.name}; "
-                "wait until it ends, or give this run a folder of its own"
-            )
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _require_distinct(questions: Sequence[Question], batch_size: int) -> None:
+    twice = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give 1 or more")

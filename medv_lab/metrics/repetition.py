@@ -4,17 +4,44 @@ The numbers of a sequence take any tokens: ids, pieces or words. All are defined
 padding at the ends does not change them. Those of a trace read its tokens; no model and no tokenizer is needed.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.scoring import ngrams
+
+
+class Trace(Protocol):
+    """The arrays of a `SampleTrace` that are read here: an answer's commits, N of them, over L positions."""
+
+    step: np.ndarray
+    position: np.ndarray
+    token_id: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    stops: np.ndarray
+    gen_length: int
+    block_length: int
+    mask_token_id: int
+    pieces: Mapping[int, bytes]
+
+    @property
+    def forward_evaluations(self) -> int:
+        """Number of forward passes."""
+
+    def replay(self, step: int | None = None) -> np.ndarray:
+        """Return the token ids after a pass, (L,)."""
+
+    def final_commits(self) -> np.ndarray:
+        """Return the commit that filled each position last, (L,); -1 where none did."""
+
+    def piece(self, token_id: int) -> str:
+        """Return the text of a token."""
 
 
 class LoopedSpan(NamedTuple):
@@ -47,7 +74,7 @@ class Repetition:
 
 
 def measure_repetition(tokens: Sequence[Hashable], *, padding: Collection[Hashable] = ()) -> Repetition:
-    """All numbers of one sequence.
+    """Measure one sequence.
 
     Args:
         tokens: ids, pieces or words.
@@ -56,7 +83,7 @@ def measure_repetition(tokens: Sequence[Hashable], *, padding: Collection[Hashab
     tokens = list(tokens)
     while tokens and tokens[-1] in padding:
         tokens.pop()
-    start = next((place for place, token in enumerate(tokens) if token not in padding), 0)
+    start = next((index for index, token in enumerate(tokens) if token not in padding), 0)
     tokens = tokens[start:]
     in_loop = np.zeros(len(tokens), bool)
     for span in looped_spans(tokens):
@@ -75,35 +102,35 @@ def measure_repetition(tokens: Sequence[Hashable], *, padding: Collection[Hashab
 
 
 def adjacent_duplicates(tokens: Sequence[Hashable]) -> float:
-    """Share of neighbouring pairs that are the same token twice, [0, 1]; 0 below two tokens."""
+    """Return the share of neighbouring pairs that are the same token twice, [0, 1]; 0 below two tokens."""
     if len(tokens) < 2:
         return 0.0
     return sum(left == right for left, right in pairwise(tokens)) / (len(tokens) - 1)
 
 
 def rep_n(tokens: Sequence[Hashable], n: int) -> float:
-    """Share of n-grams that occurred before, 1 - distinct / all, [0, 1]; 0 if there is no n-gram."""
+    """Return the share of n-grams that occurred before, 1 - distinct / all, [0, 1]; 0 if there is no n-gram."""
     grams = ngrams(tokens, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
-    """Distinct n-grams / all n-grams, [0, 1]; 0 if there is no n-gram. Falls with length: show both."""
+    """Return distinct n-grams / all n-grams, [0, 1]; 0 if there is no n-gram. Falls with length: show both."""
     grams = ngrams(tokens, n)
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def longest_run(tokens: Sequence[Hashable]) -> int:
-    """Length of the longest run of one token; 0 for no tokens."""
+    """Return the length of the longest run of one token; 0 for no tokens."""
     longest = run = 0
-    for place, token in enumerate(tokens):
-        run = run + 1 if place and tokens[place - 1] == token else 1
+    for index, token in enumerate(tokens):
+        run = run + 1 if index and tokens[index - 1] == token else 1
         longest = max(longest, run)
     return longest
 
 
 def looped_spans(tokens: Sequence[Hashable]) -> list[LoopedSpan]:
-    """Maximal stretches that repeat a unit at once, by start; the last repeat may be cut short.
+    """Find maximal stretches that repeat a unit at once, by start; the last repeat may be cut short.
 
     "a b a b a" is one span of period 2. A stretch that a shorter period explains is not listed again.
     """
@@ -119,8 +146,8 @@ def looped_spans(tokens: Sequence[Hashable]) -> list[LoopedSpan]:
     return sorted(spans)
 
 
-def answer_positions(trace: SampleTrace, step: int | None = None) -> np.ndarray:
-    """Positions that a reader sees after pass `step` (by default the last), in order, int.
+def answer_positions(trace: Trace, step: int | None = None) -> np.ndarray:
+    """Return the positions that a reader sees after pass `step` (by default the last), in order, int.
 
     They are filled, lie before the end of the answer, and hold text: masks, special tokens and what stands behind a
     stop are padding.
@@ -132,23 +159,13 @@ def answer_positions(trace: SampleTrace, step: int | None = None) -> np.ndarray:
     return np.flatnonzero(is_seen)
 
 
-def measure_trace(trace: SampleTrace) -> Repetition:
-    """All numbers of the finished answer, over its token ids."""
+def measure_trace(trace: Trace) -> Repetition:
+    """Measure the finished answer, over its token ids."""
     return measure_repetition(trace.replay()[answer_positions(trace)].tolist())
 
 
-def measure_blocks(trace: SampleTrace) -> pd.DataFrame:
-    """One row a block of L / B: `block` and the numbers of the answer's tokens in it alone."""
-    ids, seen = trace.replay(), answer_positions(trace)
-    blocks = -(-trace.gen_length // trace.block_length)
-    rows = [
-        measure_repetition(ids[seen[seen // trace.block_length == block]].tolist()) for block in range(blocks)
-    ]
-    return pd.DataFrame([{"block": block, **asdict(row)} for block, row in enumerate(rows)])
-
-
-def duplicate_commits(trace: SampleTrace) -> pd.DataFrame:
-    """When and where each adjacent duplicate of the finished answer was committed, one row a duplicate.
+def duplicate_commits(trace: Trace) -> pd.DataFrame:
+    """Tabulate when and where adjacent duplicates of the finished answer were committed, one row per duplicate.
 
     The duplicate is there from the later of its two commits on; that commit is the one described, the right one if
     both fell in one pass.
@@ -193,23 +210,13 @@ _DUPLICATE_COLUMNS = (
 )
 
 
-def end_mass(trace: SampleTrace, end_ids: Collection[int]) -> np.ndarray:
-    """Probability of ending, at each commit: the sum over `end_ids` among its alternatives, (N,).
-
-    A trace keeps the most probable tokens only, so this is a lower bound: 0 where none of the ids is among them, as
-    for ids that the run suppressed.
-    """
-    is_end = np.isin(trace.alternative_ids, list(end_ids))
-    return np.where(is_end, trace.alternative_probs, 0.0).sum(axis=1)
-
-
 def repetition_by_steps(
     frame: pd.DataFrame, metrics: Sequence[str] = ("adjacent_duplicates",)
 ) -> pd.DataFrame:
-    """Mean and 95 % bootstrap interval of each metric at each number of steps.
+    """Compute mean and 95 % bootstrap interval of each metric at each number of steps.
 
     Args:
-        frame: one row an answer, with `steps` and the metrics as columns.
+        frame: one row per answer, with `steps` and the metrics as columns.
         metrics: which columns.
 
     Returns:

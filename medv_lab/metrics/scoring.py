@@ -1,25 +1,32 @@
-"""Text scores: downstream VQA and the relative chat score as LLaVA-Med v1.0.0 computes them.
+"""Text scores of visual question answering, and a judge's line of scores.
 
-The VQA scores keep that version's quirks, so that numbers compare with published ones:
+Two scores are of closed and of open questions: `closed_hit` (its mean is closed accuracy) and `token_recall`. Each is
+defined once, in named variants:
+
+    llava_med         LLaVA-Med v1.0.0's script for one answer file, of the paper's numbers
+    llava_med_batch   its script for many files, which counts hits differently
+    strict            plain words: a closed answer must begin with the true one, an open one holds words of it
+
+LLaVA-Med's variants keep that version's quirks, so that numbers compare with published ones:
 
 - 'exact match' is the number of distinct reference words found, over the length of the prediction;
 - normalisation removes only the first 32 periods, and a digit,digit pattern anywhere removes punctuation
   instead of spacing it;
 - closed answers are looked for as substrings: with "normal", an answer of "no" is found.
 
-`Script.SINGLE` and `Script.BATCH` are its two evaluation scripts, which count hits differently. Only the
-standard library is used here; nothing is known of models, questions' sources or judges.
+`strict` is the phantom benchmark's. Only the standard library is used here; nothing is known of models, questions'
+sources or judges.
 """
 
 import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
-from typing import Any
+
+from medv_lab.records import Question
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -40,42 +47,19 @@ wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 # A form is mended where exactly one of its apostrophes is missing; one entry of the VQA table goes the other way.
 _CONTRACTIONS = {
-    form[:place] + form[place + 1 :]: form
+    form[:index] + form[index + 1 :]: form
     for form in _CONTRACTED.split()
-    for place, letter in enumerate(form)
+    for index, letter in enumerate(form)
     if letter == "'"
 } | {"somebody'd": "somebodyd"}
 
-DOMAINS = ("chest_xray", "mri", "histology", "gross", "ct_scan")
+LLAVA_MED_VARIANTS = ("llava_med", "llava_med_batch")
+VARIANTS = (*LLAVA_MED_VARIANTS, "strict")
 _TINY = sys.float_info.min  # stands for a precision of zero in BLEU without smoothing
 
 
 class ScoreLineError(ValueError):
     """A judge's first line that holds no usable pair of scores; the text says what was given and allowed."""
-
-
-class Script(Enum):
-    """Which of the two scripts counts the hits."""
-
-    SINGLE = "single"
-    BATCH = "batch"
-
-
-@dataclass(frozen=True)
-class VqaItem:
-    """One question's true answer and a model's answer.
-
-    Raises:
-        ValueError: if the answer type is neither "OPEN" nor "CLOSED".
-    """
-
-    answer_type: str
-    reference: str
-    prediction: str
-
-    def __post_init__(self) -> None:
-        if self.answer_type not in ("OPEN", "CLOSED"):
-            raise ValueError(f"answer_type is {self.answer_type!r}; allowed are 'OPEN' and 'CLOSED'")
 
 
 @dataclass(frozen=True)
@@ -89,7 +73,7 @@ class Overlap:
 
 @lru_cache(1 << 14)  # every answer meets every candidate
 def normalize(text: str) -> str:
-    """Normal form of an answer: punctuation, articles, number words and contractions evened out.
+    """Return the normal form of an answer: punctuation, articles, number words and contractions evened out.
 
     The rules are those of the VQA challenge's evaluation, as LLaVA-Med v1.0.0 applies them.
     """
@@ -104,13 +88,13 @@ def normalize(text: str) -> str:
 
 
 def count_ngrams(text: str, n: int = 1) -> Counter[str]:
-    """Counts of the n-grams of the lower-cased words of a text, each joined by single spaces."""
+    """Count the n-grams of the lower-cased words of a text, each joined by single spaces."""
     words = text.lower().split()
     return Counter(" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
-    """All runs of n neighbouring tokens, in order.
+    """Return all runs of n neighbouring tokens, in order.
 
     Raises:
         ValueError: for n below 1.
@@ -121,13 +105,13 @@ def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """What LLaVA-Med calls exact match: distinct reference words found / words of the prediction, [0, 1]."""
+    """Return what LLaVA-Med calls exact match: distinct reference words found / words of the prediction, [0, 1]."""
     predicted, true = _words(prediction), _words(reference)
     return len(true.keys() & predicted.keys()) / predicted.total() if predicted else 0.0
 
 
 def word_overlap(prediction: str, reference: str) -> Overlap:
-    """F1, precision and token recall of the words; all 0 if no word is shared.
+    """Return F1, precision and token recall of the words; all 0 if no word is shared.
 
     A shared word counts as often as the prediction says it, so saying it more often than the reference does
     costs nothing.
@@ -141,13 +125,26 @@ def word_overlap(prediction: str, reference: str) -> Overlap:
     return Overlap(2 * precision * recall / (precision + recall), precision, recall)
 
 
-def token_recall(prediction: str, reference: str) -> float:
-    """Token recall in [0, 1], the paper's score of open questions."""
-    return word_overlap(prediction, reference).recall
+def token_recall(prediction: str, reference: str, variant: str = "llava_med") -> float:
+    """Return token recall in [0, 1], the paper's score of open questions.
+
+    Args:
+        prediction, reference: answers.
+        variant: LLaVA-Med's two see words of normal forms, `strict` sees words as they are written, each of the
+            reference once.
+
+    Raises:
+        ValueError: for an unknown variant.
+    """
+    _require_variant(variant)
+    if variant != "strict":
+        return word_overlap(prediction, reference).recall
+    said, true = _plain_words(prediction), _plain_words(reference)
+    return sum(word in said for word in true) / len(true)
 
 
 def bleu(prediction: str, reference: str, weights: Sequence[float] = (0.25, 0.25, 0.25, 0.25)) -> float:
-    """Sentence BLEU of the normal forms without smoothing, in [0, 1] (Papineni et al. 2002, as NLTK has it).
+    """Compute sentence BLEU of the normal forms without smoothing, in [0, 1] (Papineni et al. 2002, as NLTK has it).
 
     Args:
         prediction, reference: answers; BLEU sees the words of their normal forms.
@@ -174,24 +171,44 @@ BLEU_WEIGHTS = {
 }
 
 
-def open_hit(prediction: str, reference: str, script: Script, candidates: Sequence[str | int] = ()) -> float:
-    """1.0 if an open answer counts as right, else 0.0.
+def closed_hit(prediction: str, reference: str, variant: str = "llava_med") -> int:
+    """Return 1 if a closed answer counts as right, else 0.
 
     Args:
         prediction, reference: answers.
-        script: SINGLE takes the candidate that shares the largest part of its own words with the prediction
-            (the first of equals) and compares it with the reference; BATCH looks for the reference as a
-            substring.
-        candidates: the answers that SINGLE may choose from.
+        variant: `llava_med_batch` looks for the reference as a substring; `llava_med` does so only in answers with
+            "yes" or "no" in them; `strict` wants the reference as the answer's first word.
 
     Raises:
-        ValueError: if SINGLE is given no candidates.
+        ValueError: for an unknown variant.
     """
+    _require_variant(variant)
+    if variant == "strict":
+        return int(_plain_words(prediction)[:1] == [reference])
     said, true = normalize(prediction), normalize(reference)
-    if script is Script.BATCH:
+    is_answer = variant == "llava_med_batch" or "yes" in said or "no" in said
+    return int(is_answer and true in said)
+
+
+def open_hit(prediction: str, reference: str, variant: str, candidates: Sequence[str | int] = ()) -> float:
+    """Return 1.0 if an open answer counts as right, else 0.0.
+
+    Args:
+        prediction, reference: answers.
+        variant: `llava_med` takes the candidate that shares the largest part of its own words with the prediction
+            (the first of equals) and compares it with the reference; `llava_med_batch` looks for the reference as a
+            substring.
+        candidates: the answers that `llava_med` may choose from.
+
+    Raises:
+        ValueError: for another variant, or if `llava_med` is given no candidates.
+    """
+    _require_variant(variant, LLAVA_MED_VARIANTS)
+    said, true = normalize(prediction), normalize(reference)
+    if variant == "llava_med_batch":
         return float(true in said)
     if not candidates:
-        raise ValueError("no candidates were given; the single script needs the list of possible answers")
+        raise ValueError("no candidates were given; llava_med needs the list of possible answers")
     said_words = _words(prediction).keys()
     normal = [normalize(str(candidate)) for candidate in candidates]
     shares = []
@@ -201,53 +218,59 @@ def open_hit(prediction: str, reference: str, script: Script, candidates: Sequen
     return float(normal[shares.index(max(shares))] == normalize(true))
 
 
-def closed_hit(prediction: str, reference: str, script: Script) -> int:
-    """1 if a closed answer counts as right, else 0.
+def score_vqa(question: Question, answer: str, variant: str = "llava_med") -> float:
+    """Score one answer in [0, 1]: a closed question by its hit, an open one by token recall (Table 2).
 
-    BATCH looks for the reference as a substring; SINGLE does so only in answers with "yes" or "no" in them.
+    Raises:
+        ValueError: for an unknown variant.
     """
-    said, true = normalize(prediction), normalize(reference)
-    is_answer = script is Script.BATCH or "yes" in said or "no" in said
-    return int(is_answer and true in said)
+    score = closed_hit if question.is_closed else token_recall
+    return float(score(answer, question.reference, variant))
 
 
 def evaluate_vqa(
-    items: Sequence[VqaItem], script: Script, candidates: Sequence[str | int] = ()
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    variant: str = "llava_med",
+    candidates: Sequence[str | int] = (),
 ) -> dict[str, float]:
-    """The table that a script prints, in percent, under its own names.
+    """Return the table that one of LLaVA-Med's scripts prints, in percent, under its own names.
 
     Args:
-        items: open and closed questions, answered.
-        script: which script; BATCH adds "recall_closed".
+        questions: open and closed ones.
+        answers: to the questions, in their order.
+        variant: "llava_med", or "llava_med_batch", which adds "recall_closed".
         candidates: as in `open_hit`.
 
     Returns:
-        Means over the open items of every open score and over the closed ones of the hits ("yes/no accuracy"); a
-        mean over no items is NaN.
+        Means over the open questions of every open score and over the closed ones of the hits ("yes/no accuracy"); a
+        mean over no questions is NaN.
+
+    Raises:
+        ValueError: for another variant, or another number of answers than of questions.
     """
-    opened = [item for item in items if item.answer_type == "OPEN"]
-    closed = [item for item in items if item.answer_type == "CLOSED"]
-    overlaps = [word_overlap(item.prediction, item.reference) for item in opened]
+    _require_variant(variant, LLAVA_MED_VARIANTS)
+    pairs = list(zip(questions, answers, strict=True))
+    opened = [(answer, question.reference) for question, answer in pairs if not question.is_closed]
+    closed = [(answer, question.reference) for question, answer in pairs if question.is_closed]
+    overlaps = [word_overlap(*texts) for texts in opened]
     table = {
-        "exact match score": [exact_match(item.prediction, item.reference) for item in opened],
+        "exact match score": [exact_match(*texts) for texts in opened],
         "f1 score": [overlap.f1 for overlap in overlaps],
         "precision": [overlap.precision for overlap in overlaps],
         "recall": [overlap.recall for overlap in overlaps],
     }
     for name, weights in BLEU_WEIGHTS.items():
-        scores = [bleu(item.prediction, item.reference, weights) for item in opened]
-        table[name.replace("bleu", "bleu_score")] = scores
-    table["open accuracy"] = [
-        open_hit(item.prediction, item.reference, script, candidates) for item in opened
-    ]
-    table["yes/no accuracy"] = [closed_hit(item.prediction, item.reference, script) for item in closed]
-    if script is Script.BATCH:
-        table["recall_closed"] = [token_recall(item.prediction, item.reference) for item in closed]
+        table[name.replace("bleu", "bleu_score")] = [bleu(*texts, weights) for texts in opened]
+    table["open accuracy"] = [open_hit(*texts, variant, candidates) for texts in opened]
+    table["yes/no accuracy"] = [closed_hit(*texts, variant) for texts in closed]
+    if variant == "llava_med_batch":
+        table["recall_closed"] = [token_recall(*texts, variant) for texts in closed]
     return {name: 100 * _mean(scores) for name, scores in table.items()}
 
 
 def parse_scores(review: str) -> tuple[float, float]:
-    """(reference's score, candidate's score) from the first line of a judge's review.
+    """Read (reference's score, candidate's score) from the first line of a judge's review.
 
     Raises:
         ScoreLineError: unless the line is exactly two numbers with one space between them, the first not zero.
@@ -267,40 +290,18 @@ def parse_scores(review: str) -> tuple[float, float]:
     return reference, candidate
 
 
-def relative_chat_scores(reviews: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Relative scores of the visual chatbot benchmark, over all questions, by type and by domain.
+def _require_variant(variant: str, allowed: Sequence[str] = VARIANTS) -> None:
+    if variant not in allowed:
+        raise ValueError(f"variant is {variant!r}; allowed are {', '.join(allowed)}")
 
-    Args:
-        reviews: rows with `result` (the judge's text), `type`, and `domain` (name -> bool; the first true one
-            of `DOMAINS` counts, "none" if there is none).
 
-    Returns:
-        group -> gpt4_score, pred_score (means), pred_relative_score (mean of candidate / reference x 100)
-        and data_size.
-
-    Raises:
-        ScoreLineError: as `parse_scores`; no row is skipped.
-    """
-    groups: dict[str, list[tuple[float, float]]] = {"all": []}
-    for review in reviews:
-        scores = parse_scores(review["result"])
-        domain = next((name for name in DOMAINS if review["domain"].get(name)), "none")
-        for group in ("all", review["type"], domain):
-            groups.setdefault(group, []).append(scores)
-    return {
-        group: {
-            "gpt4_score": _mean([reference for reference, _ in pairs]),
-            "pred_score": _mean([candidate for _, candidate in pairs]),
-            "pred_relative_score": 100 * _mean([candidate / reference for reference, candidate in pairs]),
-            "data_size": len(pairs),
-        }
-        for group, pairs in groups.items()
-        if pairs
-    }
+def _plain_words(text: str) -> list[str]:
+    """Split lower-cased text at spaces, periods and commas."""
+    return text.lower().replace(".", " ").replace(",", " ").split()
 
 
 def _words(text: str) -> Counter[str]:
-    """Word counts as the overlap scores see them: normalised twice, which removes 32 more periods."""
+    """Count words as the overlap scores see them: normalised twice, which removes 32 more periods."""
     return count_ngrams(normalize(normalize(text)))
 
 

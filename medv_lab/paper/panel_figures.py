@@ -43,14 +43,8 @@ _OURS = "Our panel of this kind on phantoms; the original's caption was not avai
 
 
 def at_length(answers: Sequence[PanelAnswer]) -> list[PanelAnswer]:
-    """Choose the answers of every system's main run: the one that answered most questions at length."""
-    long = [one for one in answers if one.example.group != "vqa"]
-    counts: dict[str, dict[Path, int]] = {}
-    for one in long:
-        runs = counts.setdefault(one.system, {})
-        runs[one.file] = runs.get(one.file, 0) + 1
-    main = {max(runs, key=lambda file: runs[file]) for runs in counts.values()}
-    return [one for one in long if one.file in main]
+    """Return the answers of every system's main run."""
+    return [one for one in answers if "main" in one.parts]
 
 
 def first_systems(answers: Sequence[PanelAnswer], most: int = MOST_SYSTEMS) -> list[PanelAnswer]:
@@ -175,19 +169,11 @@ def draw_settings(data: pd.DataFrame, results: Path) -> Figure:
 
 
 def _sweeps(answers: Sequence[PanelAnswer]) -> tuple[list[PanelAnswer], ...]:
-    """Split into (main run, all over Z at its L and B, all over L with Z = L and one B, all over B at its L and Z)."""
+    """Return the main run, all over Z at its L and B, all over L with Z = L and one B, all over B at its L and Z."""
     if not answers:
         raise MissingResults(f"{FOLDER}/ lacks {REPEATING} by a diffusion model; make it with '{COMMAND}'")
-    main = answers[0].lengths  # the plan asks at its main settings first
-    length, block, steps = main
-    over_length = [one for one in answers if one.lengths[0] == one.lengths[2]]
-    common = {one.lengths[1] for one in over_length if one.lengths[0] != length} or {block}
-    by_length = [one for one in over_length if one.lengths[1] in common]
-    return (
-        [one for one in answers if one.lengths == main],
-        [one for one in answers if one.lengths[:2] == (length, block)],
-        by_length,
-        [one for one in answers if (one.lengths[0], one.lengths[2]) == (length, steps)],
+    return tuple(
+        [one for one in answers if part in one.parts] for part in ("main", "steps", "lengths", "blocks")
     )
 
 

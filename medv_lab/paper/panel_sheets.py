@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medv_lab.paper.exhibits import MissingResults, measured_source
-from medv_lab.phantoms.claims import mark_claims
+from medv_lab.phantoms.facts import mark_claims
 from medv_lab.phantoms.scenes import make_scene
 from medv_lab.studies.panels import SPLIT, PanelAnswer, read_panels
 from medv_lab.views.highlights import cut_text, highlight_repetition

@@ -1,64 +1,50 @@
-"""The phantom benchmark: balanced questions on held-out pictures, scored as the paper scores VQA.
+"""The phantom benchmark: balanced questions about held-out pictures, as `Question`s with their true answers.
 
-Closed questions count by accuracy, open ones by token recall (the share of the true answer's words that the
-answer holds). The questions are made by balanced rounds, so chance is 1 / number of answers for whoever sees no
-picture. Whatever answers is behind `Respond`; this module knows no model.
+`make_questions` asks about one split, with the right pictures, with those of other questions, or with none: what a
+question gives away by itself. `make_benchmarks` divides the phantoms into three, the counterpart of VQA-RAD, SLAKE and
+PathVQA (Table 2):
+
+    radiology      chest x-ray, abdominal ct and brain mri of the test split: as VQA-RAD and SLAKE, pictures of scanners
+    tissue         histology and gross pathology of the test split: as PathVQA, what a pathologist looks at
+    compositional  all five domains, findings where training never showed them: beyond the training data
+
+Questions are balanced within what is asked: a wording has each of its answers equally often, so chance is
+1 / number of answers for whoever sees no picture.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
-from medv_lab.phantoms.questions import Question, balanced_questions
+from medv_lab.phantoms.questions import Draw, balanced_questions
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.scenes import Scene, make_scenes
+from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
+from medv_lab.records import Question
 
 IMAGE_SIZE = 72
 SCENES = 3000
 SEED = 20_260_101
 
 PICTURES = ("right", "shuffled", "none")  # which picture a question is shown with
-COLUMNS = ("group", "kind", "questions", "score", "low", "high")
-
-Respond = Callable[
-    [Sequence[np.ndarray | None], Sequence[str]], list[str]
-]  # (pictures, questions) -> answers
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question of the benchmark and the picture it is asked about; None shows no picture."""
-
-    question: Question
-    scene: Scene | None
+BENCHMARKS = {  # name: (split, domains)
+    "radiology": ("test", DOMAINS[:3]),
+    "tissue": ("test", DOMAINS[3:]),
+    "compositional": ("compositional", DOMAINS),
+}
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One answer with its score in [0, 1]."""
-
-    family: str
-    is_closed: bool
-    question: str
-    truth: str
-    answer: str
-    score: float
-
-
-def make_items(split: str, rounds: int, pictures: str = "right") -> list[Item]:
-    """The benchmark: `rounds` balanced rounds of every probe on the first scenes of a split.
+def make_questions(split: str, rounds: int, pictures: str = "right") -> list[Question]:
+    """Draw `rounds` balanced rounds of every probe on the first scenes of a split.
 
     Args:
         split: "validation", "test" or "compositional" ("train" for a look at what was learned).
         rounds: one round asks every probe once for each of its answers, about 130 questions.
         pictures: "right"; "shuffled" (each question on another one's picture) or "none", which show what the
             questions give away.
+
+    Returns:
+        Questions with the tags family and domain; domain and truth are those of the picture that is shown, "none" and
+        None without one.
 
     Raises:
         ValueError: for an unknown split or choice of pictures, or fewer than one round.
@@ -70,124 +56,54 @@ def make_items(split: str, rounds: int, pictures: str = "right") -> list[Item]:
     if pictures not in PICTURES:
         raise ValueError(f"pictures is {pictures!r}; allowed are {', '.join(PICTURES)}")
     scenes = make_scenes(split, SCENES)
-    items = [Item(question, scenes[question.scene]) for question in balanced_questions(scenes, rounds, SEED)]
+    draws = balanced_questions(scenes, rounds, SEED)
+    questions = [_question(f"{split}/{number:04}", draw, split) for number, draw in enumerate(draws)]
     if pictures == "none":
-        return [replace(item, scene=None) for item in items]
-    return shuffled(items) if pictures == "shuffled" else items
+        return questions
+    shown = [scenes[draw.scene] for draw in draws]
+    if pictures == "shuffled":
+        order = np.random.default_rng(SEED).permutation(len(shown))
+        # Rotating a random order by one leaves no question with its own picture.
+        donors = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        shown = [shown[donors[number]] for number in range(len(shown))]
+    return [_show(question, scene) for question, scene in zip(questions, shown, strict=True)]
 
 
-def shuffled(items: Sequence[Item], seed: int = SEED) -> list[Item]:
-    """The same questions, each on another item's picture: what is left is what the questions give away."""
-    shift = np.random.default_rng(seed).permutation(len(items))
-    # Rotating a random order by one place leaves no item with its own picture.
-    donors = dict(zip(shift.tolist(), np.roll(shift, 1).tolist(), strict=True))
-    return [Item(item.question, items[donors[number]].scene) for number, item in enumerate(items)]
-
-
-def score_answer(question: Question, answer: str) -> float:
-    """Accuracy (closed: the first word) or token recall (open) of one answer, in [0, 1]."""
-    words = _words(answer)
-    if question.is_closed:
-        return float(words[:1] == [question.answer])
-    truth = _words(question.answer)
-    return sum(word in words for word in truth) / len(truth)
-
-
-def evaluate_phantoms(items: Sequence[Item], respond: Respond, batch_size: int = 64) -> list[Scored]:
-    """Ask every question and score the answers, in the order of the items.
+def make_benchmarks(rounds: int, with_pictures: bool = True) -> list[Question]:
+    """Draw the questions of the three benchmarks, in their order.
 
     Args:
-        items: from `make_items`.
-        respond: answers a batch: pictures uint8 (72, 72, 3), None where none is shown, and questions.
-        batch_size: questions a call.
-    """
-    results: list[Scored] = []
-    for start in range(0, len(items), batch_size):
-        batch = items[start : start + batch_size]
-        pictures = [None if item.scene is None else render(item.scene, size=IMAGE_SIZE) for item in batch]
-        answers = respond(pictures, [item.question.text for item in batch])
-        for item, answer in zip(batch, answers, strict=True):
-            question = item.question
-            score = score_answer(question, answer)
-            results.append(
-                Scored(question.family, question.is_closed, question.text, question.answer, answer, score)
-            )
-    return results
-
-
-def summarise(results: Sequence[Scored], groups: Sequence[str] | None = None) -> pd.DataFrame:
-    """Mean score with a 95 % bootstrap interval, over all closed, all open, and by group.
-
-    Args:
-        results: from `evaluate_phantoms`.
-        groups: the group of every result, e.g. its picture's domain (`domains_of`); its family by default.
+        rounds: balanced rounds of each; one asks about 100 questions.
+        with_pictures: without, questions show what they give away by themselves.
 
     Returns:
-        Columns `COLUMNS`: group, kind, questions, score, low, high; scores in percent.
-    """
-    table = pd.DataFrame([asdict(result) for result in results])
-    table["group"] = table.family if groups is None else list(groups)
-    rows = []
-    for is_closed, kind in ((True, "closed"), (False, "open")):
-        part = table[table.is_closed == is_closed]
-        groups = [("all", part.score), *((family, group.score) for family, group in part.groupby("group"))]
-        for name, scores in groups:
-            if len(scores):
-                found = bootstrap_interval(100 * scores.to_numpy())
-                rows.append((name, kind, len(scores), found.estimate, found.low, found.high))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def domains_of(items: Sequence[Item]) -> list[str]:
-    """The domain of each item's picture, "none" where none is shown."""
-    return ["none" if item.scene is None else item.scene.domain for item in items]
-
-
-def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Interval]:
-    """Mean score of `first` minus that of `second` on the same questions, in points, for closed and open ones.
+        Questions with the tags benchmark, family and domain; ids are unique over all three.
 
     Raises:
-        ValueError: if the two did not answer the same questions in the same order.
+        ValueError: for fewer than one round.
     """
-    asked = [[(result.question, result.truth) for result in results] for results in (first, second)]
-    if asked[0] != asked[1]:
-        raise ValueError(
-            "the two results answer different questions; score both on the same split and rounds"
-        )
-    return {
-        kind: paired_difference(
-            [100 * result.score for result in first if result.is_closed == is_closed],
-            [100 * result.score for result in second if result.is_closed == is_closed],
-        )
-        for is_closed, kind in ((True, "closed"), (False, "open"))
-    }
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give 1 or more")
+    questions: list[Question] = []
+    for name, (split, domains) in BENCHMARKS.items():
+        scenes = [scene for scene in make_scenes(split, SCENES) if scene.domain in domains]
+        for number, draw in enumerate(balanced_questions(scenes, rounds, SEED)):
+            question = _question(f"{name}/{number:04}", draw, split, benchmark=name)
+            questions.append(_show(question, scenes[draw.scene]) if with_pictures else question)
+    return questions
 
 
-def write_results(results: Sequence[Scored], manifest: Mapping[str, Any], folder: Path) -> None:
-    """Write a folder: answers.jsonl (one line an answer), scores.csv and manifest.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(result)) + "\n" for result in results]
-    (folder / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
-    summarise(results).to_csv(folder / "scores.csv", index=False, float_format="%.4f", lineterminator="\n")
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+def picture_of(scene: Scene) -> np.ndarray:
+    """Render a scene as the benchmark shows it, uint8 (72, 72, 3)."""
+    return render(scene, size=IMAGE_SIZE)
 
 
-def read_results(folder: Path) -> tuple[list[Scored], dict[str, Any]]:
-    """Answers and manifest of a folder that `write_results` wrote.
-
-    Raises:
-        ValueError: if the folder lacks a file or holds something else.
-    """
-    try:
-        lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return [Scored(**json.loads(line)) for line in lines], manifest
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{folder.name} holds no scored answers ({error}); give a folder that 'medv evaluate phantoms "
-            "--output' wrote"
-        ) from error
+def _question(name: str, draw: Draw, split: str, **tags: str) -> Question:
+    kind = "closed" if draw.probe.is_closed else "open"
+    tags = {**tags, "family": draw.probe.family, "domain": "none"}
+    return Question(name, draw.text, reference=draw.answer, kind=kind, split=split, tags=tags)
 
 
-def _words(text: str) -> list[str]:
-    return text.lower().replace(".", " ").replace(",", " ").split()
+def _show(question: Question, scene: Scene) -> Question:
+    tags = {**question.tags, "domain": scene.domain}
+    return replace(question, image=picture_of(scene), truth=scene, tags=tags)

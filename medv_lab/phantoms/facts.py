@@ -2,7 +2,8 @@
 
 A description is read as claims: the domain, each finding's kind, and of a kind its side, zone and grade; that a
 kind is absent; that nothing is abnormal. Claims are compared with the scene. Recall asks what of the truth was
-said, precision what of the said is true: repeating a fact gains nothing, contradicting it costs.
+said, precision what of the said is true: repeating a fact gains nothing, contradicting it costs. `mark_claims` finds
+the claims again word by word, so that a picture of the text can mark them.
 """
 
 import re
@@ -16,6 +17,8 @@ Fact = tuple[
     str, ...
 ]  # ("domain", d), ("kind", k), ("side", k, s), ("zone", k, z), ("grade", k, g), ("normal",)
 
+_PART = re.compile(r"(?:(?!\band\b)[^.:\n])+", re.IGNORECASE)
+_WORD = re.compile(r"[a-z-]+")
 _ABSENT = re.compile(r"\bno (?:sign of )?([a-z]+)")
 _NORMAL = re.compile(r"\bno abnormal|\bnormal (?:findings)?|\bimage is normal")
 _DOMAIN_WORDS = {"gross pathology": "gross", "chest x-ray": "x-ray", "abdominal ct": "ct", "brain mri": "mri"}
@@ -36,7 +39,7 @@ class FactScore:
 
 
 def true_facts(scene: Scene) -> set[Fact]:
-    """What a complete description says: the domain, and every finding's kind, side, zone and grade, or 'normal'."""
+    """Return what a complete description says: domain, and each finding's kind, side, zone, grade, or 'normal'."""
     facts: set[Fact] = {("domain", scene.domain)}
     for finding in scene.findings:
         kind = finding.kind
@@ -46,9 +49,9 @@ def true_facts(scene: Scene) -> set[Fact]:
 
 
 def read_facts(text: str) -> set[Fact]:
-    """The claims of a description, positive and negative ("absent", kind).
+    """Read the claims of a description, positive and negative ("absent", kind).
 
-    A kind takes the grade right before it and the place of its own part of the sentence; parts are split at
+    A kind takes the grade right before it and the side and zone of its own part of the sentence; parts are split at
     'and'. What is not understood claims nothing.
     """
     facts: set[Fact] = set()
@@ -65,7 +68,7 @@ def read_facts(text: str) -> set[Fact]:
 
 
 def read_reply(text: str, scene: Scene) -> set[Fact]:
-    """The claims of a reply to one question, which need not name the finding again.
+    """Read the claims of a reply to one question, which need not name the finding again.
 
     Where the picture has exactly one finding and the reply names no kind, sides, zones and grades are that
     finding's: "On the left." claims its side.
@@ -82,13 +85,38 @@ def read_reply(text: str, scene: Scene) -> set[Fact]:
 
 
 def score_facts(text: str, scene: Scene) -> FactScore:
-    """Precision and recall of a description's claims; a description that claims nothing has neither."""
+    """Score precision and recall of a description's claims; a description that claims nothing has neither."""
     claims, truth = read_facts(text), true_facts(scene)
     present = {finding.kind for finding in scene.findings}
     right = {
         claim for claim in claims if claim in truth or (claim[0] == "absent" and claim[1] not in present)
     }
     return FactScore(len(right) / len(claims) if claims else 0.0, len(claims & truth) / len(truth))
+
+
+def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
+    """Return (start, end, is true) of every word that takes part in a claim, in order; neighbours of a kind are joined.
+
+    A word that takes part in a true and an untrue claim is untrue.
+    """
+    truth = true_facts(scene)
+    present = {finding.kind for finding in scene.findings}
+    marks: list[tuple[int, int, bool]] = []
+    for part in _PART.finditer(text):
+        claims = read_facts(part.group())
+        for word in _WORD.finditer(part.group().lower()):
+            own = [claim for claim in claims if _names(claim, word.group())]
+            if not own:
+                continue
+            is_true = all(
+                claim in truth or (claim[0] == "absent" and claim[1] not in present) for claim in own
+            )
+            start, end = part.start() + word.start(), part.start() + word.end()
+            if marks and marks[-1][2] == is_true and not text[marks[-1][1] : start].strip():
+                marks[-1] = (marks[-1][0], end, is_true)
+            else:
+                marks.append((start, end, is_true))
+    return marks
 
 
 def _finding_facts(part: str) -> Iterable[Fact]:
@@ -107,3 +135,12 @@ def _finding_facts(part: str) -> Iterable[Fact]:
 def _kind(word: str) -> str | None:
     """The kind that a word names, in singular or plural."""
     return next((kind for kind in (word, word.removesuffix("s")) if kind in ALL_KINDS), None)
+
+
+def _names(claim: Fact, word: str) -> bool:
+    """Return whether a word is the one that makes a claim."""
+    if claim[0] == "normal":
+        return word in ("normal", "abnormal", "abnormality", "abnormalities")
+    if claim[0] == "domain":
+        return word in claim[1].split()
+    return claim[-1] in (word, word.removesuffix("s"))

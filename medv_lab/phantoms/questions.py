@@ -8,6 +8,7 @@ cannot beat chance (1 / number of answers). No wording names what it asks for.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,26 +17,6 @@ from medv_lab.phantoms.scenes import DOMAINS, GRADES, KINDS, SIDES, ZONES, Findi
 YES_NO = ("yes", "no")
 ALL_KINDS = tuple(sorted({kind for kinds in KINDS.values() for kind in kinds}))
 ALL_GRADES = tuple(grade for grades in GRADES.values() for grade in grades)
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question about one scene.
-
-    Attributes:
-        scene: index into the list of scenes the questions were drawn from.
-        family: what is asked (`presence`, `side`, ...); families are reported separately.
-        probe: the canonical question, over which answers are balanced.
-        text, answer: the wording and the ground truth.
-        is_closed: yes/no questions are closed, all others open.
-    """
-
-    scene: int
-    family: str
-    probe: str
-    text: str
-    answer: str
-    is_closed: bool
 
 
 @dataclass(frozen=True)
@@ -50,8 +31,23 @@ class Probe:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the answers are yes and no."""
+        """True if the answers are yes and no."""
         return self.answers == YES_NO
+
+
+class Draw(NamedTuple):
+    """One drawn question.
+
+    Attributes:
+        scene: index into the list of scenes the questions were drawn from.
+        probe: the canonical question, over which answers are balanced.
+        text, answer: the wording and the ground truth.
+    """
+
+    scene: int
+    probe: Probe
+    text: str
+    answer: str
 
 
 def article(noun: str) -> str:
@@ -224,12 +220,12 @@ FAMILIES = tuple(sorted({probe.family for probe in PROBES}))
 
 def balanced_questions(
     scenes: Sequence[Scene], rounds: int, seed: int, probes: Sequence[Probe] = PROBES
-) -> list[Question]:
+) -> list[Draw]:
     """Draw questions in which each wording has each of its answers equally often.
 
     Args:
         scenes: the pictures to ask about; a picture is used again only when all that give an answer were used.
-        rounds: rounds a probe; a round asks one wording once for every answer that some scene gives.
+        rounds: rounds per probe; a round asks one wording once for every answer that some scene gives.
         seed: of the draws.
         probes: the canonical questions; by default all of them.
 
@@ -238,7 +234,7 @@ def balanced_questions(
         scenes is left out, since its wording would give its answer away.
     """
     rng = np.random.default_rng([seed, len(scenes)])
-    questions: list[Question] = []
+    questions: list[Draw] = []
     for probe in probes:
         by_answer: dict[str, list[int]] = {}
         for index, scene in enumerate(scenes):
@@ -252,8 +248,7 @@ def balanced_questions(
         for number in range(rounds):
             text = probe.wordings[number % len(probe.wordings)]
             for answer in answers:
-                scene = int(queues[answer][number])
-                questions.append(Question(scene, probe.family, probe.name, text, answer, probe.is_closed))
+                questions.append(Draw(int(queues[answer][number]), probe, text, answer))
     return questions
 
 

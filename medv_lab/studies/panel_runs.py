@@ -1,24 +1,24 @@
 """Ask systems what the qualitative panels show: every question at every setting of a plan, resumable.
 
-A panels folder holds, for each system's name, what the last call asked and nothing older.
+A panels folder shows, for each system's name, what the last call asked and nothing older.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from medv_lab.data.images import open_image
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.evaluation.autoregressive import NextTokenResponder
-from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder
-from medv_lab.evaluation.runner import MANIFEST, answer_questions, digest_of
+from medv_lab.evaluation.responders import DiffusionResponder, Responder
+from medv_lab.evaluation.runner import MANIFEST, answer_questions, read_manifest
 from medv_lab.generation import ask
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest
-from medv_lab.store import read_lines, replace_text
+from medv_lab.store import replace_text
 from medv_lab.studies.panels import (
     REPETITION,
     TRACE,
@@ -31,11 +31,17 @@ from medv_lab.studies.panels import (
     write_examples,
 )
 
-Asked = tuple[Responder, list[Example]]
+
+class Asked(NamedTuple):
+    """Who is asked what, in which parts of a plan."""
+
+    responder: Responder
+    examples: list[Example]
+    parts: list[str]
 
 
 def find_examples(folder: Path, questions: Path | None = None) -> list[Example]:
-    """The questions of a panels folder, written there with their pictures: of phantoms, or those of a file.
+    """Return the questions of a panels folder, written there with their pictures: of phantoms, or those of a file.
 
     Raises:
         ValueError: for a file with a line that is no question.
@@ -60,44 +66,60 @@ def plan_system(
     plan: Plan,
     examples: Sequence[Example],
 ) -> list[Asked]:
-    """What a model is asked: descriptions at every setting of the plan, queries and VQA at one.
+    """Return what a model is asked: descriptions at every setting of the plan, queries and VQA at one.
 
     A model that writes from left to right has a longest answer and no other setting.
     """
     at_length = [example for example in examples if example.group != "vqa"]
     described = [example for example in examples if example.group == "description"]
     briefly = [example for example in examples if example.group == "vqa"]
-    ways = [
-        (plan.long, at_length),
-        *((settings, described) for settings in plan.sweep()[1:]),
-        (plan.short, briefly),
-    ]
     if isinstance(model, MedVForNextToken):
-        ways = [ways[0], ways[-1]]
+        ways = [(plan.long, at_length, ["main"]), (plan.short, briefly, ["short"])]
         asked = [
-            (NextTokenResponder(model, processor, name=name, max_new_tokens=settings.gen_length), chosen)
-            for settings, chosen in ways
+            Asked(
+                NextTokenResponder(model, processor, name=name, max_new_tokens=settings.gen_length),
+                chosen,
+                parts,
+            )
+            for settings, chosen, parts in ways
         ]
     else:
-        asked = [(DiffusionResponder(model, processor, settings, name), chosen) for settings, chosen in ways]
-    return [(responder, chosen) for responder, chosen in asked if chosen]
+        ways = [
+            (settings, at_length if "main" in parts else described, parts)
+            for settings, parts in plan.sweep().items()
+        ]
+        ways.append((plan.short, briefly, ["short"]))
+        asked = [
+            Asked(DiffusionResponder(model, processor, settings, name), chosen, parts)
+            for settings, chosen, parts in ways
+        ]
+    return [one for one in asked if one.examples]
 
 
 def answer_panels(
     asked: Sequence[Asked], folder: Path, *, batch_size: int = 8, progress: bool = True
 ) -> None:
-    """Answer what is missing, forget what the same systems answered otherwise, and count repetition.
+    """Answer what is missing, show no longer what the same systems answered otherwise, and count repetition.
 
     Raises:
-        ValueError, JournalError, ImageError, OSError: as `answer_questions`.
+        ValueError, ImageError, OSError: as `answer_questions`.
     """
-    for responder, examples in asked:
-        queries = [Query(example.id, example.question, folder / example.picture) for example in examples]
-        answer_questions(queries, responder, folder, batch_size=batch_size, progress=progress)
-    kept: dict[str, set[str]] = {}
-    for responder, _ in asked:
-        kept.setdefault(responder.name, set()).add(digest_of(responder.identity))
-    _forget(folder, lambda name, digest: name in kept and digest not in kept[name])
+    for responder, examples, parts in asked:
+        questions = [example.to_question(folder) for example in examples]
+        answer_questions(
+            questions,
+            responder,
+            folder,
+            batch_size=batch_size,
+            notes={"parts": parts},
+            progress=progress,
+        )
+    names, runs = {one.responder.name for one in asked}, {one.responder.run for one in asked}
+    manifest = read_manifest(folder)
+    for run in [run for run, about in manifest.items() if about["name"] in names and run not in runs]:
+        (folder / f"answers-{run}.jsonl").unlink(missing_ok=True)
+        del manifest[run]
+    replace_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     table = tabulate_repetition(read_panels(folder))
     replace_text(folder / REPETITION, table.to_csv(index=False, lineterminator="\n"))
 
@@ -114,19 +136,3 @@ def trace_example(
             return path
     answer = ask(model, processor, open_image(folder / example.picture), example.question, plan.long, False)
     return answer.trace.save(path)
-
-
-def _forget(folder: Path, is_old: Callable[[str, str], bool]) -> None:
-    """Delete answers and manifests of runs, and their lines in the journals."""
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    old = {digest: run["name"] for digest, run in manifest.items() if is_old(run["name"], digest)}
-    if not old:
-        return
-    systems = {f"{name} {digest}" for digest, name in old.items()}
-    for journal in folder.glob("shard-*.jsonl"):
-        lines = [line for line in read_lines(journal) if line["system"] not in systems]
-        replace_text(journal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    for digest in old:
-        (folder / f"answers-{digest}.jsonl").unlink(missing_ok=True)
-        del manifest[digest]
-    replace_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")

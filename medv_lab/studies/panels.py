@@ -1,10 +1,11 @@
-"""What the qualitative panels show: questions, pictures, and under which settings systems answer them.
+"""Questions and pictures of the qualitative panels, and under which settings systems answer them.
 
 A panels folder is a results folder of `runner` with more:
-    questions.jsonl   one line an `Example`
+    questions.jsonl   one line per `Example`
     pictures/         what the examples show
     repetition.csv    repetition of every system's descriptions at every setting, with 95 % intervals
-and, where a diffusion model was asked, the trace of one description.
+and, where a diffusion model was asked, the trace of one description. Its manifest says of each run in which `PARTS`
+of the plan it takes part.
 This module reads and writes files, and needs no torch.
 """
 
@@ -25,10 +26,18 @@ from medv_lab.phantoms.questions import PROBES
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import CAPTION_REQUESTS, make_caption, make_description
 from medv_lab.phantoms.scenes import Scene, make_scene
-from medv_lab.store import read_lines, replace_text
+from medv_lab.records import Prediction, Question
+from medv_lab.store import read_lines, write_lines
 
 QUESTIONS, REPETITION, TRACE = "questions.jsonl", "repetition.csv", "unmasking_example.npz"
 GROUPS = ("description", "query", "vqa")
+PARTS = (
+    "main",
+    "steps",
+    "lengths",
+    "blocks",
+    "short",
+)  # main: at length, from where one thing at a time is varied
 SPLIT = "test"
 SCENES, DESCRIPTIONS = 100, 10  # pictures to choose from; the first so many are described, two of each domain
 DESCRIPTION = "Describe the image."
@@ -65,6 +74,11 @@ class Example:
         if self.group not in GROUPS:
             raise ValueError(f"group of {self.id} is {self.group!r}; allowed are {', '.join(GROUPS)}")
 
+    def to_question(self, folder: Path) -> Question:
+        """Return the question that a system is asked, with its picture in a panels folder."""
+        about = {"reference": self.reference, "kind": self.group, "tags": {"domain": self.domain}}
+        return Question(self.id, self.question, folder / self.picture, **about)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,18 +99,21 @@ class Plan:
     blocks: tuple[int, ...]
     length_block: int
 
-    def sweep(self) -> list[GenerationSettings]:
-        """All settings for descriptions, `long` first, each once."""
+    def sweep(self) -> dict[GenerationSettings, list[str]]:
+        """Return all settings for descriptions, `long` first, each with the parts of the plan it belongs to."""
+        long, parts = self.long, {}
         wanted = [
-            self.long,
-            *(replace(self.long, steps=steps) for steps in self.steps),
+            ("main", long),
+            *(("steps", replace(long, steps=steps)) for steps in self.steps),
             *(
-                replace(self.long, gen_length=length, steps=length, block_length=self.length_block)
+                ("lengths", replace(long, gen_length=length, steps=length, block_length=self.length_block))
                 for length in self.lengths
             ),
-            *(replace(self.long, block_length=block) for block in self.blocks),
+            *(("blocks", replace(long, block_length=block)) for block in self.blocks),
         ]
-        return list(dict.fromkeys(wanted))
+        for part, settings in wanted:
+            parts.setdefault(settings, []).append(part)
+        return parts
 
 
 PLANS: Mapping[str, Plan] = {
@@ -125,28 +142,37 @@ class PanelAnswer:
 
     Attributes:
         example: the question.
-        system: who answers.
-        settings: as the manifest has them.
-        answer: text.
+        prediction: the answer.
+        parts: of the plan, some of `PARTS`.
         file: the answers file it stands in.
     """
 
     example: Example
-    system: str
-    settings: Mapping[str, Any]
-    answer: str
+    prediction: Prediction
+    parts: tuple[str, ...]
     file: Path
+
+    @property
+    def system(self) -> str:
+        """Name of whoever answered."""
+        return self.prediction.system
+
+    @property
+    def answer(self) -> str:
+        """Text of the answer."""
+        return self.prediction.text
 
     @property
     def lengths(self) -> tuple[int, int | None, int | None]:
         """(L, B, Z); B and Z are None for a system that writes from left to right."""
-        if "gen_length" in self.settings:
-            return tuple(self.settings[name] for name in ("gen_length", "block_length", "steps"))
-        return self.settings["max_new_tokens"], None, None
+        settings = self.prediction.settings
+        if "gen_length" in settings:
+            return tuple(settings[name] for name in ("gen_length", "block_length", "steps"))
+        return settings["max_new_tokens"], None, None
 
 
 def phantom_examples(folder: Path) -> list[Example]:
-    """The questions about phantoms of the test split; writes their pictures."""
+    """Return the questions about phantoms of the test split, and write their pictures."""
     scenes = [make_scene(SPLIT, number) for number in range(SCENES)]
     examples = [
         _describe(scene, number, "Describe the image.", "description")
@@ -162,12 +188,11 @@ def phantom_examples(folder: Path) -> list[Example]:
 
 def write_examples(examples: Sequence[Example], folder: Path) -> None:
     """Write questions.jsonl."""
-    lines = [json.dumps(asdict(example), ensure_ascii=False) + "\n" for example in examples]
-    replace_text(folder / QUESTIONS, "".join(lines))
+    write_lines(folder / QUESTIONS, [asdict(example) for example in examples])
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The questions of a file of JSON lines.
+    """Read the questions of a file of JSON Lines.
 
     Raises:
         ValueError: for a line that is no `Example`.
@@ -182,7 +207,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def read_panels(folder: Path) -> list[PanelAnswer]:
-    """All answers of a panels folder, in the order of its manifest and questions.
+    """Read all answers of a panels folder, in the order of its manifest and questions.
 
     Raises:
         ValueError: for an answer to a question that the folder does not have.
@@ -190,17 +215,20 @@ def read_panels(folder: Path) -> list[PanelAnswer]:
     by_id = {example.id: example for example in read_examples(folder / QUESTIONS)}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     answers = []
-    for digest, run in manifest.items():
-        file = folder / f"answers-{digest}.jsonl"
+    for run, about in manifest.items():
+        file = folder / f"answers-{run}.jsonl"
         for line in read_lines(file):
-            if line["id"] not in by_id:
-                raise ValueError(f"{file.name} answers {line['id']!r}, which {QUESTIONS} does not have")
-            answers.append(PanelAnswer(by_id[line["id"]], run["name"], run["settings"], line["answer"], file))
+            found = Prediction.from_dict(line, about["settings"])
+            if found.question_id not in by_id:
+                raise ValueError(
+                    f"{file.name} answers {found.question_id!r}, which {QUESTIONS} does not have"
+                )
+            answers.append(PanelAnswer(by_id[found.question_id], found, tuple(about["parts"]), file))
     return answers
 
 
 def tabulate_repetition(answers: Sequence[PanelAnswer]) -> pd.DataFrame:
-    """Repetition of descriptions in words, one row a system, setting and metric, with 95 % intervals.
+    """Tabulate repetition of descriptions in words, one row per system, setting and metric, with 95 % intervals.
 
     Columns: system, L, B, Z, questions, words (mean), metric, estimate, low, high.
     """

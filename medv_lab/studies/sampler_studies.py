@@ -1,9 +1,9 @@
 """Studies of the sampler on the descriptions of phantoms: arms, scored question by question. They can be killed.
 
 A folder of studies has
-    .rows.jsonl          one line a question and arm, on the disk as soon as its batch is answered, for all studies
-    STUDY/scores.csv     one row a question and arm
-    STUDY/summary.csv    one row an arm, means with 95 % bootstrap intervals over the questions
+    rows-*.jsonl         the store: one record per question and arm, on the disk as soon as its batch is answered
+    STUDY/scores.csv     one row per question and arm
+    STUDY/summary.csv    one row per arm, means with 95 % bootstrap intervals over the questions
     STUDY/manifest.json  versions, commit, model, arms
 
 A row's key is a hash of model, dtype, settings, question and scene: what two studies share is answered once, and
@@ -13,7 +13,6 @@ another model answers everything anew.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import time
 from collections import Counter
@@ -34,7 +33,7 @@ from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest
-from medv_lab.store import FolderLock, Journal, read_lines, replace_text
+from medv_lab.store import Store, content_key, replace_text
 from medv_lab.studies.arms import STUDIES, Arm
 
 SPLIT = "test"
@@ -74,7 +73,7 @@ def run_study(
 
     Raises:
         ValueError: for an unknown study, an arm with the name of another, or fewer than two questions.
-        JournalError: if another run writes to the folder.
+        StoreError: for a damaged file in the folder.
         KeyboardInterrupt: if a batch is interrupted: half an answer is none.
     """
     if name not in STUDIES:
@@ -87,20 +86,17 @@ def run_study(
     if twice:
         raise ValueError(f"{twice[0]!r} is the name of two arms; give each of extra_arms a name of its own")
     scenes = make_scenes(SPLIT, questions)
-    with FolderLock(folder, "rows"), Journal(folder / ".rows.jsonl") as journal:
-        known = {row["key"]: row for row in read_lines(journal.path)}
-        rows = []
+    rows = []
+    with Store(folder, "rows") as store:
         for arm in arms:
             keys = _keys(arm, model, questions)
-            missing = [number for number, key in enumerate(keys) if key not in known]
+            missing = [number for number, key in enumerate(keys) if key not in store]
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
                 described = _describe(arm, [scenes[number] for number in batch], model, processor)
-                for number, measures in zip(batch, described, strict=True):
-                    row = {"key": keys[number], "scene": number, **measures}
-                    journal.append(row)
-                    known[keys[number]] = row
-            rows += [{"arm": arm.name, "group": arm.group, **known[key]} for key in keys]
+                pairs = zip(batch, described, strict=True)
+                store.put_all({keys[number]: {"scene": number, **measures} for number, measures in pairs})
+            rows += [{"arm": arm.name, "group": arm.group, **store[key]} for key in keys]
             log(f"{arm.name}: {len(missing)} of {questions} descriptions made")
     scores = pd.DataFrame(rows).drop(columns="key")
     summary = summarise_study(scores, baseline)
@@ -115,10 +111,10 @@ def run_study(
 
 
 def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """One row an arm, in the order of the scores.
+    """Tabulate one row per arm, in the order of the scores.
 
     Args:
-        scores: one row an arm and scene: `arm`, `group`, `scene` and `MEASURES`.
+        scores: one row per arm and scene: `arm`, `group`, `scene` and `MEASURES`.
         baseline: name of the arm that the others are compared with.
 
     Returns:
@@ -145,7 +141,7 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def choose_fast(summary: pd.DataFrame, enough: float = ENOUGH) -> str | None:
-    """The arm that takes the least time of those that keep `enough` of the baseline's score; None if none does."""
+    """Return the arm of least time among those that keep `enough` of the baseline's score; None if none does."""
     good = summary[summary["share"] >= enough]
     return None if good.empty else str(good.sort_values("seconds")["arm"].iloc[0])
 
@@ -153,7 +149,7 @@ def choose_fast(summary: pd.DataFrame, enough: float = ENOUGH) -> str | None:
 def _describe(
     arm: Arm, scenes: Sequence[Scene], model: MedVForMaskedDiffusion, processor: MedVProcessor
 ) -> list[dict[str, float]]:
-    """The measures of one batch of descriptions."""
+    """Measure one batch of descriptions."""
     if arm.dtype not in (None, dtype_name(model)):
         # a copy: another dtype and back would round the weights
         model = copy.deepcopy(model).to(getattr(torch, arm.dtype))
@@ -183,16 +179,9 @@ def _measure(answer: Answer, scene: Scene) -> dict[str, float]:
 
 
 def _keys(arm: Arm, model: MedVForMaskedDiffusion, questions: int) -> list[str]:
-    about = [
-        describe_model(model, "model"),
-        arm.dtype or dtype_name(model),
-        arm.settings.to_dict(),
-        arm.question,
-    ]
-    return [
-        hashlib.sha256(json.dumps([*about, SPLIT, scene], sort_keys=True).encode()).hexdigest()[:24]
-        for scene in range(questions)
-    ]
+    network, dtype = describe_model(model, "model"), arm.dtype or dtype_name(model)
+    about = (network, dtype, arm.settings.to_dict(), arm.question, SPLIT)
+    return [content_key(*about, scene) for scene in range(questions)]
 
 
 def _csv(frame: pd.DataFrame) -> str:

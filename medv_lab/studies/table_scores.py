@@ -1,28 +1,22 @@
-"""Scores of Tables 1, 2 and 3 in the small world, from answers alone: with intervals, and paired differences.
+"""Scores of Tables 1, 2 and 3 on phantoms, from answers alone: with intervals, and paired differences.
 
-Answers are lines of `answers.jsonl` (see `tables`). Whatever is compared was asked the same questions; intervals are
-over questions. Systems stay in the order of their lines; those in `BASES` are compared with all that follow them.
+Answers are those of `tables`. Whatever is compared was asked the same questions; intervals are
+over questions. Systems stay in the order of their answers; those in `BASES` are compared with all that follow them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from medv_lab.evaluation.judges import OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
+from medv_lab.evaluation.judges import FactJudge, OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
 from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
-from medv_lab.metrics.scoring import Script, VqaItem, closed_hit, token_recall
-from medv_lab.phantoms.conversation import (
-    KINDS_OF_QUESTION,
-    PhantomQuestion,
-    conversation_cases,
-    fact_judge,
-    make_conversation,
-)
-from medv_lab.phantoms.partition import BENCHMARKS, benchmark_items, make_benchmarks
+from medv_lab.metrics.scoring import score_vqa
+from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks
+from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, make_conversation
 from medv_lab.phantoms.scenes import DOMAINS
+from medv_lab.records import Prediction, Question, pair_up
 
 GROUPS = ("all", *KINDS_OF_QUESTION)
 BASES = ("diffusion", "ours")
@@ -33,13 +27,12 @@ DIFFERENCES = {
     3: ("system", "steps", "minus_steps", "group", "questions", *INTERVAL),
 }
 
-Line = Mapping[str, Any]
 Frames = tuple[pd.DataFrame, pd.DataFrame]  # scores, differences
 
 
 @dataclass(frozen=True)
 class TableRun:
-    """What is asked.
+    """Amounts of what is asked.
 
     Attributes:
         pictures: of the open-ended benchmark (Tables 1 and 3), a multiple of 5.
@@ -52,13 +45,13 @@ class TableRun:
     steps: tuple[int, ...] = (96, 48, 24, 12, 6)
 
 
-def score_table(number: int, run: TableRun, lines: Sequence[Line]) -> Frames:
-    """Scores and differences of a table.
+def score_table(number: int, run: TableRun, predictions: Sequence[Prediction]) -> Frames:
+    """Compute scores and differences of a table.
 
     Args:
         number: 1, 2 or 3.
         run: what was asked.
-        lines: one an answer, with system, id and answer; of Table 3 also steps, words, seconds and passes.
+        predictions: the answers, one run after the other; of Table 3 with seconds, passes and settings.
 
     Returns:
         Scores: Table 1 by system, judge and group, Table 2 by system, benchmark and kind (recall of open questions,
@@ -68,36 +61,24 @@ def score_table(number: int, run: TableRun, lines: Sequence[Line]) -> Frames:
     Raises:
         ValueError: if a system answered other questions than those of the run.
     """
-    scores, differences = {1: _conversation, 2: _vqa, 3: _steps}[number](run, lines)
+    runs: dict[tuple[str, str], list[Prediction]] = {}
+    for one in predictions:
+        runs.setdefault((one.system, one.run), []).append(one)
+    scores, differences = {1: _conversation, 2: _vqa, 3: _steps}[number](run, list(runs.values()))
     return pd.DataFrame(scores), pd.DataFrame(differences, columns=list(DIFFERENCES[number]))
 
 
-def _parts(lines: Sequence[Line], ids: Sequence[str], *labels: str) -> dict[tuple, list[Line]]:
-    """The lines of every system (and steps), which must be those of the questions, in order."""
-    parts: dict[tuple, list[Line]] = {}
-    for line in lines:
-        parts.setdefault(tuple(line[name] for name in labels), []).append(line)
-    for labelled, part in parts.items():
-        if [line["id"] for line in part] != list(ids):
-            raise ValueError(
-                f"{labelled} has answers to other questions than the run asked; measure the table again"
-            )
-    return parts
-
-
-def _conversation(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
-    asked = make_conversation("test", run.pictures)
-    parts = {name: own for (name,), own in _parts(lines, [one.id for one in asked], "system").items()}
-    verdicts = {name: _judge(asked, own) for name, own in parts.items()}  # system: judge: verdicts
+def _conversation(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict], list[dict]]:
+    asked = make_conversation("test", run.pictures, with_pictures=False)
+    verdicts = {own[0].system: _judge(asked, own) for own in runs}  # system: judge: verdicts
     scores, differences = [], []
-    for name, own in parts.items():
-        cases = conversation_cases(asked, [line["answer"] for line in own])
-        for found in verdicts[name].values():
-            table = summarise_verdicts(cases, found).drop(columns="order")
+    for name, judged in verdicts.items():
+        for found in judged.values():
+            table = summarise_verdicts(asked, found).drop(columns="order")
             table = table.rename(columns={"relative": "estimate"}).set_index("group")
             table = table.loc[[*GROUPS, *DOMAINS]].reset_index()
             scores += [{"system": name, **row} for row in table.to_dict("records")]
-    for base, other in _pairs(list(parts)):
+    for base, other in _pairs(list(verdicts)):
         for judge in verdicts[base]:
             for group in GROUPS:
                 pair = [_of_group(asked, verdicts[name][judge], group) for name in (base, other)]
@@ -106,18 +87,20 @@ def _conversation(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], lis
     return scores, differences
 
 
-def _vqa(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
-    asked = make_benchmarks(run.rounds)
-    places = np.array([one.benchmark for one in asked])
-    is_closed = np.array([one.question.is_closed for one in asked])
-    points = {}
-    for (name,), own in _parts(lines, [one.id for one in asked], "system").items():
-        items = benchmark_items(asked, [line["answer"] for line in own])
-        points[name] = np.array([_score_item(item) for item in items])
+def _vqa(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict], list[dict]]:
+    asked = make_benchmarks(run.rounds, with_pictures=False)
+    points = {
+        own[0].system: np.array(
+            [100 * score_vqa(question, answer.text) for question, answer in pair_up(asked, own)]
+        )
+        for own in runs
+    }
     parts = {
-        (benchmark, kind): is_kind & (places == benchmark)
+        (benchmark, kind): np.array(
+            [one.tags["benchmark"] == benchmark and one.kind == kind for one in asked]
+        )
         for benchmark in BENCHMARKS
-        for kind, is_kind in (("open", ~is_closed), ("closed", is_closed))
+        for kind in ("open", "closed")
     }
 
     def row(labels: Mapping[str, str], part: tuple[str, str], found: Interval) -> dict:
@@ -141,12 +124,11 @@ def _vqa(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
     return scores, differences
 
 
-def _steps(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]]:
-    """Length, time and facts against Z; a system without Z has one row a quantity."""
-    asked = make_conversation("test", run.pictures)
-    parts = _parts(lines, [one.id for one in asked], "system", "steps")
-    judge = fact_judge(asked).name
-    verdicts = {labels: _judge(asked, own)[judge] for labels, own in parts.items()}
+def _steps(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict], list[dict]]:
+    """Tabulate length, time and facts against Z; a system without Z has one row per quantity."""
+    asked = make_conversation("test", run.pictures, with_pictures=False)
+    parts = {(own[0].system, own[0].settings.get("steps")): own for own in runs}
+    verdicts = {labels: _judge(asked, own)[FactJudge.name] for labels, own in parts.items()}
     scores, differences = [], []
     for (name, steps), own in parts.items():
         for group in GROUPS:
@@ -161,43 +143,37 @@ def _steps(run: TableRun, lines: Sequence[Line]) -> tuple[list[dict], list[dict]
     return frame.to_dict("records"), differences
 
 
-def _efforts(lines: Sequence[Line], verdicts: Sequence[Verdict]) -> list[dict]:
-    """Quantities of Table 3; the ratio, seconds a word, has no interval."""
+def _efforts(predictions: Sequence[Prediction], verdicts: Sequence[Verdict]) -> list[dict]:
+    """Tabulate the quantities of Table 3; the ratio, seconds per word, has no interval."""
     values = {
-        f"{name}_per_question": [line[name] for line in lines] for name in ("seconds", "words", "passes")
+        f"{name}_per_question": [getattr(one, name) for one in predictions]
+        for name in ("seconds", "words", "passes")
     }
     values["relative"] = [one.relative for one in verdicts]
+    questions = len(predictions)
     rows = [
-        {"quantity": name, "questions": len(lines), **asdict(bootstrap_interval(own))}
+        {"quantity": name, "questions": questions, **asdict(bootstrap_interval(own))}
         for name, own in values.items()
     ]
-    words = sum(line["words"] for line in lines)
-    ratio = sum(line["seconds"] for line in lines) / words if words else np.nan
-    return [*rows, {"quantity": "seconds_per_word", "questions": len(lines), "estimate": ratio}]
+    words = sum(one.words for one in predictions)
+    ratio = sum(one.seconds for one in predictions) / words if words else np.nan
+    return [*rows, {"quantity": "seconds_per_word", "questions": questions, "estimate": ratio}]
 
 
-def _judge(asked: Sequence[PhantomQuestion], lines: Sequence[Line]) -> dict[str, tuple[Verdict, ...]]:
-    cases = conversation_cases(asked, [line["answer"] for line in lines])
-    return {judge.name: judge.judge(cases).verdicts for judge in (fact_judge(asked), OverlapJudge())}
+def _judge(asked: Sequence[Question], own: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
+    return {judge.name: judge.judge(asked, own).verdicts for judge in (FactJudge(), OverlapJudge())}
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Which systems are compared: each base with all that follow it."""
+    """Return which systems are compared: each base with all that follow it."""
     return [
-        (base, other) for place, base in enumerate(names) if base in BASES for other in names[place + 1 :]
+        (base, other) for number, base in enumerate(names) if base in BASES for other in names[number + 1 :]
     ]
 
 
-def _of_group(asked: Sequence[PhantomQuestion], values: Sequence, group: str) -> list:
+def _of_group(asked: Sequence[Question], values: Sequence, group: str) -> list:
     return [one for one, question in zip(values, asked, strict=True) if group in ("all", question.kind)]
 
 
 def _compare(first: Sequence[Verdict], second: Sequence[Verdict]) -> dict:
     return {"questions": len(first), **asdict(compare_verdicts(first, second))}
-
-
-def _score_item(item: VqaItem) -> float:
-    """LLaVA-Med's accuracy of a closed question, or token recall of an open one, in percent."""
-    if item.answer_type == "CLOSED":
-        return 100.0 * closed_hit(item.prediction, item.reference, Script.SINGLE)
-    return 100.0 * token_recall(item.prediction, item.reference)

@@ -28,18 +28,21 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation.autoregressive import NextTokenResponder
-from medv_lab.evaluation.responders import DiffusionResponder, Query, Responder, describe_model, respond_with
+from medv_lab.evaluation.benchmarks import score_phantoms
+from medv_lab.evaluation.responders import DiffusionResponder, Responder, describe_model
+from medv_lab.evaluation.runner import answer_all
 from medv_lab.metrics.intervals import Interval, seed_interval
 from medv_lab.metrics.repetition import measure_repetition
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion, MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.phantoms.benchmark import Item, Scored, evaluate_phantoms, make_items, shuffled
+from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import CAPTION_REQUESTS
 from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.records import Prediction, Question
 from medv_lab.runtime import make_manifest, seed_everything
 from medv_lab.store import Store, content_key, replace_text
 from medv_lab.training.embedded import make_processor
@@ -175,12 +178,12 @@ class AblationRunner:
     def score(self, model: MedVLanguageModel, processor: MedVProcessor) -> dict[str, float]:
         """Measure all scores of a model, in percent."""
         brief, plain, hasty = self._responders(model, processor)
-        items = make_items("test", self.evaluation.rounds)
-        results = evaluate_phantoms(items, respond_with(brief))
-        scores = measure_answers(items, results)
-        elsewhere = evaluate_phantoms(shuffled(items), respond_with(brief))
+        questions = make_questions("test", self.evaluation.rounds)
+        scores = measure_answers(questions, answer_all(questions, brief))
+        elsewhere = make_questions("test", self.evaluation.rounds, "shuffled")
+        points = score_phantoms(elsewhere, answer_all(elsewhere, brief))
         for kind in ("closed", "open"):
-            own = [result.score for result in elsewhere if result.is_closed is (kind == "closed")]
+            own = [score for question, score in zip(elsewhere, points, strict=True) if question.kind == kind]
             scores[f"{kind} shuffled"] = 100 * np.mean(own)
         scores |= self._measure_captions(plain)
         if hasty is not None:
@@ -198,9 +201,8 @@ class AblationRunner:
 
     def _measure_captions(self, responder: Responder, batch_size: int = 50) -> dict[str, float]:
         scenes = make_scenes("test", self.evaluation.captions)
-        queries = [Query(str(n), CAPTION_REQUESTS[0], render(scene)) for n, scene in enumerate(scenes)]
-        parts = [queries[start : start + batch_size] for start in range(0, len(queries), batch_size)]
-        texts = [reply.text for part in parts for reply in responder.answer(part)]
+        questions = [Question(str(n), CAPTION_REQUESTS[0], render(scene)) for n, scene in enumerate(scenes)]
+        texts = [prediction.text for prediction in answer_all(questions, responder, batch_size)]
         facts = [score_facts(text, scene) for text, scene in zip(texts, scenes, strict=True)]
         repetition = [measure_repetition(text.split()) for text in texts]
         return {
@@ -212,14 +214,14 @@ class AblationRunner:
         }
 
 
-def measure_answers(items: list[Item], results: list[Scored]) -> dict[str, float]:
+def measure_answers(questions: list[Question], predictions: list[Prediction]) -> dict[str, float]:
     """Compute mean scores in percent of closed and of open questions: all, and by data set, domain and family."""
     groups: dict[str, list[float]] = {}
-    for item, result in zip(items, results, strict=True):
-        kind, domain = "closed" if result.is_closed else "open", item.scene.domain
+    for question, score in zip(questions, score_phantoms(questions, predictions), strict=True):
+        kind, domain, family = question.kind, question.tags["domain"], question.tags["family"]
         data_set = next(name for name, domains in DATA_SETS.items() if domain in domains)
-        for name in (kind, f"{kind} {data_set}", f"{kind} {domain}", f"{kind} {result.family}"):
-            groups.setdefault(name, []).append(100 * result.score)
+        for name in (kind, f"{kind} {data_set}", f"{kind} {domain}", f"{kind} {family}"):
+            groups.setdefault(name, []).append(100 * score)
     return {name: float(np.mean(groups[name])) for name in sorted(groups)}
 
 

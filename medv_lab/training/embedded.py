@@ -26,13 +26,16 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SiglipModel
 
-from medv_lab.evaluation.responders import make_respond
+from medv_lab.config import PRESETS
+from medv_lab.evaluation.benchmarks import summarise_phantoms
+from medv_lab.evaluation.responders import DiffusionResponder
+from medv_lab.evaluation.runner import answer_all
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import special_ids
-from medv_lab.phantoms.benchmark import evaluate_phantoms, make_items, summarise
+from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import PROBES, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
@@ -253,8 +256,9 @@ def list_stages(
 
 def probe(model: MedVForMaskedDiffusion, processor: MedVProcessor, rounds: int) -> str:
     """Return the scores on some rounds of validation questions, in percent, in one line."""
-    respond = make_respond(model, processor)
-    table = summarise(evaluate_phantoms(make_items("validation", rounds), respond))
+    questions = make_questions("validation", rounds)
+    responder = DiffusionResponder(model, processor, PRESETS["embedded-vqa"])
+    table = summarise_phantoms(questions, answer_all(questions, responder))
     return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
 
 
@@ -319,10 +323,11 @@ def rebuild(
     replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
-    respond = make_respond(*load(output, device="cpu"))
+    responder = DiffusionResponder(*load(output, device="cpu"), PRESETS["embedded-vqa"])
     for split, pictures in (("test", "none"),) if question_only else SCORED:
-        results = evaluate_phantoms(make_items(split, budget.score_rounds, pictures), respond)
-        table = summarise(results).to_string(index=False, float_format="{:.1f}".format)
+        questions = make_questions(split, budget.score_rounds, pictures)
+        table = summarise_phantoms(questions, answer_all(questions, responder))
+        table = table.to_string(index=False, float_format="{:.1f}".format)
         log(f"{split} split, pictures {pictures}: score in percent, 95 % interval\n{table}")
 
 

@@ -24,7 +24,7 @@ from medv_lab.model.prompts import (
     encode_dialogue,
     special_ids,
 )
-from medv_lab.phantoms.questions import PROBES, Question
+from medv_lab.phantoms.questions import PROBES, Draw
 from medv_lab.phantoms.reports import (
     CAPTION_REQUESTS,
     DESCRIPTION_REQUESTS,
@@ -74,7 +74,7 @@ def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
     return [Example(make_dialogue(scene, rng, int(rng.integers(2, 5))), i) for i, scene in enumerate(scenes)]
 
 
-def question_examples(questions: Sequence[Question]) -> list[Example]:
+def question_examples(questions: Sequence[Draw]) -> list[Example]:
     """Make one dialogue of a single turn per question."""
     return [Example([(question.text, question.answer)], question.scene) for question in questions]
 

@@ -1,9 +1,7 @@
 """`medv evaluate vqa` and `chat`: what they print, save, skip and refuse; two processes do what one does."""
 
-import json
 import os
 import re
-import socket
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +10,15 @@ from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.data.vqa import read_vqa
-from medv_lab.evaluation.benchmarks import answer_candidates, to_queries, vqa_items
+from medv_lab.evaluation.benchmarks import answer_candidates
 from medv_lab.evaluation.responders import FileResponder
-from medv_lab.metrics.scoring import Script, evaluate_vqa
+from medv_lab.evaluation.runner import STORE, read_manifest, read_predictions
+from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
 from medv_lab.phantoms.conversation import make_conversation
 from tests.data.released import make_chatbot, make_slake, make_vqa_rad, real_folders, write_lines
 from tests.evaluation.chat_server import Books, serve
 from tests.evaluation.children import child_context
+from tests.evaluation.scripted import Scripted
 from tests.model.tiny import save_tiny
 
 RUNNER = CliRunner(env={"COLUMNS": "200"})
@@ -66,11 +66,33 @@ def test_vqa_runs_end_to_end_and_a_rerun_asks_nothing(tiny, vqa_rad, tmp_path):
     assert "2 answers of" in printed and "passes per question 4.000" in printed
     (scores,) = tmp_path.glob("scores-*.csv")
     table = pd.read_csv(scores)
-    assert set(table.script) == {"single", "batch"}
+    assert set(table.variant) == {"llava_med", "llava_med_batch"}
     assert table[table.metric == "yes/no accuracy"].questions.tolist() == [1, 1]
-    lines = (tmp_path / "shard-0.jsonl").read_bytes()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
     run(*command)
-    assert (tmp_path / "shard-0.jsonl").read_bytes() == lines
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+
+
+def test_phantoms_are_scored_and_a_rerun_asks_nothing(monkeypatch, tmp_path):
+    asked = []
+
+    def load(choice, settings):
+        asked.append(Scripted(choice.model, settings, "yes"))
+        return asked[-1]
+
+    monkeypatch.setattr("medv_lab.evaluation.loading.load_responder", load)
+    command = ["phantoms", "--rounds", 1, "--output", tmp_path / "out"]
+    printed = run(*command)
+    ((name, predictions),) = read_predictions(tmp_path / "out").items()
+    assert {one.text for one in predictions} == {"yes"}
+    assert read_manifest(tmp_path / "out")[name]["asked"]["pictures"] == "right"
+    scores = pd.read_csv(tmp_path / "out" / f"scores-{name}.csv").set_index(["kind", "group"])
+    assert scores.loc[("closed", "all"), "score"] == 50
+    row = next(line for line in printed.splitlines() if "closed" in line and "all" in line)
+    assert "50.00" in row and str(scores.loc[("closed", "all"), "questions"]) in row
+    assert "brain mri" in printed and "presence" in printed
+    run(*command)
+    assert len(asked[0].asked) == len(predictions) and not asked[1].asked
 
 
 def test_limit_and_split_choose_the_questions(tiny, vqa_rad, tmp_path):
@@ -87,7 +109,7 @@ def test_answers_of_a_file_get_the_scores_of_both_scripts(vqa_rad, tmp_path):
     assert "2 answers of system" in printed
     assert "seconds" not in printed  # they were not made here
     (scores,) = (tmp_path / "out").glob("scores-*.csv")
-    closed = pd.read_csv(scores).set_index(["script", "metric"]).loc[("single", "yes/no accuracy")]
+    closed = pd.read_csv(scores).set_index(["variant", "metric"]).loc[("llava_med", "yes/no accuracy")]
     assert (closed.score, closed.questions) == (100, 1)
 
 
@@ -107,18 +129,18 @@ def test_the_real_answers_get_llava_med_s_scores(answers, tmp_path):
     data, file = answers.parent / "vqa_rad", answers / "vqa_rad_answers_llava_med.jsonl"
     run("vqa", "--data", data, "--answers", file, "--output", tmp_path)
     (scores,) = tmp_path.glob("scores-*.csv")
-    found = pd.read_csv(scores).set_index(["script", "metric"]).score
+    found = pd.read_csv(scores).set_index(["variant", "metric"]).score
     questions = read_vqa("vqa-rad", data).questions
     asked = [one for one in questions if one.split == "test"]
-    texts = [reply.text for reply in FileResponder(file, "x").answer(to_queries(asked))]
+    texts = [prediction.text for prediction in FileResponder(file, "x").answer(asked)]
     assert len(texts) == 451
-    for script in Script:
-        expected = evaluate_vqa(vqa_items(asked, texts), script, answer_candidates(questions))
-        assert found[script.value].to_dict() == pytest.approx(expected, abs=5e-5)  # the file has four digits
+    for variant in LLAVA_MED_VARIANTS:
+        expected = evaluate_vqa(asked, texts, variant, answer_candidates(questions))
+        assert found[variant].to_dict() == pytest.approx(expected, abs=5e-5)  # the file has four digits
     quoted = [
-        found["single", "recall"],
-        found["single", "yes/no accuracy"],
-        found["batch", "yes/no accuracy"],
+        found["llava_med", "recall"],
+        found["llava_med", "yes/no accuracy"],
+        found["llava_med_batch", "yes/no accuracy"],
     ]
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert all(f"{score:.2f}" in readme for score in quoted)
@@ -213,7 +235,7 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path, vqa_rad, tiny):
     assert "knows phantoms only" in refusal("chat", "--data", chatbot, "--judge", "facts")
     assert "calls nobody" in refusal("chat", "--data", chatbot, "--judge", "overlap", "--swap")
     assert "no prices" in refusal("chat", "--data", chatbot, "--judge", "j", "--cap", 1, "--dry-run")
-    assert "cannot be loaded by its name" in refusal("vqa", "--data", vqa_rad, "--model", "RetinalGPT")
+    assert "RetinalGPT" in refusal("vqa", "--data", vqa_rad, "--model", "RetinalGPT")
     assert "allowed are auto" in refusal("vqa", "--data", vqa_rad, "--model", tiny, "--kind", "ar")
     missing = answers_file(tmp_path / "a.jsonl", [1])
     assert "but not '4'" in refusal(
@@ -231,25 +253,18 @@ def test_missing_pictures_are_told_unless_answers_are_given(tmp_path):
     assert "2 answers" in run("chat", "--data", data, "--answers", answers_file(tmp_path / "a.jsonl", [0, 1]))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def evaluate_as(rank: int, port: int, arguments: list[str], printed) -> None:
+def evaluate_as(rank: int, arguments: list[str], printed) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     printed.put((rank, run(*arguments)))
 
 
-def test_two_gloo_processes_answer_and_score_as_one(tiny, vqa_rad, tmp_path):
+def test_two_processes_answer_and_score_as_one(tiny, vqa_rad, tmp_path):
     command = ["vqa", "--data", vqa_rad, "--split", "train", "--model", tiny, *SHORT, "--output"]
-    context, port = child_context(), free_port()
+    context = child_context()
     printed = context.Queue()
     children = [
         context.Process(
-            target=evaluate_as, args=(rank, port, list(map(str, [*command, tmp_path / "two"])), printed)
+            target=evaluate_as, args=(rank, list(map(str, [*command, tmp_path / "two"])), printed)
         )
         for rank in range(2)
     ]
@@ -263,14 +278,12 @@ def test_two_gloo_processes_answer_and_score_as_one(tiny, vqa_rad, tmp_path):
     assert "Table 8" in texts[0]
     assert "Table 8" not in texts[1]  # one voice
     run(*command, tmp_path / "one")
-    shares = [len((tmp_path / "two" / f"shard-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
-    assert shares == [2, 1]
+    shares = [len(path.read_text().splitlines()) for path in (tmp_path / "two").glob(f"{STORE}-*.jsonl")]
+    assert sorted(shares) == [1, 2]
     one, two = (
         {
-            path.name: [
-                (line["id"], line["answer"]) for line in map(json.loads, path.read_text().splitlines())
-            ]
-            for path in (tmp_path / name).glob("answers-*.jsonl")
+            run: [(one.question_id, one.text) for one in predictions]
+            for run, predictions in read_predictions(tmp_path / name).items()
         }
         for name in ("one", "two")
     )

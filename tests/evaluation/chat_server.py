@@ -36,7 +36,7 @@ class Books:
     usage: dict | None = None
     failure: tuple[int, ...] = (429, 500, 0)
     message: str = '{"error": {"message": "come back later"}}'
-    retry_after: str | None = None
+    retry_after: str | None = "0.02"
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     made: Counter = field(default_factory=Counter)
     bodies: dict[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Books:
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def endpoint(self, **settings) -> Endpoint:
-        defaults = {"model": "tiny-judge", "timeout": 0.25, "first_wait": 0.01, "longest_wait": 0.05}
+        defaults = {"model": "tiny-judge", "timeout": 0.25}
         return Endpoint(base_url=self.url, **{**defaults, **settings})
 
     def decide(self, key: str, request: dict) -> tuple[int, str]:

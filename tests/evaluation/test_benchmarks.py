@@ -1,88 +1,114 @@
-"""Glue between data sets and evaluation: nothing is lost on the way, intervals are around the scripts' own numbers."""
+"""Scores of benchmarks: intervals are around the scripts' own numbers, phantoms by what must move their scores."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from medv_lab.data.chatbot import read_chatbot
 from medv_lab.data.vqa import read_vqa
 from medv_lab.evaluation.benchmarks import (
+    PHANTOM_COLUMNS,
     answer_candidates,
-    chat_cases,
+    compare_phantoms,
+    score_phantoms,
     summarise_effort,
+    summarise_phantoms,
     summarise_vqa,
-    to_queries,
-    vqa_items,
+    without_pictures,
 )
-from medv_lab.evaluation.runner import Answered
-from medv_lab.metrics.scoring import Script, VqaItem, evaluate_vqa
-from tests.data.released import make_chatbot, make_vqa_rad
+from medv_lab.evaluation.runner import answer_all
+from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
+from medv_lab.phantoms.benchmark import make_questions
+from medv_lab.phantoms.scenes import DOMAINS
+from medv_lab.records import Prediction, Question
+from tests.data.released import make_vqa_rad
+from tests.evaluation.scripted import Oracle, Scripted
 
-ITEMS = [
-    VqaItem("OPEN", "left lung", "the left lung"),
-    VqaItem("OPEN", "a cyst", "a mass"),
-    VqaItem("OPEN", "two", "2 nodules"),
-    VqaItem("CLOSED", "yes", "Yes, there is."),
-    VqaItem("CLOSED", "no", "yes"),
-]
+TEXTS = {"left lung": "the left lung", "a cyst": "a mass", "two": "2 nodules"}
+QUESTIONS = [Question(true, "?", reference=true) for true in TEXTS]
+QUESTIONS += [Question(f"closed {true}", "?", reference=true, kind="closed") for true in ("yes", "no")]
+ANSWERS = [*TEXTS.values(), "Yes, there is.", "yes"]
 
 
-def test_a_question_becomes_a_query_and_an_item(tmp_path):
-    questions = [one for one in read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions if one.split == "train"]
-    queries = to_queries(questions)
-    assert [(one.id, one.text, one.image) for one in queries] == [
-        (one.id, one.text, one.image) for one in questions
-    ]
-    assert {query.image for query in to_queries(questions, with_pictures=False)} == {None}
-    items = vqa_items(questions, ["x", "y", "z"])
-    assert [(one.answer_type, one.reference) for one in items] == [
-        ("CLOSED", "Yes"),
-        ("OPEN", "4"),
-        ("OPEN", "superficial"),
-    ]
-    with pytest.raises(ValueError, match="shorter"):
-        vqa_items(questions, ["x"])
+def as_predictions(questions, texts):
+    return [Prediction(one.id, "system", text) for one, text in zip(questions, texts, strict=True)]
 
 
 def test_candidates_are_the_open_answers_of_training(tmp_path):
     assert answer_candidates(read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions) == ["4", "superficial"]
 
 
-@pytest.mark.parametrize("script", Script)
-def test_estimates_are_the_script_s_and_lie_in_their_intervals(script):
+@pytest.mark.parametrize("variant", LLAVA_MED_VARIANTS)
+def test_estimates_are_the_script_s_and_lie_in_their_intervals(variant):
     candidates = ["left lung", "cyst"]
-    table = summarise_vqa(ITEMS, candidates)
-    own = table[table.script == script.value].set_index("metric")
-    assert own.score.to_dict() == pytest.approx(evaluate_vqa(ITEMS, script, candidates), abs=1e-9)
+    table = summarise_vqa(QUESTIONS, as_predictions(QUESTIONS, ANSWERS), candidates)
+    own = table[table.variant == variant].set_index("metric")
+    expected = evaluate_vqa(QUESTIONS, ANSWERS, variant, candidates)
+    assert own.score.to_dict() == pytest.approx(expected, abs=1e-9)
     assert ((own.low <= own.score) & (own.score <= own.high)).all()
     assert own.questions["recall"] == 3
     assert own.questions["yes/no accuracy"] == 2
 
 
 def test_without_candidates_nothing_is_said_of_them():
-    table = summarise_vqa(ITEMS)
-    assert list(table[table.metric == "open accuracy"].script) == ["batch"]
-    assert set(summarise_vqa(ITEMS[3:]).metric) == {"yes/no accuracy", "recall_closed"}
+    table = summarise_vqa(QUESTIONS, as_predictions(QUESTIONS, ANSWERS))
+    assert list(table[table.metric == "open accuracy"].variant) == ["llava_med_batch"]
+    closed = summarise_vqa(QUESTIONS[3:], as_predictions(QUESTIONS[3:], ANSWERS[3:]))
+    assert set(closed.metric) == {"yes/no accuracy", "recall_closed"}
 
 
-def test_a_benchmark_row_becomes_a_query_and_a_case(tmp_path):
-    folder = make_chatbot(tmp_path)
-    questions = read_chatbot(folder, folder / "images").questions
-    assert [query.text for query in to_queries(questions)] == ["What is the organ?"] * 2
-    first, second = chat_cases(questions, ["an ear", "a nose"])
-    assert (first.reference, first.candidate, first.caption) == (
-        "The organ is the eye.",
-        "an ear",
-        "A cyst of the conjunctiva.",
-    )
-    assert first.context == "Cells were not found ( Fig. 3 ) ."
-    assert (first.groups, second.groups) == (
-        ("conversation", "histology"),
-        ("detailed_description", "histology"),
-    )
+def test_answers_to_other_questions_are_refused():
+    with pytest.raises(ValueError, match="4 answers were given to 5 questions"):
+        summarise_vqa(QUESTIONS, as_predictions(QUESTIONS[1:], ANSWERS[1:]))
 
 
-def answered(words: int, seconds: float, passes: int | None) -> Answered:
-    return Answered("k", "s", "q", "?", "x", words, seconds, passes, 1)
+@pytest.fixture(scope="module")
+def phantoms():
+    return make_questions("test", 1)
+
+
+def say_yes(questions):
+    return answer_all(questions, Scripted("yes", 8, "yes"))
+
+
+def test_whoever_sees_the_picture_can_answer_everything(phantoms):
+    assert set(score_phantoms(phantoms, answer_all(phantoms, Oracle()))) == {1}
+    assert set(score_phantoms(phantoms, answer_all(without_pictures(phantoms), Oracle()))) == {0}
+
+
+def test_a_constant_answer_is_right_for_half_of_the_closed_questions(phantoms):
+    table = summarise_phantoms(phantoms, say_yes(phantoms))
+    assert tuple(table.columns) == PHANTOM_COLUMNS
+    table = table.set_index(["kind", "group"])
+    assert table.loc[("closed", "all"), "score"] == 50
+    assert table.loc[("open", "all"), "score"] == 0
+
+
+def test_scores_are_grouped_by_whatever_is_asked(phantoms):
+    answers = say_yes(phantoms)
+    table, by_family = (summarise_phantoms(phantoms, answers, by) for by in ("domain", "family"))
+    assert set(table.group) == {"all", *DOMAINS}
+    assert table[table.group != "all"].questions.sum() == len(phantoms)
+    whole = table[table.group == "all"]
+    assert whole.score.tolist() == by_family[by_family.group == "all"].score.tolist()
+
+
+def test_two_systems_are_compared_question_by_question(phantoms):
+    right, constant = answer_all(phantoms, Oracle()), say_yes(phantoms)
+    difference = compare_phantoms(phantoms, right, constant)
+    assert difference["closed"].estimate == pytest.approx(50)
+    assert difference["open"].low == pytest.approx(100)
+    with pytest.raises(ValueError, match="in the order of the questions"):
+        compare_phantoms(phantoms, right, constant[1:])
+
+
+def test_an_interval_has_the_width_that_theory_says(phantoms):
+    row = summarise_phantoms(phantoms, say_yes(phantoms)).iloc[0]
+    half = 1.96 * 50 / np.sqrt(row.questions)
+    assert (row.low, row.high) == pytest.approx((50 - half, 50 + half), abs=0.2 * half)
+
+
+def answered(words: int, seconds: float, passes: int | None) -> Prediction:
+    return Prediction("q", "s", "x " * words, passes=passes, seconds=seconds)
 
 
 def test_effort_is_table_3_s():

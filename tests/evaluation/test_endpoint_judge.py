@@ -1,23 +1,41 @@
 """A judge behind an endpoint: what it is sent, what is saved, what it may cost, and what a kill cannot do."""
 
-import json
 import random
 import time
 from dataclasses import replace
 
 import pytest
 
+from medv_lab.evaluation import runner
 from medv_lab.evaluation.endpoint import Endpoint, EndpointError, Prices
-from medv_lab.evaluation.endpoint_judge import FILE, EndpointJudge, SpendingCapError, make_messages
-from medv_lab.evaluation.judges import Case, position_bias, summarise_verdicts
-from medv_lab.evaluation.responders import Query
-from medv_lab.evaluation.runner import answer_questions, read_answers
-from medv_lab.store import JournalError, read_lines
+from medv_lab.evaluation.endpoint_judge import STORE, EndpointJudge, SpendingCapError, make_messages
+from medv_lab.evaluation.judges import position_bias, summarise_verdicts
+from medv_lab.evaluation.runner import answer_questions, read_predictions
+from medv_lab.records import Prediction, Question
+from medv_lab.store import Store, StoreError
 from tests.evaluation.chat_server import GARBAGE, Books, serve
 from tests.evaluation.children import child_context
-from tests.evaluation.test_runner import Echo
+from tests.evaluation.scripted import Echo
 
-CASES = [Case(f"q{n}", f"What is {n}?", f"reference {n}", f"candidate {n}", "a caption") for n in range(6)]
+QUESTIONS = [
+    Question(f"q{n}", f"What is {n}?", reference=f"reference {n}", caption="a caption") for n in range(6)
+]
+PREDICTIONS = [Prediction(f"q{n}", "s", f"candidate {n}") for n in range(6)]
+ASKED = (QUESTIONS, PREDICTIONS)
+
+
+def first(count: int):
+    return QUESTIONS[:count], PREDICTIONS[:count]
+
+
+def alike(count: int, text: str = "What?"):
+    questions = [Question(f"q{n}", text.format(n), reference="a cyst") for n in range(count)]
+    return questions, [Prediction(one.id, "s", "a tumour") for one in questions]
+
+
+def bodies(folder):
+    store = Store(folder, STORE)
+    return [store[key]["body"] for key in store if store[key]["event"] == "reply"]
 
 
 @pytest.fixture
@@ -26,48 +44,53 @@ def books():
         yield made
 
 
-def test_every_case_is_scored_by_one_call_and_rescoring_makes_none(books, tmp_path):
+def test_every_answer_is_scored_by_one_call_and_rescoring_makes_none(books, tmp_path):
     judge = EndpointJudge(books.endpoint(), tmp_path)
-    judgement = judge.judge(CASES)
-    assert [one.id for one in judgement.verdicts] == [case.id for case in CASES]
+    judgement = judge.judge(*ASKED)
+    assert [one.question_id for one in judgement.verdicts] == [one.id for one in QUESTIONS]
     assert {(one.reference_score, one.candidate_score, one.relative) for one in judgement.verdicts} == {
         (8, 6, 75)
     }
     assert sum(books.made.values()) == len(books.requests) == 6
     assert {(request["temperature"], request["seed"]) for request in books.requests} == {(0, 0)}
-    assert judge.judge(CASES) == judge.rescore(CASES) == judgement
+    assert judge.judge(*ASKED) == judge.rescore(*ASKED) == judgement
     assert len(books.requests) == 6
 
 
-def test_a_changed_case_or_judge_is_asked_anew_and_never_mixed(books, tmp_path):
+def test_a_changed_answer_or_judge_is_asked_anew_and_never_mixed(books, tmp_path):
     judge = EndpointJudge(books.endpoint(), tmp_path)
-    first = judge.judge(CASES)
-    judge.judge([*CASES[1:], replace(CASES[0], candidate="another")])
+    before = judge.judge(*ASKED)
+    judge.judge(QUESTIONS, [replace(PREDICTIONS[0], text="another"), *PREDICTIONS[1:]])
     assert len(books.requests) == 7
-    judge.judge([replace(case, groups=("ct",)) for case in CASES])  # the prompt is the same
+    judge.judge(
+        [replace(one, tags={"domain": "ct"}) for one in QUESTIONS], PREDICTIONS
+    )  # the prompt is the same
     assert len(books.requests) == 7
     other = EndpointJudge(books.endpoint(seed=1), tmp_path)
-    assert other.rescore(CASES).unscored == tuple(case.id for case in CASES)
-    second = other.judge(CASES)
-    table = summarise_verdicts(CASES, [*first.verdicts, *second.verdicts])
+    assert other.rescore(*ASKED).unscored == tuple(one.id for one in QUESTIONS)
+    after = other.judge(*ASKED)
+    table = summarise_verdicts(QUESTIONS, [*before.verdicts, *after.verdicts])
     assert set(table.judge) == {judge.name, other.name}
-    assert list(table.questions) == [6, 6]
+    assert set(table.questions) == {6}
 
 
-def test_the_judge_is_told_all_of_the_case_and_which_answer_is_which():
-    case = Case("q", "WHAT?", "TRUE", "SAID", "CAPTION", "CONTEXT {x}")
+def test_the_judge_is_told_all_of_the_question_and_which_answer_is_which():
+    question = Question("q", "WHAT?", reference="TRUE", caption="CAPTION", context="CONTEXT {x}")
     for is_swapped, answers in ((False, ("TRUE", "SAID")), (True, ("SAID", "TRUE"))):
-        text = make_messages(case, is_swapped)[-1]["content"]
-        places = [text.index(part) for part in ("CAPTION", "CONTEXT {x}", "WHAT?", *answers)]
-        assert places == sorted(places)
+        text = make_messages(question, Prediction("q", "s", "SAID"), is_swapped)[-1]["content"]
+        order = [text.index(part) for part in ("CAPTION", "CONTEXT {x}", "WHAT?", *answers)]
+        assert order == sorted(order)
 
 
 def test_with_both_orders_scores_follow_the_answers_and_the_bias_is_measured(books, tmp_path):
-    judgement = EndpointJudge(books.endpoint(), tmp_path, swap=True).judge(CASES)  # it always says 8 6
+    judgement = EndpointJudge(books.endpoint(), tmp_path, swap=True).judge(*ASKED)  # it always says 8 6
     scores = {(one.is_swapped, one.reference_score, one.candidate_score) for one in judgement.verdicts}
     assert scores == {(False, 8, 6), (True, 6, 8)}
     assert position_bias(judgement.verdicts).estimate == 2
-    assert len(summarise_verdicts(CASES, judgement.verdicts)) == 2
+    assert set(summarise_verdicts(QUESTIONS, judgement.verdicts).order) == {
+        "reference first",
+        "candidate first",
+    }
 
 
 @pytest.mark.parametrize("body", GARBAGE)
@@ -75,43 +98,41 @@ def test_what_cannot_be_read_is_saved_asked_again_and_then_listed(books, tmp_pat
     monkeypatch.setattr("tests.evaluation.chat_server.GARBAGE", (body,))
     books.garbles = 1
     judge = EndpointJudge(books.endpoint(), tmp_path, read_tries=2)
-    judgement = judge.judge(CASES[:2])
+    judgement = judge.judge(*first(2))
     assert judgement.verdicts == ()
     assert judgement.unscored == ("q0", "q1")
-    assert [record["body"] for record in read_lines(tmp_path / FILE) if record["event"] == "reply"] == [
-        body
-    ] * 4
+    assert bodies(tmp_path) == [body] * 4
     assert sorted(request["seed"] for request in books.requests) == [0, 0, 1, 1]
-    assert judge.judge(CASES[:2]).unscored == ("q0", "q1")
+    assert judge.judge(*first(2)).unscored == ("q0", "q1")
     assert len(books.requests) == 4
     assert judge.spending().unparsable == judge.spending().calls == 4
 
 
 def test_a_call_that_keeps_failing_ends_the_run_and_keeps_what_there_is(books, tmp_path):
     judge = EndpointJudge(books.endpoint(tries=2), tmp_path)
-    first = judge.judge(CASES[:3])
+    before = judge.judge(*first(3))
     books.fails = 1
-    with pytest.raises(EndpointError, match="failed 2 times"):
-        judge.judge(CASES)
-    assert judge.rescore(CASES).verdicts == first.verdicts
+    with pytest.raises(EndpointError, match="did not answer in 2 tries"):
+        judge.judge(*ASKED)
+    assert judge.rescore(*ASKED).verdicts == before.verdicts
     assert judge.spending().lost == 0
     books.fails = 0
-    assert judge.judge(CASES).unscored == ()
+    assert judge.judge(*ASKED).unscored == ()
 
 
 def test_calls_at_the_same_time_are_limited(books, tmp_path):
     books.delay = 0.03
-    EndpointJudge(books.endpoint(concurrency=2), tmp_path).judge(CASES)
+    EndpointJudge(books.endpoint(concurrency=2), tmp_path).judge(*ASKED)
     assert books.most_running == 2
 
 
 def test_a_dry_run_calls_nobody_and_costs_are_those_of_the_tokens(books, tmp_path):
     judge = EndpointJudge(books.endpoint(), tmp_path, prices=Prices(1, 10))
-    plan = judge.plan(CASES)
+    plan = judge.plan(*ASKED)
     assert (plan.calls, len(books.requests)) == (6, 0)
     assert plan.cost == pytest.approx((plan.tokens_in + 10 * plan.tokens_out) / 1e6)
-    judge.judge(CASES[:4])
-    assert judge.plan(CASES).calls == 2
+    judge.judge(*first(4))
+    assert judge.plan(*ASKED).calls == 2
     spent = judge.spending()
     assert (spent.calls, spent.tokens_in, spent.tokens_out) == (4, 400, 40)
     assert spent.cost == pytest.approx(800e-6)
@@ -122,10 +143,10 @@ def test_the_cap_is_never_passed(books, tmp_path):
     prices = Prices(0, 1e6 / 512)  # one of these costs 1
     judge = EndpointJudge(books.endpoint(), tmp_path, prices=prices, cap=3.5)
     with pytest.raises(SpendingCapError, match="raise the cap"):
-        judge.judge(CASES)
+        judge.judge(*ASKED)
     assert judge.spending().cost == sum(books.made.values()) == 3
     raised = EndpointJudge(books.endpoint(), tmp_path, prices=prices, cap=6)
-    assert raised.judge(CASES).unscored == ()
+    assert raised.judge(*ASKED).unscored == ()
     assert sum(books.made.values()) == 6
 
 
@@ -137,37 +158,37 @@ def test_impossible_judges_are_refused(tmp_path, settings, message):
         EndpointJudge(Endpoint("m", "http://127.0.0.1:1/v1"), tmp_path, **settings)
 
 
-def test_two_cases_with_one_id_are_refused(books, tmp_path):
+def test_two_questions_with_one_id_are_refused(books, tmp_path):
     with pytest.raises(ValueError, match="'q0'"):
-        EndpointJudge(books.endpoint(), tmp_path).judge([*CASES, CASES[0]])
+        EndpointJudge(books.endpoint(), tmp_path).judge(
+            [*QUESTIONS, QUESTIONS[0]], [*PREDICTIONS, PREDICTIONS[0]]
+        )
 
 
 def test_no_key_is_an_error_before_any_call(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(EndpointError, match="OPENAI_API_KEY"):
-        EndpointJudge(Endpoint("m"), tmp_path).judge(CASES)
+        EndpointJudge(Endpoint("m"), tmp_path).judge(*ASKED)
 
 
-def judge_all(endpoint, folder, cases, started) -> None:
+def judge_all(endpoint, folder, asked, started) -> None:
     judge = EndpointJudge(endpoint, folder, read_tries=20)
     started.set()
-    judge.judge(cases)
+    judge.judge(*asked)
 
 
-def evaluate_all(endpoint, folder, cases, started) -> None:
-    queries = [Query(case.id, case.question) for case in cases]
+def evaluate_all(endpoint, folder, asked, started) -> None:
     judge = EndpointJudge(endpoint, folder, read_tries=20)
     started.set()
-    answers = answer_questions(queries, Echo(), folder, batch_size=2, progress=False)
-    judge.judge([replace(case, candidate=one.answer) for case, one in zip(cases, answers, strict=True)])
+    judge.judge(asked[0], answer_questions(asked[0], Echo(), folder, batch_size=2, progress=False))
 
 
 def run_and_kill(
-    context, endpoint, folder, cases, moment: float | None, target=judge_all, has_begun=lambda: True
+    context, endpoint, folder, asked, moment: float | None, target=judge_all, has_begun=lambda: True
 ) -> int:
     """Work in another process; kill it so many seconds after it has begun, or let it end. Its exit code."""
     started = context.Event()
-    child = context.Process(target=target, args=(endpoint, folder, cases, started))
+    child = context.Process(target=target, args=(endpoint, folder, asked, started))
     child.start()
     assert started.wait(300)
     if moment is not None:
@@ -182,26 +203,23 @@ def run_and_kill(
 @pytest.mark.parametrize("charges_once", [True, False])
 @pytest.mark.parametrize(("kills", "questions"), [(4, 60), pytest.param(20, 250, marks=pytest.mark.slow)])
 def test_nothing_is_lost_or_paid_twice_whenever_it_is_killed(tmp_path, kills, questions, charges_once):
-    cases = [Case(f"q{number}", "What?", "a cyst", "a tumour") for number in range(questions)]
+    asked = alike(questions)
     rng = random.Random(kills + charges_once)
     context = child_context()
     books = Books(fails=0.2, garbles=0.15, delay=0.05, charges_once=charges_once, rng=rng)
     with serve(books):
         endpoint = books.endpoint(concurrency=3, tries=30)  # a busy machine times out by itself
         moments = [rng.uniform(0, 0.3) for _ in range(kills)]
-        codes = [run_and_kill(context, endpoint, tmp_path, cases, moment) for moment in moments]
+        codes = [run_and_kill(context, endpoint, tmp_path, asked, moment) for moment in moments]
         assert set(codes) <= {-9, 0}  # 0: it was done before it could be killed
         assert codes.count(-9) > kills / 2
-        assert run_and_kill(context, endpoint, tmp_path, cases, None) == 0
+        assert run_and_kill(context, endpoint, tmp_path, asked, None) == 0
         judge = EndpointJudge(endpoint, tmp_path, read_tries=20)
         calls = len(books.requests)
-        judgement = judge.judge(cases)
+        judgement = judge.judge(*asked)
         assert len(books.requests) == calls
-    assert [one.id for one in judgement.verdicts] == [case.id for case in cases]
+    assert [one.question_id for one in judgement.verdicts] == [one.id for one in asked[0]]
     assert min(books.failures[status] for status in (429, 500, 0)) > 0
-    content = (tmp_path / FILE).read_bytes()
-    assert content.endswith(b"\n")
-    assert all(isinstance(json.loads(line), dict) for line in content.splitlines())
     spent = judge.spending()
     assert spent.calls == questions + spent.unparsable  # what was saved
     assert spent.unparsable > 0
@@ -216,10 +234,10 @@ def test_nothing_is_lost_or_paid_twice_whenever_it_is_killed(tmp_path, kills, qu
 
 @pytest.mark.slow
 def test_a_judged_evaluation_survives_twenty_kills_from_its_first_answer_to_its_last_score(tmp_path):
-    cases = [Case(f"q{number}", f"What is {number}?", "a cyst", "") for number in range(150)]
+    asked = alike(150, "What is {}?")
     rng, context = random.Random(7), child_context()
     with serve(Books(fails=0.2, garbles=0.15, delay=0.03, rng=rng)) as books:
-        work = (context, books.endpoint(concurrency=3, tries=30), tmp_path, cases)
+        work = (context, books.endpoint(concurrency=3, tries=30), tmp_path, asked)
         for number in range(20):
             before = len(books.requests) if number % 2 else -1  # every other one is killed while it judges
 
@@ -232,32 +250,27 @@ def test_a_judged_evaluation_survives_twenty_kills_from_its_first_answer_to_its_
         calls = len(books.requests)
         assert run_and_kill(*work, None, evaluate_all) == 0
         assert len(books.requests) == calls
-    (answers,) = read_answers(tmp_path).values()
-    assert [one.id for one in answers] == [case.id for case in cases]
-    assert len(read_lines(tmp_path / "shard-0.jsonl")) == len(cases)
+    (answers,) = read_predictions(tmp_path).values()
+    assert [one.question_id for one in answers] == [one.id for one in asked[0]]
+    assert len(Store(tmp_path, runner.STORE)) == len(answers)
     judge = EndpointJudge(work[1], tmp_path, read_tries=20)
-    judged = [replace(case, candidate=one.answer) for case, one in zip(cases, answers, strict=True)]
-    verdicts, spent = judge.rescore(judged).verdicts, judge.spending()
-    assert [one.id for one in verdicts] == [case.id for case in cases]
-    assert sum(books.made.values()) == spent.calls == len(cases) + spent.unparsable
-    for file in tmp_path.glob("*.jsonl"):
-        content = file.read_bytes()
-        assert content.endswith(b"\n")
-        assert all(isinstance(json.loads(line), dict) for line in content.splitlines())
+    verdicts, spent = judge.rescore(asked[0], answers).verdicts, judge.spending()
+    assert [one.question_id for one in verdicts] == [one.id for one in asked[0]]
+    assert sum(books.made.values()) == spent.calls == len(answers) + spent.unparsable
 
 
 def test_a_second_process_is_kept_out(tmp_path):
     context = child_context()
     with serve(Books(delay=0.2)) as books:
         started = context.Event()
-        child = context.Process(target=judge_all, args=(books.endpoint(), tmp_path, CASES, started))
+        child = context.Process(target=judge_all, args=(books.endpoint(), tmp_path, ASKED, started))
         child.start()
         assert started.wait(300)
         deadline = time.monotonic() + 30
         while not books.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         books.delay = 3
-        with pytest.raises(JournalError, match=f"process {child.pid}"):
-            EndpointJudge(books.endpoint(), tmp_path).judge(CASES)
+        with pytest.raises(StoreError, match=f"process {child.pid}"):
+            EndpointJudge(books.endpoint(), tmp_path).judge(*ASKED)
         child.kill()
         child.join()

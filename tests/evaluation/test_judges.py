@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from medv_lab.evaluation.judges import (
-    Case,
     FactJudge,
     OverlapJudge,
     Verdict,
@@ -17,6 +16,7 @@ from medv_lab.evaluation.judges import (
 )
 from medv_lab.phantoms.reports import make_description
 from medv_lab.phantoms.scenes import Finding, Scene, make_scenes
+from medv_lab.records import Prediction, Question
 
 SCENE = Scene("brain mri", (Finding("tumour", "left", "upper", "large"),), 0)
 TRUE = "This is a brain mri. There is a large tumour in the left upper zone."
@@ -68,20 +68,25 @@ def test_repetition_costs_in_proportion():
 def test_the_fact_judge_ranks_truth_above_another_scene_s_description():
     rng, scenes = np.random.default_rng(0), make_scenes("validation", 60)
     texts = [make_description(scene, rng) for scene in scenes]
-    known = {str(number): scene for number, scene in enumerate(scenes)}
-    right = [Case(str(n), "Describe.", text, text) for n, text in enumerate(texts)]
-    wrong = [replace(case, candidate=texts[(n + 5) % 60]) for n, case in enumerate(right)]
-    judge = FactJudge(known)
-    own, other = judge.judge(right).verdicts, judge.judge(wrong).verdicts
+    questions = [
+        Question(str(n), "Describe.", reference=text, kind="detailed_description", truth=scene)
+        for n, (text, scene) in enumerate(zip(texts, scenes, strict=True))
+    ]
+    right = [Prediction(str(n), "s", text) for n, text in enumerate(texts)]
+    wrong = [Prediction(str(n), "s", texts[(n + 5) % 60]) for n in range(60)]
+    own, other = (FactJudge().judge(questions, said).verdicts for said in (right, wrong))
     assert all(one.relative == 100 for one in own)
     assert compare_verdicts(own, other).low > 20
-    with pytest.raises(ValueError, match="'nowhere'"):
-        judge.judge([replace(right[0], id="nowhere")])
+    with pytest.raises(ValueError, match="no scene is known for question '0'"):
+        FactJudge().judge([replace(questions[0], truth=None)], right[:1])
+    with pytest.raises(ValueError, match="'1' stands where '0' was asked"):
+        FactJudge().judge(questions[:1], right[1:2])
 
 
 def test_word_overlap_is_symmetric_bounded_and_not_fed_by_repetition():
     def score(candidate, reference):
-        return OverlapJudge().judge([Case("q", "?", reference, candidate)]).verdicts[0].candidate_score
+        question, prediction = Question("q", "?", reference=reference), Prediction("q", "s", candidate)
+        return OverlapJudge().judge([question], [prediction]).verdicts[0].candidate_score
 
     assert score("a large mass", "large mass") == 10
     assert score("nothing", "large mass") == score("", "") == 1
@@ -90,22 +95,22 @@ def test_word_overlap_is_symmetric_bounded_and_not_fed_by_repetition():
 
 
 def test_a_table_names_judge_and_order_and_averages_over_neither():
-    cases = [Case(f"q{number}", "?", "r", "c", groups=("ct",) if number else ("mri",)) for number in range(3)]
+    questions = [Question(f"q{n}", "?", tags={"domain": "ct" if n else "mri"}) for n in range(3)]
     mixed = [*verdicts("a", [8, 4, 4]), *verdicts("b", [1, 1, 1]), *verdicts("a", [2, 2, 2], True)]
-    table = summarise_verdicts(cases, mixed).set_index(["judge", "order", "group"])
+    table = summarise_verdicts(questions, mixed).set_index(["judge", "order", "group"])
     assert table.loc[("a", "reference first", "all"), "relative"] == pytest.approx(200 / 3)
     assert table.loc[("a", "reference first", "ct"), ["questions", "relative"]].tolist() == [2, 50]
     assert table.loc[("b", "reference first", "all"), "candidate_score"] == 1
     assert table.loc[("a", "candidate first", "mri"), "relative"] == 25
-    assert len(table) == 9
+    assert len(table) == 12  # all, the kind, and two domains; of three judges and orders
 
 
 def test_double_and_foreign_verdicts_are_refused():
-    cases = [Case("q0", "?", "r", "c")]
+    questions = [Question("q0", "?")]
     with pytest.raises(ValueError, match="two scores"):
-        summarise_verdicts(cases, [*verdicts("a", [8]), *verdicts("a", [8])])
+        summarise_verdicts(questions, [*verdicts("a", [8]), *verdicts("a", [8])])
     with pytest.raises(ValueError, match="'q1'"):
-        summarise_verdicts(cases, verdicts("a", [8, 8]))
+        summarise_verdicts(questions, verdicts("a", [8, 8]))
 
 
 def test_systems_are_compared_under_one_judge_on_the_same_questions():

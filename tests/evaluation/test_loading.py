@@ -1,4 +1,4 @@
-"""A name becomes a responder: by the checkpoint, by the registry, or behind an endpoint."""
+"""A name becomes a responder: by the checkpoint, by its name in the tables, or behind an endpoint."""
 
 import pytest
 
@@ -6,14 +6,16 @@ from medv_lab.config import GenerationSettings
 from medv_lab.evaluation import loading
 from medv_lab.evaluation.autoregressive import ImageTextResponder, NextTokenResponder, TextResponder
 from medv_lab.evaluation.loading import ModelChoice, load_responder, own_device
-from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Query
+from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder
 from medv_lab.model.causal import MedVForNextToken
+from medv_lab.model.checkpoint_files import CheckpointError
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.records import Question
 from tests.evaluation.tiny_baselines import LLAVA_PROMPT, tiny_llama, tiny_llava
 from tests.model.tiny import save_tiny, tiny_config, tiny_tokenizer
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=8, steps=4)
-ASKED = [Query("q", "What is it?")]
+ASKED = [Question("q", "What is it?")]
 
 
 def test_a_checkpoint_says_itself_whether_it_is_the_twin(tmp_path):
@@ -24,8 +26,8 @@ def test_a_checkpoint_says_itself_whether_it_is_the_twin(tmp_path):
     for name, kind in (("diffusion", DiffusionResponder), ("twin", NextTokenResponder)):
         responder = load_responder(ModelChoice(str(tmp_path / name)), SETTINGS)
         assert type(responder) is kind
-        (reply,) = responder.answer(ASKED)
-        assert reply.passes <= 8
+        (prediction,) = responder.answer(ASKED)
+        assert prediction.passes <= 8
     assert load_responder(ModelChoice(str(tmp_path / "twin")), SETTINGS, "a name").name == "a name"
 
 
@@ -40,11 +42,11 @@ def test_transformers_models_take_prompt_and_length(tmp_path):
         reader.save_pretrained(folder)
         responder = load_responder(ModelChoice(str(folder), kind, prompt), SETTINGS)
         assert type(responder) is expected
-        assert responder.identity["settings"]["max_new_tokens"] == 8
-        assert responder.identity["settings"]["prompt"] == prompt
+        assert responder.settings["max_new_tokens"] == 8
+        assert responder.settings["prompt"] == prompt
 
 
-def test_the_registry_names_model_kind_and_prompt(monkeypatch):
+def test_a_public_model_of_the_tables_is_loaded_by_its_name(monkeypatch):
     asked = []
 
     def load(folder, device, dtype, download):
@@ -52,18 +54,17 @@ def test_the_registry_names_model_kind_and_prompt(monkeypatch):
         return tiny_llava()
 
     monkeypatch.setattr(loading, "load_image_text", load)
-    responder = load_responder(ModelChoice("LLaVA"), SETTINGS)
+    responder = load_responder(ModelChoice("LLaVA", prompt=LLAVA_PROMPT), SETTINGS)
     assert asked == ["llava-hf/llava-1.5-7b-hf"]
-    assert (responder.name, responder.identity["settings"]["prompt"][:5]) == ("LLaVA", "USER:")
-    for name in ("RetinalGPT", "Med-Flamingo", "LLaMA"):
-        with pytest.raises(ValueError, match=f"{name} cannot be loaded by its name"):
-            load_responder(ModelChoice(name), SETTINGS)
+    assert responder.name == "LLaVA"
+    with pytest.raises(CheckpointError, match="RetinalGPT"):
+        load_responder(ModelChoice("RetinalGPT"), SETTINGS)
 
 
 def test_an_endpoint_is_asked_by_its_model_name():
     responder = load_responder(ModelChoice("m", "endpoint", base_url="http://127.0.0.1:1/v1"), SETTINGS)
     assert type(responder) is EndpointResponder
-    assert responder.identity["settings"]["max_tokens"] == 8
+    assert responder.settings["max_tokens"] == 8
 
 
 def test_an_unknown_kind_is_refused():

@@ -13,10 +13,8 @@ from medv_lab.metrics.repetition import (
     answer_positions,
     distinct_n,
     duplicate_commits,
-    end_mass,
     longest_run,
     looped_spans,
-    measure_blocks,
     measure_repetition,
     measure_trace,
     rep_n,
@@ -150,19 +148,10 @@ def test_the_answer_of_a_trace_is_measured_without_its_padding():
 @pytest.mark.parametrize("filled", [0, 1])
 def test_empty_and_one_token_traces_are_defined(filled):
     trace = make_trace([0, 0, 0, 0], list(range(filled)), list(range(filled)))
-    measured = [asdict(measure_trace(trace)), *measure_blocks(trace).to_dict("records")]
-    assert not any(math.isnan(value) for row in measured for value in row.values())
-    assert measured[0]["length"] == filled
+    measured = measure_trace(trace)
+    assert not any(math.isnan(value) for value in asdict(measured).values())
+    assert measured.length == filled
     assert len(duplicate_commits(trace)) == 0
-    assert end_mass(trace, [END]).shape == (filled,)
-
-
-def test_each_block_is_measured_alone():
-    trace = make_trace([0, 0, 1, 2, 2, 2, 2, 0], list(range(8)), [0] * 8)
-    blocks = measure_blocks(trace)
-    assert blocks.block.tolist() == [0, 1]
-    for block, tokens in enumerate(([0, 0, 1, 2], [2, 2, 2, 0])):
-        assert blocks.drop(columns="block").iloc[block].to_dict() == asdict(measure_repetition(tokens))
 
 
 def test_duplicates_are_found_where_and_when_they_were_committed():
@@ -204,12 +193,6 @@ def test_there_are_as_many_duplicates_as_the_rate_says():
         canvas, order = random.integers(0, 3, 12).tolist(), random.permutation(12).tolist()
         trace = make_trace(canvas, order, np.sort(random.integers(0, 5, 12)).tolist())
         assert len(duplicate_commits(trace)) / 11 == pytest.approx(measure_trace(trace).adjacent_duplicates)
-
-
-def test_end_mass_is_what_the_alternatives_give_to_the_end():
-    trace = make_trace([0, 1, 2, END], [0, 1, 2, 3], [0, 0, 1, 1])
-    assert end_mass(trace, [END]).tolist() == [0.25, 0.25, 0.25, 0.75]
-    assert end_mass(trace, []).tolist() == [0, 0, 0, 0]
 
 
 def test_repetition_by_steps_are_means_with_intervals_around_them():

@@ -6,8 +6,6 @@ import pytest
 
 from medv_lab.metrics.scoring import (
     ScoreLineError,
-    Script,
-    VqaItem,
     bleu,
     closed_hit,
     evaluate_vqa,
@@ -16,10 +14,11 @@ from medv_lab.metrics.scoring import (
     normalize,
     open_hit,
     parse_scores,
-    relative_chat_scores,
+    score_vqa,
     token_recall,
     word_overlap,
 )
+from medv_lab.records import Question
 
 
 @pytest.mark.parametrize(
@@ -49,47 +48,57 @@ def test_saying_a_right_word_often_costs_no_precision_but_exact_match():
 
 def test_every_score_is_defined_on_empty_answers():
     assert exact_match("", "mass") == token_recall("", "mass") == bleu("", "mass") == 0
-    assert closed_hit("", "no", Script.SINGLE) == closed_hit("", "no", Script.BATCH) == 0
-    assert open_hit("", "mass", Script.BATCH) == open_hit("", "mass", Script.SINGLE, ["cyst", ""]) == 0
+    assert closed_hit("", "no", "llava_med") == closed_hit("", "no", "llava_med_batch") == 0
+    assert open_hit("", "mass", "llava_med_batch") == open_hit("", "mass", "llava_med", ["cyst", ""]) == 0
 
 
 def test_the_scripts_disagree_where_they_are_known_to():
-    assert closed_hit("Left side", "left", Script.SINGLE) == 0
-    assert closed_hit("Left side", "left", Script.BATCH) == 1
-    assert closed_hit("The lung is normal", "no", Script.SINGLE) == 1
+    assert closed_hit("Left side", "left", "llava_med") == 0
+    assert closed_hit("Left side", "left", "llava_med_batch") == 1
+    assert closed_hit("The lung is normal", "no", "llava_med") == 1
 
 
 def test_open_hit_of_the_single_script_needs_candidates():
     with pytest.raises(ValueError, match="candidates"):
-        open_hit("mass", "mass", Script.SINGLE)
+        open_hit("mass", "mass", "llava_med")
 
 
 def test_a_mean_over_no_items_is_not_a_number():
-    table = evaluate_vqa([VqaItem("CLOSED", "yes", "yes")], Script.BATCH)
+    table = evaluate_vqa([Question("q", "?", reference="yes", kind="closed")], ["yes"], "llava_med_batch")
     assert table["yes/no accuracy"] == table["recall_closed"] == 100
     assert math.isnan(table["recall"])
 
 
-def test_an_unknown_answer_type_is_an_error():
-    with pytest.raises(ValueError, match="'open'.*'OPEN' and 'CLOSED'"):
-        VqaItem("open", "a", "b")
+@pytest.mark.parametrize(
+    ("answer", "truth", "kind", "score"),
+    [
+        ("Yes, there is.", "yes", "closed", 1),
+        ("no yes", "yes", "closed", 0),
+        ("It is yes", "yes", "closed", 0),
+        ("", "yes", "closed", 0),
+        ("a brain MRI.", "brain mri", "open", 1),
+        ("brain", "brain mri", "open", 0.5),
+        ("chest", "chest x-ray", "open", 0.5),
+        ("left", "right", "open", 0),
+    ],
+)
+def test_strict_scores_read_plain_words(answer, truth, kind, score):
+    assert score_vqa(Question("q", "?", reference=truth, kind=kind), answer, "strict") == score
+
+
+def test_the_variants_differ_where_they_are_known_to():
+    assert [closed_hit("It is yes", "yes", name) for name in ("llava_med", "strict")] == [1, 0]
+    assert token_recall("chest", "chest x-ray") == pytest.approx(1 / 3)  # the hyphen parts words there
+    with pytest.raises(ValueError, match="allowed are llava_med, llava_med_batch, strict"):
+        closed_hit("yes", "yes", "lenient")
+    with pytest.raises(ValueError, match="allowed are llava_med, llava_med_batch$"):
+        evaluate_vqa([], [], "strict")
 
 
 @pytest.mark.parametrize("line", ["8", "8 7 6", "8,7", "8 7 ", " 8 7", "8  7", "0 5", "nan 5", "5 inf", ""])
 def test_malformed_score_lines_are_errors(line):
     with pytest.raises(ScoreLineError, match="review"):
         parse_scores(f"{line}\nbecause")
-
-
-def test_relative_score_is_the_mean_of_ratios_not_the_ratio_of_means():
-    rows = [
-        {"type": "conversation", "domain": {"mri": True, "ct_scan": True}, "result": "10 5"},
-        {"type": "conversation", "domain": {"mri": False}, "result": "2 2\nboth"},
-    ]
-    scores = relative_chat_scores(rows)
-    assert scores["all"]["pred_relative_score"] == pytest.approx(75)
-    assert scores.keys() == {"all", "conversation", "mri", "none"}
-    assert relative_chat_scores([]) == {}
 
 
 def test_ngrams_are_all_runs_of_neighbours():

@@ -11,7 +11,7 @@ from medv_lab.paper.exhibits import MissingResults
 from medv_lab.paper.panel_figures import PANEL_FIGURES
 from medv_lab.paper.panel_sheets import mark_facts, marked_parts, read_answers
 from medv_lab.phantoms.scenes import DOMAINS
-from medv_lab.studies.panel_runs import answer_panels, find_examples
+from medv_lab.studies.panel_runs import Asked, answer_panels, find_examples
 from medv_lab.studies.panels import PLANS
 from medv_lab.views.style import themed
 from tests.evaluation.scripted import Scripted
@@ -30,12 +30,13 @@ def fill(results, *systems):
     asked = []
     for name in systems:
         if name == "twin":
-            asked += [(Scripted(name, 96, TEXT), at_length), (Scripted(name, 64, "left"), briefly)]
+            asked.append(Asked(Scripted(name, 96, TEXT), at_length, ["main"]))
+            asked.append(Asked(Scripted(name, 64, "left"), briefly, ["short"]))
             continue
-        for settings in PLAN.sweep():
-            chosen = at_length if settings == PLAN.long else described
-            asked.append((Scripted(name, settings, f"{TEXT} {settings.Z}"), chosen))
-        asked.append((Scripted(name, PRESETS["paper-vqa"], "fibrosis"), briefly))
+        for settings, parts in PLAN.sweep().items():
+            chosen = at_length if "main" in parts else described
+            asked.append(Asked(Scripted(name, settings, f"{TEXT} {settings.Z}"), chosen, parts))
+        asked.append(Asked(Scripted(name, PRESETS["paper-vqa"], "fibrosis"), briefly, ["short"]))
     answer_panels(asked, folder, progress=False)
 
 
@@ -111,13 +112,17 @@ def test_marks_cut_the_text_without_loss(all_systems):
         assert [text for text, mark in parts if mark] == ["with with"]
 
 
+def say(one, text):
+    return replace(one, prediction=replace(one.prediction, text=text))
+
+
 def test_short_answers_are_right_or_wrong_as_a_whole_and_phrases_stand_in_for_scenes(all_systems):
     one = next(one for one in read_answers(all_systems) if one.example.group == "vqa")
     example = replace(one.example, reference="left lung")
-    right = replace(one, example=example, answer="The left lung")
+    right = say(replace(one, example=example), "The left lung")
     assert mark_facts(right) == [[0, 13, "right"]]
-    assert mark_facts(replace(right, answer="The lung")) == [[0, 8, "wrong"]]
+    assert mark_facts(say(right, "The lung")) == [[0, 8, "wrong"]]
     other = replace(example, group="description", scene=None, phrases=("Pleural effusion", "left"))
-    marks = mark_facts(replace(right, example=other, answer="A left pleural effusion."))
+    marks = mark_facts(say(replace(right, example=other), "A left pleural effusion."))
     assert marks == [[2, 6, "right"], [7, 23, "right"]]
     assert json.dumps(marks)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from medv_lab.data.chatbot import DOMAINS
+from medv_lab.evaluation.judges import Verdict, summarise_verdicts
 from medv_lab.metrics.scoring import (
     BLEU_WEIGHTS,
-    Script,
-    VqaItem,
     bleu,
     closed_hit,
     count_ngrams,
@@ -16,9 +16,9 @@ from medv_lab.metrics.scoring import (
     normalize,
     open_hit,
     parse_scores,
-    relative_chat_scores,
     word_overlap,
 )
+from medv_lab.records import Question
 from tests.parity.golden import case_names, load_json
 
 METRIC_TOLERANCE = 1e-9
@@ -41,18 +41,18 @@ def _item_scores(item: dict, candidates: list) -> dict[str, float]:
     prediction, reference = item["prediction"], item["reference"]
     overlap = word_overlap(prediction, reference)
     scores = {
-        "closed_hit_single": closed_hit(prediction, reference, Script.SINGLE),
-        "closed_hit_batch": closed_hit(prediction, reference, Script.BATCH),
+        "closed_hit_single": closed_hit(prediction, reference, "llava_med"),
+        "closed_hit_batch": closed_hit(prediction, reference, "llava_med_batch"),
         "closed_recall_batch": overlap.recall,
         "closed_f1_batch": overlap.f1,
         "exact_match": exact_match(prediction, reference),
         "f1": overlap.f1,
         "precision": overlap.precision,
         "recall": overlap.recall,
-        "open_hit_substring": open_hit(prediction, reference, Script.BATCH),
+        "open_hit_substring": open_hit(prediction, reference, "llava_med_batch"),
     }
     if candidates:
-        scores["open_hit_candidates"] = open_hit(prediction, reference, Script.SINGLE, candidates)
+        scores["open_hit_candidates"] = open_hit(prediction, reference, "llava_med", candidates)
     return scores | {name: bleu(prediction, reference, weights) for name, weights in BLEU_WEIGHTS.items()}
 
 
@@ -86,14 +86,18 @@ def test_vqa_items():
     assert not wrong
 
 
-@pytest.mark.parametrize("script", Script, ids=lambda script: script.value)
-def test_vqa_aggregates(script):
+@pytest.mark.parametrize(
+    ("script", "variant"), [("single", "llava_med"), ("batch", "llava_med_batch")], ids=["single", "batch"]
+)
+def test_vqa_aggregates(script, variant):
     recorded = _recorded("vqa")
-    expected = _recorded("vqa", f"aggregate_{script.value}_script")
-    items = [
-        VqaItem(item["answer_type"], item["reference"], item["prediction"]) for item in recorded["items"]
+    expected = _recorded("vqa", f"aggregate_{script}_script")
+    questions = [
+        Question(str(item["id"]), "?", reference=item["reference"], kind=item["answer_type"].lower())
+        for item in recorded["items"]
     ]
-    ours = evaluate_vqa(items, script, recorded.get("candidates", []))
+    answers = [item["prediction"] for item in recorded["items"]]
+    ours = evaluate_vqa(questions, answers, variant, recorded.get("candidates", []))
     assert ours.keys() == expected.keys()
     assert ours == pytest.approx(expected, rel=METRIC_TOLERANCE, abs=METRIC_TOLERANCE)
 
@@ -108,11 +112,19 @@ def test_word_ngrams():
 
 
 def test_relative_chat_scores():
-    ours = relative_chat_scores(_recorded("chat", "rows"))
+    questions, verdicts = [], []
+    for number, row in enumerate(_recorded("chat", "rows")):
+        domain = next((name for name in DOMAINS if row["domain"].get(name)), "none")
+        questions.append(Question(str(number), "?", kind=row["type"], tags={"domain": domain}))
+        verdicts.append(Verdict(str(number), "judge", *parse_scores(row["result"])))
+    table = summarise_verdicts(questions, verdicts).set_index("group")
+    columns = ["reference_score", "candidate_score", "relative", "questions"]
+    names = ["gpt4_score", "pred_score", "pred_relative_score", "data_size"]
     expected = _recorded("chat", "result")
-    assert ours.keys() == expected.keys()
+    assert set(table.index) == expected.keys()
     for group, scores in expected.items():
-        assert ours[group] == pytest.approx(scores, rel=METRIC_TOLERANCE, abs=METRIC_TOLERANCE), group
+        ours = dict(zip(names, table.loc[group, columns], strict=True))
+        assert ours == pytest.approx(scores, rel=METRIC_TOLERANCE, abs=METRIC_TOLERANCE), group
 
 
 def test_malformed_first_lines_are_rejected():

@@ -5,16 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from medv_lab.evaluation.judges import count_facts, summarise_verdicts
-from medv_lab.phantoms.conversation import (
-    KINDS_OF_QUESTION,
-    conversation_cases,
-    conversation_queries,
-    fact_judge,
-    make_conversation,
-)
+from medv_lab.evaluation.judges import FactJudge, count_facts, summarise_verdicts
+from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, asked_facts, make_conversation
 from medv_lab.phantoms.questions import PROBES
 from medv_lab.phantoms.scenes import DOMAINS, Finding, Scene
+from medv_lab.records import Prediction
 
 SCENE = Scene("brain mri", (Finding("tumour", "left", "upper", "large"),), 0)
 SIDE, KIND = frozenset({("side", "tumour", "left")}), frozenset({("kind", "tumour")})
@@ -26,16 +21,16 @@ def questions():
 
 
 def relative(questions, answers) -> list[float]:
-    judged = fact_judge(questions).judge(conversation_cases(questions, answers))
-    return [one.relative for one in judged.verdicts]
+    predictions = [Prediction(one.id, "s", text) for one, text in zip(questions, answers, strict=True)]
+    return [one.relative for one in FactJudge().judge(questions, predictions).verdicts]
 
 
 def test_it_has_the_make_up_of_the_benchmark(questions):
     kinds = Counter(one.kind for one in questions)
-    assert kinds["detailed_description"] == len({one.scene for one in questions}) == 50
+    assert kinds["detailed_description"] == len({one.truth for one in questions}) == 50
     assert 120 <= kinds["conversation"] <= 150  # 143 there
     assert set(kinds) == set(KINDS_OF_QUESTION)
-    domains = Counter(one.scene.domain for one in questions)
+    domains = Counter(one.tags["domain"] for one in questions)
     assert set(domains) == set(DOMAINS)
     assert max(domains.values()) - min(domains.values()) <= 10  # 34 to 44 there
     assert len({one.id for one in questions}) == len(questions)
@@ -44,19 +39,19 @@ def test_it_has_the_make_up_of_the_benchmark(questions):
 
 def test_every_reference_is_true_and_complete_and_needs_nothing_but_the_picture(questions):
     for one in questions:
-        count = count_facts(
-            one.reference, one.scene, None if one.kind == "detailed_description" else one.asked
-        )
-        assert (count.right, count.wrong, count.missing, count.contradictions) == (len(one.asked), 0, 0, 0)
+        asked = asked_facts(one)
+        count = count_facts(one.reference, one.truth, asked if one.kind == "conversation" else None)
+        assert (count.right, count.wrong, count.missing, count.contradictions) == (len(asked), 0, 0, 0)
         assert count.score > 8.5  # set phrases of a report repeat a little
-    assert {type(query.image).__name__ for query in conversation_queries(questions)} == {"ndarray"}
-    assert {query.image for query in conversation_queries(questions, with_pictures=False)} == {None}
+        assert one.image.shape == (72, 72, 3)
+    blind = make_conversation(with_pictures=False)
+    assert blind == questions and {one.image for one in blind} == {None}
 
 
 def test_the_short_true_answer_of_training_has_full_marks_for_conversation(questions):
     probes = {text: probe for probe in PROBES for text in probe.wordings}
     asked = [one for one in questions if one.kind == "conversation"]
-    assert relative(asked, [probes[one.text].answer(one.scene) for one in asked]) == [100] * len(asked)
+    assert relative(asked, [probes[one.text].answer(one.truth) for one in asked]) == [100] * len(asked)
 
 
 def test_silence_has_the_least_and_another_picture_s_answer_little(questions):
@@ -92,9 +87,14 @@ def test_the_other_finding_of_the_picture_is_not_the_answer():
 
 
 def test_scores_are_averaged_by_kind_and_domain(questions):
-    cases = conversation_cases(questions, [one.reference for one in questions])
-    table = summarise_verdicts(cases, fact_judge(questions).judge(cases).verdicts)
+    predictions = [Prediction(one.id, "s", one.reference) for one in questions]
+    table = summarise_verdicts(questions, FactJudge().judge(questions, predictions).verdicts)
     assert set(table.group) == {"all", *KINDS_OF_QUESTION, *DOMAINS}
+
+
+def test_a_question_of_one_s_own_has_no_facts(questions):
+    with pytest.raises(ValueError, match="no question of the phantom benchmark"):
+        asked_facts(replace(questions[0], text="Who painted this?"))
 
 
 @pytest.mark.parametrize("pictures", [0, 7])

@@ -70,9 +70,8 @@ def test_every_kind_of_thing_looks_different():
 
 def test_questions_are_balanced_and_true():
     questions = balanced_questions(WORLD, 2, 0, PROBES)
-    assert {question.probe for question in questions} == {probe.name for probe in PROBES}
-    by_probe = {probe.name: probe for probe in PROBES}
-    assert all(by_probe[q.probe].answer(WORLD[q.scene]) == q.answer for q in questions)
+    assert {question.probe for question in questions} == set(PROBES)
+    assert all(question.probe.answer(WORLD[question.scene]) == question.answer for question in questions)
     counts = Counter((question.text, question.answer) for question in questions)
     for text in {question.text for question in questions}:
         assert len({count for (asked, _), count in counts.items() if asked == text}) == 1

@@ -15,17 +15,17 @@ LARGEST = 1.5e6  # bytes of answers in all
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_scores_and_differences_follow_from_the_answers(number):
     folder = FOLDER / f"table{number}"
-    lines, manifest = read_table(folder)
+    answers, manifest = read_table(folder)
     assert manifest["table"] == number
-    for name, text in frame_texts(number, read_run(manifest), lines).items():
+    for name, text in frame_texts(number, read_run(manifest), answers).items():
         assert (folder / name).read_text() == text
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_every_row_names_its_model_and_no_row_is_missing_unsaid(number):
-    lines, manifest = read_table(FOLDER / f"table{number}")
+    answers, manifest = read_table(FOLDER / f"table{number}")
     names = {system["system"] for system in manifest["systems"]}
-    assert names == {line["system"] for line in lines}
+    assert names == {one.system for one in answers}
     expected = set(SYSTEMS) if number < 3 else {"diffusion", "ours", "twin"}
     assert names == expected - set(manifest["missing"])
     hashes = {system["system"]: system["model"]["sha256"] for system in manifest["systems"]}

@@ -2,35 +2,32 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
-from medv_lab.evaluation.responders import Reply
-from medv_lab.phantoms.conversation import make_conversation
-from medv_lab.phantoms.partition import make_benchmarks
 from medv_lab.studies import table_scores as scoring
 from medv_lab.studies import tables
 from medv_lab.studies.table_scores import DIFFERENCES, TableRun, score_table
 from medv_lab.studies.tables import frame_texts, measure_tables, read_run, read_table
+from tests.evaluation import scripted
 
 RUN = TableRun(pictures=5, rounds=1, steps=(96, 6))
-TRUTH = {one.id: one.reference for one in make_conversation("test", 5)}
-TRUTH |= {one.id: one.question.answer for one in make_benchmarks(1)}
 
 
-class Oracle:
-    """Right wherever it is shown a picture, silent where it is not."""
+class Oracle(scripted.Oracle):
+    """Right wherever it is shown a picture, silent where it is not; counts what it is asked."""
 
     def __init__(self, model, settings, name):
-        self.name, self.asked = name, []
-        self.identity = {"model": {"name": model}, "settings": {"steps": settings.steps}}
+        self.name, self.asked, self.model = name, [], {"name": model}
+        self.settings = {} if name == "twin" else {"steps": settings.steps}
 
-    def answer(self, queries):
-        self.asked += queries
-        return [Reply("" if query.image is None else TRUTH[query.id], 3) for query in queries]
+    def answer(self, questions):
+        self.asked += questions
+        return super().answer(questions)
 
 
 @pytest.fixture
@@ -61,12 +58,12 @@ def test_all_tables_are_written_and_say_what_is_missing(oracles, tmp_path):
     assert [folder.name for folder in written] == ["table1", "table2", "table3"]
     assert "rows missing, since no model was named for them: ours, twin, V1, V2" in said
     for folder in written:
-        lines, manifest = read_table(folder)
+        answers, manifest = read_table(folder)
         assert manifest["missing"] == ["ours", "twin", "V1", "V2"]
         assert read_run(manifest) == RUN
-        assert {line["system"] for line in lines} == {system["system"] for system in manifest["systems"]}
+        assert {one.system for one in answers} == {system["system"] for system in manifest["systems"]}
         assert all("versions" in system for system in manifest["systems"])
-        for name, text in frame_texts(manifest["table"], RUN, lines).items():
+        for name, text in frame_texts(manifest["table"], RUN, answers).items():
             assert (folder / name).read_text() == text
 
 
@@ -92,10 +89,10 @@ def test_a_rerun_asks_only_what_is_missing_and_the_blind_see_nothing(oracles, tm
     measure(tmp_path, "diffusion", number=(1,))
     first = len(oracles[0].asked)
     measure(tmp_path, "diffusion", "question-only", number=(1, 3))
-    asked = {(one.name, one.identity["settings"]["steps"]): len(one.asked) for one in oracles[1:]}
+    asked = {(one.name, one.settings["steps"]): len(one.asked) for one in oracles[1:]}
     assert asked == {("diffusion", 96): 0, ("question-only", 96): first, ("diffusion", 6): first}
     blind = next(one for one in oracles if one.name == "question-only" and one.asked)
-    assert {query.image for query in blind.asked} == {None}
+    assert {question.image for question in blind.asked} == {None}
 
 
 def test_equal_budgets_are_compared_with_each_other(oracles, tmp_path):
@@ -127,19 +124,19 @@ def test_what_cannot_be_measured_is_refused(oracles, tmp_path):
 
 def test_answers_to_other_questions_are_not_scored(oracles, tmp_path):
     measure(tmp_path, "diffusion", number=(1,))
-    lines, _ = read_table(tmp_path / "table1")
-    with pytest.raises(ValueError, match="other questions"):
-        score_table(1, RUN, lines[1:])
-    with pytest.raises(ValueError, match="other questions"):
-        score_table(1, TableRun(pictures=10, rounds=1), lines)
+    answers, _ = read_table(tmp_path / "table1")
+    with pytest.raises(ValueError, match="in the order of the questions"):
+        score_table(1, RUN, answers[1:])
+    with pytest.raises(ValueError, match="in the order of the questions"):
+        score_table(1, TableRun(pictures=10, rounds=1), answers)
 
 
 def test_better_answers_score_higher_in_every_table(oracles, tmp_path):
     measure(tmp_path, "diffusion")
     for number in (1, 2, 3):
-        lines, _ = read_table(tmp_path / f"table{number}")
-        spoilt = [{**line, "answer": "two two two small", "system": "V1"} for line in lines]
-        scores, gaps = scoring.score_table(number, RUN, [*lines, *spoilt])
+        answers, _ = read_table(tmp_path / f"table{number}")
+        spoilt = [replace(one, text="two two two small", system="V1") for one in answers]
+        scores, gaps = scoring.score_table(number, RUN, [*answers, *spoilt])
         key = {1: ["judge", "group"], 2: ["benchmark", "kind"], 3: ["steps", "group", "quantity"]}[number]
         own = scores[scores.get("quantity", "relative") == "relative"] if number == 3 else scores
         wide = own.pivot(index=key, columns="system", values="estimate")

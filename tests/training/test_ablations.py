@@ -11,7 +11,8 @@ import torch
 
 import medv_lab
 from medv_lab.model.causal import MedVForNextToken
-from medv_lab.phantoms.benchmark import Scored, make_items
+from medv_lab.phantoms.benchmark import make_questions
+from medv_lab.records import Prediction
 from medv_lab.store import Store
 from medv_lab.training import ablations, stages
 from medv_lab.training.ablations import (
@@ -242,7 +243,7 @@ def test_towers_stay_as_they_were_unless_they_learn(runner, name):
 
 
 def test_a_cell_has_its_scores_and_its_manifest(runner, monkeypatch):
-    monkeypatch.setattr(ablations, "make_items", lambda *asked: make_items(*asked)[::9])
+    monkeypatch.setattr(ablations, "make_questions", lambda *asked: make_questions(*asked)[::9])
     cell = runner.run(ARMS["ours"], 0)
     wanted = {"closed", "open", "closed shuffled", "open shuffled", "facts", "duplicates", "duplicates hasty"}
     wanted |= {f"{kind} {name}" for kind in ("closed", "open") for name in DATA_SETS}
@@ -289,12 +290,12 @@ def test_a_saved_twin_is_loaded_as_one(runner, tmp_path):
 
 
 def test_answers_are_counted_by_data_set_domain_and_family():
-    items = make_items("test", 1)
-    results = [
-        Scored(i.question.family, i.question.is_closed, "", "", "", float(i.scene.domain == "histology"))
-        for i in items
+    questions = make_questions("test", 1)
+    predictions = [
+        Prediction(one.id, "s", one.reference if one.tags["domain"] == "histology" else "")
+        for one in questions
     ]
-    found = measure_answers(items, results)
+    found = measure_answers(questions, predictions)
     assert found["closed histology"] == found["open histology"] == 100
     assert found["open radiology"] == found["open brain mri"] == 0
     assert 0 < found["open pathology"] < 100
