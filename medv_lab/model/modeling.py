@@ -288,13 +288,13 @@ class MedVLanguageModel(MedVPreTrainedModel):
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
         """Return the parameters by the part that a training stage freezes or trains: part to (name to parameter).
 
-        Every parameter is in exactly one of "vision_tower", "projector" and "language_tower"; the newline
+        Every parameter is in exactly one of "vision_tower", "projector" and "language_model"; the newline
         vector and the output layer belong to the language model, as in the reference.
         """
         prefixes = {
             "vision_tower": "model.vision_tower.",
             "projector": "model.mm_projector.",
-            "language_tower": "",
+            "language_model": "",
         }
         parts: dict[str, dict[str, nn.Parameter]] = {part: {} for part in prefixes}
         for name, parameter in self.named_parameters():

@@ -137,7 +137,7 @@ _OWN_SETTINGS = {  # of Table 6: ours of the same meaning
     "scheduler": "schedule",
     "global_batch_size": "batch_size",
     "model_max_length": "max_length",
-    "language_tower_lr": "language_tower_lr",
+    "language_tower_lr": "language_model_lr",
     "projector_lr": "projector_lr",
     "vision_tower_lr": "vision_tower_lr",
     "epochs": "epochs",

@@ -1,6 +1,6 @@
 """The recipes of the stages: the published ones (Table 6 of the paper) and those of the embedded model.
 
-The paper's symbols: g vision tower, h projector, p backbone (the denoiser; Table 6 calls it the language tower, and so
+The paper's symbols: g vision tower, h projector, p backbone (the denoiser; Table 6 calls it the language model, and so
 do the settings), t noise level, L length of a dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual
 instruction tuning) and stage 3 (SD-SFT, one run per data set) h and p learn; g is frozen throughout.
 
@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 
 import pandas as pd
 
-PARTS = ("vision_tower", "projector", "language_tower")  # as the model's `parts()` names them
+PARTS = ("vision_tower", "projector", "language_model")  # as the model's `parts()` names them
 CHOICES = {"precision": ("bf16", "fp32"), "levels": ("uniform", "stratified")}
 
 
@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
         name: for logs and tables.
-        vision_tower_lr, projector_lr, language_tower_lr: peak learning rate of a part; None freezes it.
+        vision_tower_lr, projector_lr, language_model_lr: peak learning rate of a part; None freezes it.
         batch_size: dialogues per optimiser step, over all processes and accumulated batches.
         epochs, steps: how long; one of them is None.
         samples: dialogues of the published training set, or None.
@@ -63,7 +63,7 @@ class Recipe:
     name: str
     vision_tower_lr: float | None = None
     projector_lr: float | None = None
-    language_tower_lr: float | None = None
+    language_model_lr: float | None = None
     batch_size: int = 8
     epochs: int | None = None
     steps: int | None = None
@@ -98,7 +98,7 @@ class Recipe:
                 f"{self.name}: t_min is {self.t_min} with {self.levels} levels; give 0 to below 1, and 0 with "
                 "uniform ones"
             )
-        if self.lora is not None and self.language_tower_lr is None:
+        if self.lora is not None and self.language_model_lr is None:
             raise ValueError(
                 f"{self.name}: LoRA adapts the backbone, which is frozen; give it a learning rate"
             )
@@ -210,13 +210,13 @@ def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:
 
 
 def _fine_tuning(name: str, epochs: int, samples: int) -> Recipe:
-    return Recipe(name, projector_lr=2e-6, language_tower_lr=2e-6, epochs=epochs, samples=samples)
+    return Recipe(name, projector_lr=2e-6, language_model_lr=2e-6, epochs=epochs, samples=samples)
 
 
 PUBLISHED = {
     "alignment": Recipe("alignment", projector_lr=1e-3, batch_size=32, epochs=2, samples=600_000),
     "instruct": Recipe(
-        "instruction tuning", projector_lr=1e-5, language_tower_lr=1e-5, epochs=4, samples=60_000
+        "instruction tuning", projector_lr=1e-5, language_model_lr=1e-5, epochs=4, samples=60_000
     ),
     "vqa-rad": _fine_tuning("fine-tuning on VQA-RAD", 2, 1797),
     "slake": _fine_tuning("fine-tuning on SLAKE", 10, 4919),
@@ -240,13 +240,13 @@ def _embedded(name: str, steps: int, rate: float, *parts: str, **settings) -> Re
 
 
 EMBEDDED = {
-    "text": _embedded("text", 300, 6e-4, "language_tower"),
+    "text": _embedded("text", 300, 6e-4, "language_model"),
     "alignment": _embedded("alignment", 100, 2e-3, "projector"),
     "questions": _embedded(
-        "questions first", 4000, 1.2e-3, "projector", "language_tower", group_by_length=False
+        "questions first", 4000, 1.2e-3, "projector", "language_model", group_by_length=False
     ),
-    "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_tower"),
-    "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_tower"),
+    "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_model"),
+    "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_model"),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
 single questions before all others: in a mixture yes/no answers stayed at chance."""

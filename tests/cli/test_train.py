@@ -21,7 +21,7 @@ def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
     lines = succeeds("train", "--dry-run", "--processes", "4").splitlines()
     rows = {line[:25].strip(): line[25:].split("  ") for line in lines}
     tuned = ["8,015,585,280"] * 4
-    assert [cell.strip() for cell in rows["language_tower trainable"] if cell.strip()] == ["0", *tuned]
+    assert [cell.strip() for cell in rows["language_model trainable"] if cell.strip()] == ["0", *tuned]
     assert "21,504,000" in rows["projector trainable"]
     assert "24.1 GB" in {cell.strip() for cell in rows["ZeRO-3 optimizer"]}
 

@@ -157,7 +157,7 @@ def test_parts_hold_every_parameter_once():
     assert set(parts["projector"]) == {
         f"model.mm_projector.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")
     }
-    assert "model.image_newline" in parts["language_tower"]
+    assert "model.image_newline" in parts["language_model"]
 
 
 def test_cached_features_give_the_same_loss():

@@ -25,7 +25,7 @@ from tests.parity.golden import (
 PARTS = {
     "mm_vision_tower": "vision_tower",
     "mm_mlp_adapter": "projector",
-    "mm_language_model": "language_tower",
+    "mm_language_model": "language_model",
 }
 
 

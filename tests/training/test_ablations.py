@@ -228,7 +228,7 @@ def test_towers_stay_as_they_were_unless_they_learn(runner, name):
     arm = ARMS[name]
     model, shipped = runner.train(arm, 0), runner.shipped[0]
     first, before = (runner.train(replace(arm, stages=arm.stages[:n]), 0) for n in (1, 2))  # text, alignment
-    for part, learned_in in (("language_tower", (False, True)), ("vision_tower", (False, name == "vision"))):
+    for part, learned_in in (("language_model", (False, True)), ("vision_tower", (False, name == "vision"))):
         states = [
             {key: value for key, value in one.state_dict().items() if key in one.parts()[part]}
             for one in (first, before, model)

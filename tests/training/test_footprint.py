@@ -21,13 +21,13 @@ VISION = VLAYERS * VISION_LAYER + (3 * PATCH * PATCH * VH + VH) + POSITIONS * VH
 def test_counts_by_part_are_those_made_by_hand():
     counts = count_parameters(PUBLISHED["alignment"])
     assert counts["trainable"].tolist() == [0, PROJECTOR, 0]
-    assert counts["frozen"]["language_tower"] == LANGUAGE
+    assert counts["frozen"]["language_model"] == LANGUAGE
     assert counts["frozen"]["vision_tower"] == VISION
     assert counts.to_numpy().sum() == PARAMETERS_WITH_VISION == VISION + PROJECTOR + LANGUAGE
 
 
 @pytest.mark.parametrize("stage", ["instruct", "slake"])
-def test_later_stages_train_projector_and_language_tower(stage):
+def test_later_stages_train_projector_and_language_model(stage):
     counts = count_parameters(PUBLISHED[stage])
     assert counts["trainable"].tolist() == [0, PROJECTOR, LANGUAGE]
     assert counts["frozen"].tolist() == [VISION, 0, 0]
@@ -42,9 +42,9 @@ def test_adapters_are_counted_as_what_learns():
     rank = 16
     counts = count_parameters(replace(PUBLISHED["instruct"], lora=LoRA(rank=rank)))
     wide = 2 * rank * H * 4 + 3 * rank * (H + FFN)  # four square layers; gate, up, down
-    assert counts["trainable"]["language_tower"] == LAYERS * wide
+    assert counts["trainable"]["language_model"] == LAYERS * wide
     assert counts["trainable"]["projector"] == PROJECTOR
-    assert counts["frozen"]["language_tower"] == LANGUAGE
+    assert counts["frozen"]["language_model"] == LANGUAGE
 
 
 def test_every_stage_has_a_row():

@@ -65,7 +65,7 @@ def test_the_arms_differ_in_what_they_are_named_for():
     assert pick("lora").stages[-1].recipe == replace(
         ours.stages[-1].recipe, lora=pick("lora").stages[-1].recipe.lora
     )
-    assert pick("vision").stages[-1].recipe.parts == ("vision_tower", "projector", "language_tower")
+    assert pick("vision").stages[-1].recipe.parts == ("vision_tower", "projector", "language_model")
 
 
 def test_recipes_are_small_copies_of_the_embedded_ones():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medv_lab.paper.published import load_table
-from medv_lab.training.recipes import EMBEDDED, PARTS, PUBLISHED, LoRA, Recipe, tabulate_recipes, vary
+from medv_lab.training.recipes import EMBEDDED, PUBLISHED, LoRA, Recipe, tabulate_recipes, vary
 
 COLUMNS = {
     "alignment": "alignment",
@@ -20,7 +20,9 @@ ROWS = {
     "model_max_length": "max_length",
     "training_samples": "samples",
     "epochs": "epochs",
-    **{f"{part}_lr": f"{part}_lr" for part in PARTS},
+    "vision_tower_lr": "vision_tower_lr",
+    "projector_lr": "projector_lr",
+    "language_tower_lr": "language_model_lr",
 }
 ABOUT_THE_MODEL = {"vision_tower", "language_tower", "projector", "attention"}
 IN_WORDS = {"scheduler": "cosine with 3% warmup", "optimizer": "AdamW", "deepspeed": "ZeRO-3"}
@@ -49,7 +51,7 @@ def test_the_steps_follow_from_epochs_and_dialogues():
 def test_the_vision_tower_is_frozen_throughout_and_alignment_trains_the_projector_alone(recipes):
     assert all(recipe.vision_tower_lr is None for recipe in recipes.values())
     assert recipes["alignment"].parts == ("projector",)
-    assert recipes["instruct"].parts == ("projector", "language_tower")
+    assert recipes["instruct"].parts == ("projector", "language_model")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_a_recipe_is_frozen_and_prints_itself_as_a_table():
 def test_several_recipes_stand_side_by_side():
     table = tabulate_recipes(PUBLISHED)
     assert list(table.columns) == list(PUBLISHED)
-    assert table.loc["language_tower_lr"].tolist() == ["frozen", "1e-05", "2e-06", "2e-06", "2e-06"]
+    assert table.loc["language_model_lr"].tolist() == ["frozen", "1e-05", "2e-06", "2e-06", "2e-06"]
 
 
 def test_changes_can_be_written_as_text():

@@ -177,7 +177,7 @@ def test_the_command_trains_on_an_instruction_file_by_the_published_recipe(tmp_p
                *BRIEFLY, "--set", "epochs=none", "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
     recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["recipe"]
-    assert (recipe["projector_lr"], recipe["language_tower_lr"]) == (1e-3, None)
+    assert (recipe["projector_lr"], recipe["language_model_lr"]) == (1e-3, None)
 
 
 @pytest.mark.parametrize(

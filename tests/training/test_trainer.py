@@ -12,7 +12,7 @@ from medv_lab.training.recipes import LoRA, Recipe
 from medv_lab.training.trainer import Engine, NoiseSource, freeze_all_but, run_stage, stratified_levels
 from tests.model.tiny import tiny_model, tiny_tokenizer
 
-BOTH = {"projector_lr": 1e-3, "language_tower_lr": 1e-3}
+BOTH = {"projector_lr": 1e-3, "language_model_lr": 1e-3}
 RECIPE = Recipe("test", **BOTH, batch_size=4, steps=2, max_length=512, precision="fp32")
 
 
@@ -48,8 +48,8 @@ def are_equal(one, two) -> bool:
     ("rates", "learn"),
     [
         ({"projector_lr": 1e-3}, {"projector"}),
-        (BOTH, {"projector", "language_tower"}),
-        (BOTH | {"vision_tower_lr": 1e-3}, {"projector", "language_tower", "vision_tower"}),
+        (BOTH, {"projector", "language_model"}),
+        (BOTH | {"vision_tower_lr": 1e-3}, {"projector", "language_model", "vision_tower"}),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -74,7 +74,7 @@ def test_a_stage_changes_its_parts_alone(tmp_path, rates, learn, precision):
 
 def test_every_part_has_its_own_learning_rate(tmp_path):
     before = tiny_model()
-    recipe = replace(RECIPE, steps=1, projector_lr=1e-2, language_tower_lr=1e-4, schedule="constant")
+    recipe = replace(RECIPE, steps=1, projector_lr=1e-2, language_model_lr=1e-4, schedule="constant")
     after, _ = train_tiny(tmp_path, recipe)
     for part, rate in recipe.learning_rates.items():
         pairs = zip(after.parts()[part].values(), before.parts()[part].values(), strict=True)
@@ -142,7 +142,7 @@ def test_adapters_are_drawn_from_the_seed(tmp_path):
 def test_adapters_learn_and_are_merged(tmp_path):
     before = state(tiny_model())
     model, _ = train_tiny(tmp_path, replace(RECIPE, lora=LoRA(rank=2, alpha=4)))
-    assert changed_parts(model, before) == {"projector", "language_tower"}
+    assert changed_parts(model, before) == {"projector", "language_model"}
     changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
     assert model.state_dict().keys() == before.keys()
     assert all("mm_projector" in name or "_proj." in name for name in changed)
