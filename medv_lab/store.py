@@ -6,12 +6,15 @@ there need not be computed again, whoever computed it. A store is a folder of ap
     NAME-<time>-<random>.jsonl      {"key": ..., ...}, one line per record, on the disk when `put` returns
 
 Every writer has a file of its own, so nothing is locked, and processes and machines that share nothing but a folder can
-write at once (a database file needs locks, which network file systems do not keep). A reader takes the union of all
-files; where two writers computed one key, the record of the file that was begun first stands. A process that is killed
-leaves at most one line without its line break, which is no record.
+write at once. A reader takes the union of all files; where two writers computed one key, the record of the file that
+was begun first stands. A process that is killed leaves at most one line without its line break, which is no record.
+
+Files of lines, not SQLite: a database file needs locks, which network file systems do not keep, and one that is damaged
+is lost as a whole. Here a damaged line is named and can be deleted, folders of several machines are merged by copying,
+and people and git read the records as they are. What a folder is to show for good (answers in the order of questions,
+tables) is written beside the store by whoever knows the order, in one piece (`write_lines`, `replace_text`).
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -19,7 +22,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,26 +124,6 @@ class Store:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def export_jsonl(self, path: Path, keys: Iterable[str]) -> None:
-        """Write the records of these keys, in this order and without their keys, as JSON Lines.
-
-        Raises:
-            KeyError: for a key that is not there.
-        """
-        write_lines(path, [_without_key(self._records[key]) for key in keys])
-
-    def export_csv(self, path: Path, keys: Iterable[str], columns: Sequence[str]) -> None:
-        """Write some columns of the records of these keys, in this order, as CSV.
-
-        Raises:
-            KeyError: for a key or a column that is not there.
-        """
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([self._records[key][column] for column in columns] for key in keys)
-        replace_text(path, table.getvalue())
 
     def close(self) -> None:
         """Close this writer's file; a later `put` begins another."""
@@ -251,134 +234,14 @@ def _whole_lines(path: Path, start: int) -> tuple[list[bytes], int]:
         return lines, file.tell() - len(torn)
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, name: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
         raise StoreError(
-            f"{where} is no JSON ({error}): the file was damaged, not cut short; delete the line, and what it held is "
+            f"{name} is no JSON ({error}): the file was damaged, not cut short; delete the line, and what it held is "
             "done again"
         ) from error
     if not isinstance(record, dict):
-        raise StoreError(f"{where} is {record!r}; a JSON object is wanted")
+        raise StoreError(f"{name} is {record!r}; a JSON object is wanted")
     return record
-
-
-def _without_key(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "key"}
-
-
-# --- the former mechanisms, until the last of their users is on `Store` ---
-
-
-class JournalError(StoreError):
-    """A file or folder that cannot be written to or read as it is; the text says why and what to do."""
-
-
-class Journal:
-    """A file of JSON lines that is only appended to; every line is on the disk when `append` returns.
-
-    Opening it repairs it; `repaired` is the number of bytes of a torn last line that were cut off. Threads may
-    append at the same time, processes may not: hold a `FolderLock`.
-
-    Raises:
-        OSError: if the file cannot be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._file = path.open("a+b", buffering=0)
-        self._guard = threading.Lock()
-        self.repaired = self._cut_torn_line()
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write a record as one line, to the disk."""
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        with self._guard:
-            left = memoryview(line)
-            while left:
-                left = left[self._file.write(left) :]
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _cut_torn_line(self) -> int:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            self._file.truncate(whole)
-            os.fsync(self._file.fileno())
-        return len(content) - whole
-
-
-class FolderLock:
-    """The right to write to a folder, held by one process and given back by the system when that process ends.
-
-    `.NAME.lock` is locked, `.NAME.json` says by whom. A holder that was killed leaves its name behind but not its
-    lock: the next one takes over, and `stale` is what the dead one had written.
-
-    Args:
-        folder: made if it is absent.
-        name: which of the folder's files are meant.
-        about: what to say of the holder besides its process id.
-    """
-
-    def __init__(self, folder: Path, name: str, about: Mapping[str, Any] | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._name = folder, name
-        self._holder = folder / f".{name}.json"
-        self._lock = FileLock(folder / f".{name}.lock", thread_local=False)
-        self._about = {"pid": os.getpid(), **(about or {})}
-        self.stale: dict[str, Any] | None = None
-
-    def __enter__(self) -> "FolderLock":
-        """Take the lock.
-
-        Raises:
-            JournalError: if a living process holds it; the text names its process id.
-        """
-        try:
-            self._lock.acquire(timeout=_PATIENCE)
-        except Timeout as error:
-            pid = read_holder(self._folder, self._name).get("pid", "unknown")
-            raise JournalError(
-                f"another run (process {pid}) is writing {self._name} in {self._folder.name}; wait until it ends, or "
-                "give this run a folder of its own"
-            ) from error
-        self.stale = read_holder(self._folder, self._name) or None
-        replace_text(self._holder, json.dumps(self._about))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._holder.unlink(missing_ok=True)
-        self._lock.release()
-
-
-def read_holder(folder: Path, name: str) -> dict[str, Any]:
-    """What the last holder of a lock wrote about itself, alive or not; {} if it gave the lock back."""
-    holder = folder / f".{name}.json"
-    try:
-        return json.loads(holder.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-
-
-def is_held(folder: Path, name: str) -> bool:
-    """Whether a living process holds a lock."""
-    lock = FileLock(folder / f".{name}.lock", thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -31,7 +31,7 @@ class Interval:
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The mean of scores and its bootstrap interval; the same seed gives the same interval.
+    """Compute the mean of scores and its bootstrap interval; the same seed gives the same interval.
 
     Args:
         values: one score per question, (N,).
@@ -71,7 +71,7 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `first` minus mean of `second` with its interval, both over the same questions in the same order.
+    """Compute mean of `first` minus mean of `second` with its interval, over the same questions in the same order.
 
     Raises:
         ValueError: if they differ in length, and as `bootstrap_interval`.
@@ -85,7 +85,7 @@ def paired_difference(
 
 
 def seed_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean over seeds and its 95 % interval by Student's t; one value alone has no interval (NaN).
+    """Compute the mean over seeds and its 95 % interval by Student's t; one value alone has no interval (NaN).
 
     Args:
         values: one score, or one difference of two arms, for every seed.

@@ -5,14 +5,13 @@ padding at the ends does not change them. Those of a trace read its tokens; no m
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.scoring import ngrams
 
 
@@ -32,7 +31,7 @@ class Trace(Protocol):
 
     @property
     def forward_evaluations(self) -> int:
-        """Number of forward passes."""
+        """Return the number of forward passes."""
 
     def replay(self, step: int | None = None) -> np.ndarray:
         """Return the token ids after a pass, (L,)."""
@@ -208,22 +207,3 @@ _DUPLICATE_COLUMNS = (
     *("position", "twin_position", "token_id", "piece", "block", "step", "twin_step", "confidence"),
     *("twin_confidence", "entropy", "committed_in_step", "neighbours_in_step"),
 )
-
-
-def repetition_by_steps(
-    frame: pd.DataFrame, metrics: Sequence[str] = ("adjacent_duplicates",)
-) -> pd.DataFrame:
-    """Compute mean and 95 % bootstrap interval of each metric at each number of steps.
-
-    Args:
-        frame: one row per answer, with `steps` and the metrics as columns.
-        metrics: which columns.
-
-    Returns:
-        Rows of steps, metric, estimate, low, high, in the order of the metrics and of rising steps.
-    """
-    rows = []
-    for metric in metrics:
-        for steps, values in frame.groupby("steps")[metric]:
-            rows.append({"steps": steps, "metric": metric, **asdict(bootstrap_interval(values))})
-    return pd.DataFrame(rows, columns=("steps", "metric", "estimate", "low", "high"))

@@ -121,7 +121,8 @@ def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
 
 def _finding_facts(part: str) -> Iterable[Fact]:
     words = re.findall(r"[a-z-]+", part)
-    places = [("side", word) for word in words if word in SIDES] + [("zone", w) for w in words if w in ZONES]
+    cells = [("side", word) for word in words if word in SIDES]
+    cells += [("zone", word) for word in words if word in ZONES]
     for number, word in enumerate(words):
         kind = _kind(word)
         if kind is None:
@@ -129,11 +130,11 @@ def _finding_facts(part: str) -> Iterable[Fact]:
         yield ("kind", kind)
         if number and words[number - 1] in ALL_GRADES:
             yield ("grade", kind, words[number - 1])
-        yield from ((name, kind, place) for name, place in places)
+        yield from ((name, kind, value) for name, value in cells)
 
 
 def _kind(word: str) -> str | None:
-    """The kind that a word names, in singular or plural."""
+    """Return the kind that a word names, in singular or plural."""
     return next((kind for kind in (word, word.removesuffix("s")) if kind in ALL_KINDS), None)
 
 

@@ -1,7 +1,7 @@
 """The general-domain world: shapes, landscapes and charts, and what is said about them. Nothing in it is medical.
 
 It stands for the pictures and dialogues that a general vision-language model was trained on before it meets
-medicine. As in the phantom world a `GeneralScene` is one picture's facts, drawn from a split and an index; up to two
+medicine. As with phantoms a `GeneralScene` is one picture's facts, drawn from a split and an index; up to two
 things, each in a cell (side, zone) of its own, have a kind and a colour. `paint` makes pixels of it, the functions
 below make words.
 """
@@ -55,7 +55,7 @@ class GeneralScene:
 
 
 def make_general_scenes(split: str, count: int) -> list[GeneralScene]:
-    """The first `count` scenes of a split; the same arguments always give the same scenes.
+    """Draw the first `count` scenes of a split; the same arguments always give the same scenes.
 
     Raises:
         ValueError: for an unknown split.
@@ -147,13 +147,13 @@ _OUTLINES = {
 
 
 def caption(scene: GeneralScene) -> str:
-    """One sentence with the kind of picture, and each thing with its colour and place."""
+    """Write one sentence with the kind of picture, and each thing with its colour, side and zone."""
     body = " and ".join(f"a {t.colour} {t.kind} in the {t.side} {t.zone} part" for t in scene.things)
     return f"A {scene.domain} with {body or 'nothing in it'}."
 
 
 def dialogue(scene: GeneralScene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:
-    """Several questions about one picture with their answers, no question twice."""
+    """Ask several questions about one picture with their answers, no question twice."""
     askable = [(probe, answer) for probe in PROBES if (answer := probe.answer(scene)) is not None]
     chosen = [askable[i] for i in rng.permutation(len(askable))[:turns]]
     return [(str(rng.choice(probe.wordings)), answer) for probe, answer in chosen]
@@ -162,7 +162,7 @@ def dialogue(scene: GeneralScene, rng: np.random.Generator, turns: int) -> list[
 def _about_the_thing(
     name: str, field: str, wordings: Sequence[str], answers: Sequence[str], asked: str | None = None
 ) -> Probe:
-    """A probe on pictures with exactly one thing: what its field is, or whether it is what is asked."""
+    """Make a probe on pictures with exactly one thing: what its field is, or whether it is what is asked."""
 
     def answer(scene: GeneralScene) -> str | None:
         if len(scene.things) != 1:

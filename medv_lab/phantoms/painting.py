@@ -15,13 +15,13 @@ NOMINAL_SIZE = 72
 
 @lru_cache(maxsize=8)
 def axis(size: int) -> np.ndarray:
-    """Pixel centres in nominal pixels from the middle of the picture, (size,)."""
+    """Return pixel centres in nominal pixels from the middle of the picture, (size,)."""
     return ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * NOMINAL_SIZE
 
 
 @lru_cache(maxsize=64)
 def _interpolation(size: int, cells: int) -> np.ndarray:
-    """Weights (size, cells) that stretch `cells` values smoothly over `size` pixels."""
+    """Return weights (size, cells) that stretch `cells` values smoothly over `size` pixels."""
     position = np.linspace(0, cells - 1, size)
     lower = np.minimum(position.astype(int), cells - 2)
     fraction = position - lower
@@ -33,18 +33,18 @@ def _interpolation(size: int, cells: int) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
-    """Smooth noise of roughly unit variance, shape (rows, columns), with `cells` features down and across."""
+    """Draw smooth noise of roughly unit variance, shape (rows, columns), with `cells` features down and across."""
     coarse = rng.standard_normal(cells, dtype=np.float32)
     return _interpolation(shape[0], cells[0]) @ coarse @ _interpolation(shape[1], cells[1]).T
 
 
 def inside(distance: np.ndarray, edge: float = 1.2) -> np.ndarray:
-    """1 where a signed distance is negative, 0 where it is positive, with a ramp `edge` wide between."""
+    """Return 1 where a signed distance is negative, 0 where it is positive, with a ramp `edge` wide between."""
     return np.clip(0.5 - distance / edge, 0, 1)
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
-    """Approximate signed distance to an ellipse around the origin (negative inside)."""
+    """Compute the approximate signed distance to an ellipse around the origin (negative inside)."""
     return (np.hypot(x / half_width, y / half_height) - 1) * min(half_width, half_height)
 
 
@@ -56,7 +56,7 @@ def lobed(
     depth: float,
     lobes: tuple[int, ...],
 ) -> np.ndarray:
-    """Approximate signed distance to a round outline whose radius waves `lobes` times by `depth`."""
+    """Compute the approximate signed distance to a round outline whose radius waves `lobes` times by `depth`."""
     angle = np.arctan2(y, x)
     wave = sum(
         np.cos(n * angle + phase)
@@ -66,12 +66,12 @@ def lobed(
 
 
 def lines(position: np.ndarray, spacing: float, width: float) -> np.ndarray:
-    """Parallel soft lines across a coordinate, one every `spacing`."""
+    """Draw parallel soft lines across a coordinate, one every `spacing`."""
     return inside(np.abs((position / spacing) % 1 - 0.5) * spacing - width / 2, 1.0)
 
 
 def dots(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Soft round dots (rows of y, columns of x) from axes x, y and centres (n, 2); one matrix product."""
+    """Draw soft round dots (rows of y, columns of x) from axes x, y and centres (n, 2); one matrix product."""
     across = np.exp(-(((x[None] - centres[:, :1]) / radii[:, None]) ** 2))
     down = np.exp(-(((y[None] - centres[:, 1:]) / radii[:, None]) ** 2))
     return np.clip(3 * (down.T @ across) - 0.6, 0, 1)
@@ -91,7 +91,7 @@ def blend(
 
 @dataclass(frozen=True)
 class Spot:
-    """The place of one finding: a writable view of its cell, and coordinates around the finding's centre.
+    """The spot of one finding: a writable view of its cell, and coordinates around the finding's centre.
 
     Attributes:
         view: the part of the picture that the finding may change, (h, w) or (h, w, 3).
@@ -108,11 +108,11 @@ class Spot:
 
     @property
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """x as a row and y as a column, ready to broadcast to (h, w)."""
+        """Return x as a row and y as a column, ready to broadcast to (h, w)."""
         return self.x[None, :], self.y[:, None]
 
     def noise(self, spacing: float) -> np.ndarray:
-        """Smooth noise over the view, with a feature about every `spacing` nominal pixels."""
+        """Draw smooth noise over the view, with a feature about every `spacing` nominal pixels."""
         cells = tuple(max(2, round(float(np.ptp(values)) / spacing) + 1) for values in (self.y, self.x))
         return smooth_noise(self.rng, self.window.shape, cells)
 
@@ -121,12 +121,12 @@ class Spot:
         blend(self.view, mask * self.window, colour)
 
     def patch(self, half_height: float, raggedness: float = 1.0) -> np.ndarray:
-        """Mask of an irregular patch, wider than tall, with a soft border."""
+        """Draw the mask of an irregular patch, wider than tall, with a soft border."""
         x, y = self.grid
         return inside(ellipse(x, y, 1.35 * half_height, half_height) + raggedness * self.noise(4.0), 3.0)
 
-    def places(self, count: int) -> np.ndarray:
-        """Offsets (count, 2) of one, two or three well separated objects whose mean is the spot's centre."""
+    def centres(self, count: int) -> np.ndarray:
+        """Draw offsets (count, 2) of one, two or three well separated objects whose mean is the spot's centre."""
         turn = self.rng.uniform(0, 2 * np.pi)
         if count == 1:
             return np.zeros((1, 2), np.float32)

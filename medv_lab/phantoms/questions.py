@@ -51,7 +51,7 @@ class Draw(NamedTuple):
 
 
 def article(noun: str) -> str:
-    """The indefinite article for a noun, or none for one that is not counted."""
+    """Put the indefinite article before a noun, none before one that is not counted."""
     if noun in {"consolidation", "fibrosis", "haemorrhage", "oedema", "necrosis", "inflammation"}:
         return noun
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
@@ -72,7 +72,7 @@ def _about_the_finding(
     answers: Sequence[str],
     read: Callable[[Finding], str | None],
 ) -> Probe:
-    """A probe on pictures with exactly one finding, so that 'the abnormality' has one meaning."""
+    """Make a probe on pictures with exactly one finding, so that 'the abnormality' has one meaning."""
 
     def answer(scene: Scene) -> str | None:
         finding = _only(scene)

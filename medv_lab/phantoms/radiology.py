@@ -18,7 +18,7 @@ EXTENTS = (4.2, 5.6, 7.0)  # ... and half height of the patch
 
 @dataclass(frozen=True)
 class DomainPainter:
-    """How one domain looks.
+    """Looks of one domain.
 
     Attributes:
         background: (u, v, rng) -> float32 picture in 0..1, grey (S, S) or colour (S, S, 3).
@@ -58,7 +58,7 @@ def _chest(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def _nodule(spot: Spot, grade: int) -> None:
-    centres = spot.places(grade + 1)
+    centres = spot.centres(grade + 1)
     spot.paint(dots(spot.x, spot.y, centres, np.full(len(centres), 2.7, np.float32)), 0.86)
 
 
@@ -125,7 +125,7 @@ def _ct_cyst(spot: Spot, grade: int) -> None:
 
 
 def _calcification(spot: Spot, grade: int) -> None:
-    centres = spot.places(grade + 1)
+    centres = spot.centres(grade + 1)
     spot.paint(dots(spot.x, spot.y, centres, np.full(len(centres), 1.75, np.float32)), 1.0)
 
 
@@ -177,7 +177,7 @@ def _mri_tumour(spot: Spot, grade: int) -> None:
 
 def _plaque(spot: Spot, grade: int) -> None:
     x, y = spot.grid
-    for centre in spot.places(grade + 1):
+    for centre in spot.centres(grade + 1):
         turn = spot.rng.uniform(0, np.pi)
         along = (x - centre[0]) * np.cos(turn) + (y - centre[1]) * np.sin(turn)
         across = (y - centre[1]) * np.cos(turn) - (x - centre[0]) * np.sin(turn)

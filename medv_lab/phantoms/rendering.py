@@ -93,7 +93,7 @@ def _check_finding(domain: str, finding: Finding) -> None:
 
 
 def _spot(picture: np.ndarray, home: np.ndarray, half: tuple[float, float], rng: np.random.Generator) -> Spot:
-    """The view of one cell around `home`, with the finding's centre jittered a little inside it."""
+    """Return the view of one cell around `home`, with the finding's centre jittered a little inside it."""
     ticks = axis(picture.shape[0])
     columns, rows = (slice(*np.searchsorted(ticks, (home[i] - half[i], home[i] + half[i]))) for i in range(2))
     centre = (home + rng.uniform(-1.0, 1.0, 2)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What is said about scenes: captions, descriptions, and dialogues, by a small grammar from the ground truth.
+"""Texts about scenes: captions, descriptions, and dialogues, by a small grammar from the ground truth.
 
-Every sentence is true of its scene: findings with their grade and place, absent kinds as negatives, and anatomy
+Every sentence is true of its scene: findings with grade, side and zone, absent kinds as negatives, and anatomy
 that every phantom of the domain shows. Wording varies with the random generator, facts never do.
 """
 
@@ -90,7 +90,7 @@ _FINDING_SENTENCES = (
 )
 _NORMAL_SENTENCES = ("No abnormality is seen.", "The image is normal.", "There are no abnormal findings.")
 _NEGATIVE_SENTENCES = ("There is no {kind}.", "No {kind} is seen.", "The image shows no sign of {kind}.")
-_PLACE_SENTENCES = {
+_OTHER_ZONES = {
     "one": ("The other zones are clear.", "All other zones are clear.", "The {other} side is clear."),
     "more": ("The remaining zones are clear.", "All remaining zones are clear."),
 }
@@ -98,25 +98,25 @@ _IMPRESSIONS = ("Impression: {what}.", "In summary, {what}.", "Conclusion: {what
 
 
 def finding_phrase(finding: Finding, kind_is: str) -> str:
-    """A finding in words, e.g. 'two nodules', 'a large cyst', 'mild oedema'."""
+    """Write a finding in words, e.g. 'two nodules', 'a large cyst', 'mild oedema'."""
     if kind_is == "count":
         return f"{finding.grade} {finding.kind}" + ("" if finding.grade == "one" else "s")
     return f"a {finding.grade} {finding.kind}" if kind_is == "size" else f"{finding.grade} {finding.kind}"
 
 
 def make_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One sentence with modality, findings, grades and places."""
+    """Write one sentence with modality, findings, grades, sides and zones."""
     if not scene.findings:
         body = str(rng.choice(("no abnormality", "no abnormal findings", "normal findings")))
     else:
         order = rng.permutation(len(scene.findings))
-        body = " and ".join(_placed(scene, scene.findings[i]) for i in order)
+        body = " and ".join(_locate(scene, scene.findings[i]) for i in order)
     noun = {"histology": "a histology image", "gross pathology": "a gross pathology image"}.get(scene.domain)
     return f"{(noun or article(scene.domain)).capitalize()} with {body}."
 
 
 def make_description(scene: Scene, rng: np.random.Generator) -> str:
-    """A report of 40 to 120 words: opening, anatomy, findings, negatives, impression."""
+    """Write a report of 40 to 120 words: opening, anatomy, findings, negatives, impression."""
     kinds = KINDS[scene.domain]
     findings = [scene.findings[i] for i in rng.permutation(len(scene.findings))]
     opening = [str(rng.choice(_OPENINGS[scene.domain]))]
@@ -136,9 +136,9 @@ def make_description(scene: Scene, rng: np.random.Generator) -> str:
         reported.append(str(rng.choice(_NORMAL_SENTENCES)))
     elif len(findings) == 1:
         other = "right" if findings[0].side == "left" else "left"
-        reported.append(str(rng.choice(_PLACE_SENTENCES["one"])).format(other=other))
+        reported.append(str(rng.choice(_OTHER_ZONES["one"])).format(other=other))
     else:
-        reported.append(str(rng.choice(_PLACE_SENTENCES["more"])))
+        reported.append(str(rng.choice(_OTHER_ZONES["more"])))
     absent = [kind for kind in kinds if kind not in {finding.kind for finding in findings}]
     negatives = [
         str(rng.choice(_NEGATIVE_SENTENCES)).format(kind=absent[i])
@@ -147,23 +147,23 @@ def make_description(scene: Scene, rng: np.random.Generator) -> str:
     sentences = opening + (
         anatomy + reported + negatives if rng.random() < 0.5 else reported + negatives + anatomy
     )
-    summary = " and ".join(_placed(scene, finding) for finding in findings) or "no abnormality"
+    summary = " and ".join(_locate(scene, finding) for finding in findings) or "no abnormality"
     return " ".join([*sentences, str(rng.choice(_IMPRESSIONS)).format(what=summary)])
 
 
 def make_dialogue(scene: Scene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:
-    """Several questions on one picture with their answers, as (question, answer) pairs, no question twice."""
+    """Ask several questions about one picture with their answers, as (question, answer) pairs, no question twice."""
     askable = [(probe, answer) for probe in PROBES if (answer := probe.answer(scene)) is not None]
     chosen = [askable[i] for i in rng.permutation(len(askable))[:turns]]
     return [(str(rng.choice(probe.wordings)), answer) for probe, answer in chosen]
 
 
-def _placed(scene: Scene, finding: Finding) -> str:
+def _locate(scene: Scene, finding: Finding) -> str:
     return f"{finding_phrase(finding, KINDS[scene.domain][finding.kind])} in the {finding.side} {finding.zone} zone"
 
 
 def sample_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
-    """Every kind of text once a scene: what a tokenizer for this world is trained on."""
+    """Write every kind of text once per scene: what a tokenizer for phantoms is trained on."""
     rng = np.random.default_rng(seed)
     texts = [*DESCRIPTION_REQUESTS, *CAPTION_REQUESTS]
     for scene in scenes:

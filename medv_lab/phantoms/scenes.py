@@ -1,8 +1,8 @@
-"""Ground truth of the phantom world: what a picture shows, before any pixel or word exists.
+"""Ground truth of phantoms: what a picture shows, before any pixel or word exists.
 
 A `Scene` is one picture's facts. Sides are image sides (`left` is the left half of the picture), zones are
 thirds of the organ from top to bottom, and every finding sits in a cell (side, zone) of its own. Pictures are
-painted from scenes by `phantoms`, words are written from them by `dialogues`; neither reads the other.
+painted from scenes by `rendering`, words are written from them by `reports` and `questions`; neither reads the other.
 
 Splits draw from disjoint seeds. `HELD_OUT` names one cell for every (domain, kind): such combinations are
 never seen in train, validation or test, and make up the `compositional` split.
@@ -58,7 +58,7 @@ class Scene:
 
 
 def is_held_out(domain: str, finding: Finding) -> bool:
-    """Whether a finding lies in the one cell that its kind never occupies in training."""
+    """Return whether a finding lies in the one cell that its kind never occupies in training."""
     return HELD_OUT[domain, finding.kind] == (finding.side, finding.zone)
 
 
@@ -95,12 +95,12 @@ def make_scene(split: str, index: int) -> Scene:
 
 
 def make_scenes(split: str, count: int) -> list[Scene]:
-    """The first `count` scenes of a split."""
+    """Draw the first `count` scenes of a split."""
     return [make_scene(split, index) for index in range(count)]
 
 
 def _draw_cells(rng: np.random.Generator, domain: str, kinds: list[str]) -> list[tuple[str, str]]:
-    """A free cell for every kind, never the one held out for it."""
+    """Draw a free cell for every kind, never the one held out for it."""
     cells: list[tuple[str, str]] = []
     for kind in kinds:
         free = [cell for cell in CELLS if cell != HELD_OUT[domain, kind] and cell not in cells]

@@ -41,7 +41,7 @@ def _stroma(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 def _gland(spot: Spot, grade: int) -> None:
     x, y = spot.grid
-    for centre in spot.places(grade + 1):
+    for centre in spot.centres(grade + 1):
         distance = np.hypot(x - centre[0], y - centre[1])
         spot.paint(inside(distance - 4.1), NUCLEUS)
         spot.paint(inside(distance - 2.0), (0.98, 0.95, 0.97))
@@ -98,7 +98,7 @@ def _gross_haemorrhage(spot: Spot, grade: int) -> None:
 
 def _gross_cyst(spot: Spot, grade: int) -> None:
     x, y = spot.grid
-    for centre in spot.places(grade + 1):
+    for centre in spot.centres(grade + 1):
         distance = np.hypot(x - centre[0], y - centre[1])
         spot.paint(inside(distance - 3.7), (0.3, 0.36, 0.46))
         spot.paint(inside(distance - 2.7), (0.5, 0.66, 0.78))

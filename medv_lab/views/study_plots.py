@@ -113,7 +113,7 @@ def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> 
     """Draw repetition against the number of sampling steps Z, with its intervals; fewer steps to the right.
 
     Args:
-        frame: rows of steps, metric, estimate, low, high, as `repetition_by_steps` makes them; at most 8 metrics.
+        frame: rows of steps, metric, estimate, low, high, e.g. of `bootstrap_interval`; at most 8 metrics.
         ax: where to draw; a new figure of column width by default.
 
     Returns:
@@ -122,7 +122,7 @@ def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> 
     Raises:
         ValueError: if a column is missing.
     """
-    _check_columns(frame, ("steps", "metric", "estimate", "low", "high"), "repetition_by_steps")
+    _check_columns(frame, ("steps", "metric", "estimate", "low", "high"), "bootstrap_interval")
     named = frame.assign(metric=frame.metric.str.replace("_", " "))
     ax = plot_curves(
         named,

@@ -18,7 +18,6 @@ from medv_lab.metrics.repetition import (
     measure_repetition,
     measure_trace,
     rep_n,
-    repetition_by_steps,
 )
 
 MASK, END = 9, 8
@@ -193,17 +192,3 @@ def test_there_are_as_many_duplicates_as_the_rate_says():
         canvas, order = random.integers(0, 3, 12).tolist(), random.permutation(12).tolist()
         trace = make_trace(canvas, order, np.sort(random.integers(0, 5, 12)).tolist())
         assert len(duplicate_commits(trace)) / 11 == pytest.approx(measure_trace(trace).adjacent_duplicates)
-
-
-def test_repetition_by_steps_are_means_with_intervals_around_them():
-    frame = pd.DataFrame({"steps": [8, 8, 4, 4], "rep_1": [0.0, 0.2, 0.4, 0.4], "looped": [1.0] * 4})
-    table = repetition_by_steps(frame, ("rep_1", "looped"))
-    assert table[["steps", "metric"]].to_numpy().tolist() == [
-        [4, "rep_1"],
-        [8, "rep_1"],
-        [4, "looped"],
-        [8, "looped"],
-    ]
-    assert table.estimate.tolist() == pytest.approx([0.4, 0.1, 1, 1])
-    assert table.low.tolist() == pytest.approx([0.4, 0.0, 1, 1])
-    assert table.high.tolist() == pytest.approx([0.4, 0.2, 1, 1])

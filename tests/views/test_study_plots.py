@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medv_lab.metrics.repetition import repetition_by_steps
+from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.studies.arms import frontier_arms
 from medv_lab.views.study_plots import (
     ACCENT,
@@ -77,10 +77,11 @@ def test_groups_of_a_user_s_own_are_drawn_in_the_accent_and_apart():
 
 def test_curves_and_areas_are_the_table():
     random = np.random.default_rng(0)
-    answers = pd.DataFrame(
-        {"steps": np.repeat([16, 4, 8], 5), "rep_1": random.random(15), "looped": random.random(15)}
+    table = pd.DataFrame(
+        {"steps": steps, "metric": metric, **vars(bootstrap_interval(random.random(5)))}
+        for metric in ("rep_1", "looped")
+        for steps in (4, 8, 16)
     )
-    table = repetition_by_steps(answers, ("rep_1", "looped"))
     ax = plot_repetition_vs_steps(table.sample(frac=1, random_state=0).sort_values("metric"))
     assert [line.get_label() for line in ax.lines] == ["looped", "rep 1"]
     for line, area, metric in zip(ax.lines, ax.collections, ("looped", "rep_1"), strict=True):
