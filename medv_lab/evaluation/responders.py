@@ -41,7 +41,7 @@ class Responder(Protocol):
         model: {name, sha256, revision} of the model.
         settings: everything else that its answers depend on, JSON-able. Responders of equal model and settings give
             the same answers.
-        is_paid: True where every call costs money; then one process at a time may answer.
+        is_paid: True where every call costs money; then one process answers, whatever the launch.
     """
 
     name: str

@@ -84,10 +84,12 @@ def answer_questions(
     """
     _require_distinct(questions, batch_size)
     shard = shard or Shard.from_environment()
-    paid = (
-        ExclusiveAccess(folder, f"run-{responder.run}-{shard.rank}") if responder.is_paid else nullcontext()
-    )
-    with paid, Store(folder, STORE) as store:
+    if responder.is_paid:  # one process asks, as many questions at a time as the endpoint takes
+        if shard.rank:
+            return None
+        shard = Shard()
+    access = ExclusiveAccess(folder, f"run-{responder.run}") if responder.is_paid else nullcontext()
+    with access, Store(folder, STORE) as store:
         # 1. Name every answer by its content; this process takes every count-th question.
         keys = [make_key(question, responder) for question in questions]
         own = list(zip(keys, questions, strict=True))[shard.rank :: shard.count]
@@ -112,7 +114,10 @@ def answer_questions(
         while any(key not in store for key in keys):
             time.sleep(PAUSE)
             store.refresh()
-        answers = [Prediction.from_dict(store[key], responder.settings) for key in keys]
+        found = [Prediction.from_dict(store[key], responder.settings) for key in keys]
+    answers = [
+        replace(answer, system=responder.name) for answer in found
+    ]  # the same run may have another name
     _record_run(folder, responder, len(questions), notes)  # again: another launch may have written meanwhile
     lines = [
         {**_describe(question), **answer.to_dict(), "words": answer.words}

@@ -131,13 +131,21 @@ def test_a_torn_last_line_is_asked_again(tmp_path, length):
 
 
 def test_a_paid_responder_is_asked_by_one_process_at_a_time(tmp_path):
-    paid = Echo()
+    paid = Echo(sha256="paid")
     paid.is_paid = True
-    with ExclusiveAccess(tmp_path, f"run-{paid.run}-0"):
+    with ExclusiveAccess(tmp_path, f"run-{paid.run}"):
         with pytest.raises(StoreError, match=f"process {os.getpid()}"):
             run(tmp_path, paid)
         assert run(tmp_path, Echo())  # what costs nothing is not locked
-    assert run(tmp_path, paid)
+    assert run(tmp_path, paid, shard=Shard(1, 2)) is None and not paid.asked
+    assert run(tmp_path, paid, shard=Shard(0, 2)) and len(paid.asked_ids) == len(QUESTIONS)
+
+
+def test_the_same_run_under_another_name_asks_nothing(tmp_path):
+    run(tmp_path)
+    other = Echo()
+    other.name = "other"
+    assert {one.system for one in run(tmp_path, other)} == {"other"} and not other.asked
 
 
 @pytest.mark.parametrize(
