@@ -23,7 +23,7 @@ class Question:
         split: of the data set, e.g. "test".
         tags: names under which scores are averaged besides the kind, e.g. {"domain": "brain mri", "family": "side"}.
         caption, context: what a judge may read of the picture, which it does not see.
-        truth: what the picture shows where that is known (a phantom's `Scene`); None elsewhere.
+        truth: what the picture shows where that is known: a phantom's `Scene`, or phrases; None elsewhere.
     """
 
     id: str

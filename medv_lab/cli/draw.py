@@ -27,12 +27,12 @@ def panels(
     from dataclasses import replace
 
     from medv_lab.paper.figures import preset_folders
-    from medv_lab.studies.panel_runs import answer_panels, find_examples, plan_system, trace_example
+    from medv_lab.studies.panel_runs import answer_panels, find_questions, plan_system, trace_example
     from medv_lab.studies.panels import PLANS
 
     folder = output or preset_folders(preset)[0] / "panels"
     plan = PLANS[preset]
-    examples = find_examples(folder, questions)
+    found = find_questions(folder, questions)
     asked = []
     for spec in system or ["diffusion=embedded"]:
         name, separator, checkpoint = spec.partition("=")
@@ -40,12 +40,12 @@ def panels(
             raise ValueError(f"--system is {spec!r}; give NAME=CHECKPOINT, e.g. diffusion=embedded")
         model, processor = replace(device, model=checkpoint).load()
         typer.echo(f"{name}: {model.medv_source.name}", err=True)
-        asked += plan_system(model, processor, name, plan, examples)
+        asked += plan_system(model, processor, name, plan, found)
         if name == "diffusion":
-            trace_example(model, processor, examples[0], plan, folder)
+            trace_example(model, processor, found[0], plan, folder)
     answer_panels(asked, folder, batch_size=batch_size)
     typer.echo(
-        f"{folder}: {sum(len(one.examples) for one in asked)} answers of {len(system or [1])} system(s)"
+        f"{folder}: {sum(len(one.questions) for one in asked)} answers of {len(system or [1])} system(s)"
     )
 
 

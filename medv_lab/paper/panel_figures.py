@@ -49,21 +49,21 @@ def at_length(answers: Sequence[PanelAnswer]) -> list[PanelAnswer]:
 
 def first_systems(answers: Sequence[PanelAnswer], most: int = MOST_SYSTEMS) -> list[PanelAnswer]:
     """Choose the answers of the first few systems, each question's together."""
-    systems = list(dict.fromkeys(one.system for one in answers))[:most]
-    kept = [one for one in answers if one.system in systems]
-    order = list(dict.fromkeys(one.example.id for one in kept))
-    return sorted(kept, key=lambda one: order.index(one.example.id))
+    systems = list(dict.fromkeys(one.prediction.system for one in answers))[:most]
+    kept = [one for one in answers if one.prediction.system in systems]
+    order = list(dict.fromkeys(one.question.id for one in kept))
+    return sorted(kept, key=lambda one: order.index(one.question.id))
 
 
 def collect_open_ended(results: Path) -> pd.DataFrame:
     """Collect Figure 2: two descriptions by up to three systems."""
-    chosen = [one for one in at_length(read_answers(results)) if one.example.id in SHOWN]
+    chosen = [one for one in at_length(read_answers(results)) if one.question.id in SHOWN]
     return tabulate(first_systems(chosen), results, mark_facts)
 
 
 def collect_vqa(results: Path) -> pd.DataFrame:
     """Collect Figure 3: short questions at L = B = Z = 64."""
-    chosen = [one for one in read_answers(results) if one.example.group == "vqa"]
+    chosen = [one for one in read_answers(results) if one.question.kind == "vqa"]
     return tabulate(first_systems(chosen), results, mark_facts)
 
 
@@ -72,16 +72,16 @@ def collect_same_length(results: Path) -> pd.DataFrame:
     chosen = [
         one
         for one in at_length(read_answers(results))
-        if one.example.group == "query" and one.system in ("diffusion", "twin")
+        if one.question.kind == "query" and one.prediction.system in ("diffusion", "twin")
     ]
     return tabulate(first_systems(chosen), results, mark_facts)
 
 
 def collect_settings(results: Path) -> pd.DataFrame:
     """Collect Figure 5: one description under several settings, by V1 and V2 where they answered, else by diffusion."""
-    answers = [one for one in read_answers(results) if one.example.id == REPEATING]
-    wanted = [one for one in answers if one.system in ("V1", "V2")] or [
-        one for one in answers if one.system == "diffusion"
+    answers = [one for one in read_answers(results) if one.question.id == REPEATING]
+    wanted = [one for one in answers if one.prediction.system in ("V1", "V2")] or [
+        one for one in answers if one.prediction.system == "diffusion"
     ]
     long, by_steps, _, by_block = _sweeps(wanted)
     chosen = [*long, *(one for one in by_steps if one.lengths[2] in _spread(by_steps, 2))]
@@ -94,16 +94,18 @@ def collect_domain(domain: str, results: Path) -> pd.DataFrame:
     chosen = [
         one
         for one in at_length(read_answers(results))
-        if one.example.domain == domain and one.example.group == "description"
+        if one.question.tags["domain"] == domain and one.question.kind == "description"
     ]
-    shown = sorted({one.example.id for one in chosen})[:PER_DOMAIN]
-    return tabulate(first_systems([one for one in chosen if one.example.id in shown]), results, mark_facts)
+    shown = sorted({one.question.id for one in chosen})[:PER_DOMAIN]
+    return tabulate(first_systems([one for one in chosen if one.question.id in shown]), results, mark_facts)
 
 
 def collect_by_steps(results: Path) -> pd.DataFrame:
     """Collect Figure 11: repetition of every system against Z, and one description at three of them."""
     answers = [
-        one for one in read_answers(results) if one.example.id == REPEATING and one.system == "diffusion"
+        one
+        for one in read_answers(results)
+        if one.question.id == REPEATING and one.prediction.system == "diffusion"
     ]
     long, by_steps, _, _ = _sweeps(answers)
     texts = tabulate(
@@ -120,7 +122,9 @@ def collect_by_steps(results: Path) -> pd.DataFrame:
 def collect_by_lengths(results: Path) -> pd.DataFrame:
     """Collect Figure 12: repetition of every system against L (with Z = L) and B, and one description at each end."""
     answers = [
-        one for one in read_answers(results) if one.example.id == REPEATING and one.system == "diffusion"
+        one
+        for one in read_answers(results)
+        if one.question.id == REPEATING and one.prediction.system == "diffusion"
     ]
     long, _, by_length, by_block = _sweeps(answers)
     ends = [one for one in by_length if one.lengths[0] == min(other.lengths[0] for other in by_length)]

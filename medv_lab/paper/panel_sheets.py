@@ -16,8 +16,8 @@ from PIL import Image
 
 from medv_lab.paper.exhibits import MissingResults, measured_source
 from medv_lab.phantoms.facts import mark_claims
-from medv_lab.phantoms.scenes import make_scene
-from medv_lab.studies.panels import SPLIT, PanelAnswer, read_panels
+from medv_lab.phantoms.scenes import Scene
+from medv_lab.studies.panels import PanelAnswer, read_panels
 from medv_lab.views.highlights import cut_text, highlight_repetition
 from medv_lab.views.sheet import TEXT_SIZE, Parts, Sheet
 from medv_lab.views.style import WIDTHS
@@ -47,8 +47,8 @@ def read_answers(results: Path) -> list[PanelAnswer]:
     if not (results / FOLDER / "manifest.json").is_file():
         raise MissingResults(f"{FOLDER}/ has no answers; make them with '{COMMAND}'")
     answers = read_panels(results / FOLDER)
-    order = [*SYSTEMS, *sorted({one.system for one in answers} - set(SYSTEMS))]
-    return sorted(answers, key=lambda one: order.index(one.system))
+    order = [*SYSTEMS, *sorted({one.prediction.system for one in answers} - set(SYSTEMS))]
+    return sorted(answers, key=lambda one: order.index(one.prediction.system))
 
 
 def tabulate(
@@ -62,26 +62,24 @@ def tabulate(
     if not answers:
         raise MissingResults(f"{FOLDER}/ lacks the answers that are shown here; make them with '{COMMAND}'")
     letters = {
-        name: chr(ord("A") + item) for item, name in enumerate(dict.fromkeys(a.example.id for a in answers))
+        name: chr(ord("A") + item) for item, name in enumerate(dict.fromkeys(a.question.id for a in answers))
     }
     rows = []
     for one in answers:
-        example, (length, block, steps) = one.example, one.lengths
+        question, text = one.question, one.prediction.text
         rows.append(
             (
-                letters[example.id],
-                example.domain,
-                example.question,
-                example.reference,
-                f"{FOLDER}/{example.picture}",
-                one.system,
-                length,
-                block,
-                steps,
-                one.answer,
-                len(one.answer.split()),
+                letters[question.id],
+                question.tags["domain"],
+                question.text,
+                question.reference,
+                question.image.relative_to(results).as_posix(),
+                one.prediction.system,
+                *one.lengths,
+                text,
+                one.prediction.words,
                 json.dumps(mark(one)),
-                measured_source(one.file, results),
+                measured_source(results / FOLDER / one.file, results),
             )
         )
     return pd.DataFrame(rows, columns=COLUMNS).astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
@@ -91,19 +89,17 @@ def mark_facts(one: PanelAnswer) -> list[list]:
     """Mark [start, end, mark] what is right and wrong in an answer.
 
     A short answer is right as a whole if it has every word of the reference. Of a longer one, claims are checked
-    where the scene is known, and the example's phrases are looked for where it is not.
+    where the scene is known, and phrases that are true are looked for where it is not.
     """
-    if one.example.group == "vqa":
-        is_right = set(_words(one.example.reference)) <= set(_words(one.answer))
-        return [[0, len(one.answer), "right" if is_right else "wrong"]]
-    if one.example.scene is not None:
-        scene = make_scene(SPLIT, one.example.scene)
-        return [
-            [start, end, "right" if is_true else "wrong"]
-            for start, end, is_true in mark_claims(one.answer, scene)
-        ]
-    text, marks = one.answer.lower(), []
-    for phrase in one.example.phrases:
+    question, answer = one.question, one.prediction.text
+    if question.kind == "vqa":
+        is_right = set(_words(question.reference)) <= set(_words(answer))
+        return [[0, len(answer), "right" if is_right else "wrong"]]
+    if isinstance(question.truth, Scene):
+        claims = mark_claims(answer, question.truth)
+        return [[start, end, "right" if is_true else "wrong"] for start, end, is_true in claims]
+    text, marks = answer.lower(), []
+    for phrase in question.truth:
         start = text.find(phrase.lower())
         if start >= 0 and not any(start < end and begin < start + len(phrase) for begin, end, _ in marks):
             marks.append([start, start + len(phrase), "right"])
@@ -112,7 +108,7 @@ def mark_facts(one: PanelAnswer) -> list[list]:
 
 def mark_repetition(one: PanelAnswer) -> list[list]:
     """Mark [start, end, mark] what an answer says twice in a row."""
-    return [[start, end, "repeated"] for start, end in highlight_repetition(one.answer).spans]
+    return [[start, end, "repeated"] for start, end in highlight_repetition(one.prediction.text).spans]
 
 
 def marked_parts(text: str, marks: str) -> Parts:

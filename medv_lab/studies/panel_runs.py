@@ -17,18 +17,18 @@ from medv_lab.generation import ask
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.records import Question
 from medv_lab.runtime import make_manifest
-from medv_lab.store import replace_text
+from medv_lab.store import read_lines, replace_text, write_lines
 from medv_lab.studies.panels import (
+    QUESTIONS,
     REPETITION,
     TRACE,
-    Example,
-    Plan,
-    phantom_examples,
-    read_examples,
+    PanelPlan,
     read_panels,
+    read_questions,
     tabulate_repetition,
-    write_examples,
+    write_phantom_questions,
 )
 
 
@@ -36,11 +36,11 @@ class Asked(NamedTuple):
     """Who is asked what, in which parts of a plan."""
 
     responder: Responder
-    examples: list[Example]
+    questions: list[Question]
     parts: list[str]
 
 
-def find_examples(folder: Path, questions: Path | None = None) -> list[Example]:
+def find_questions(folder: Path, questions: Path | None = None) -> list[Question]:
     """Return the questions of a panels folder, written there with their pictures: of phantoms, or those of a file.
 
     Raises:
@@ -48,31 +48,30 @@ def find_examples(folder: Path, questions: Path | None = None) -> list[Example]:
         OSError: for a picture that is not there.
     """
     if questions is None:
-        examples = phantom_examples(folder)
+        write_phantom_questions(folder)
     else:
-        examples = read_examples(questions)
-        for example in examples:
-            copy = folder / example.picture
+        for question in read_questions(questions):
+            copy = folder / question.image.relative_to(questions.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes((questions.parent / example.picture).read_bytes())
-    write_examples(examples, folder)
-    return examples
+            copy.write_bytes(question.image.read_bytes())
+        write_lines(folder / QUESTIONS, read_lines(questions))
+    return read_questions(folder / QUESTIONS)
 
 
 def plan_system(
     model: MedVForMaskedDiffusion | MedVForNextToken,
     processor: MedVProcessor,
     name: str,
-    plan: Plan,
-    examples: Sequence[Example],
+    plan: PanelPlan,
+    questions: Sequence[Question],
 ) -> list[Asked]:
     """Return what a model is asked: descriptions at every setting of the plan, queries and VQA at one.
 
     A model that writes from left to right has a longest answer and no other setting.
     """
-    at_length = [example for example in examples if example.group != "vqa"]
-    described = [example for example in examples if example.group == "description"]
-    briefly = [example for example in examples if example.group == "vqa"]
+    at_length = [question for question in questions if question.kind != "vqa"]
+    described = [question for question in questions if question.kind == "description"]
+    briefly = [question for question in questions if question.kind == "vqa"]
     if isinstance(model, MedVForNextToken):
         ways = [(plan.long, at_length, ["main"]), (plan.short, briefly, ["short"])]
         asked = [
@@ -93,7 +92,7 @@ def plan_system(
             Asked(DiffusionResponder(model, processor, settings, name), chosen, parts)
             for settings, chosen, parts in ways
         ]
-    return [one for one in asked if one.examples]
+    return [one for one in asked if one.questions]
 
 
 def answer_panels(
@@ -104,8 +103,7 @@ def answer_panels(
     Raises:
         ValueError, ImageError, OSError: as `answer_questions`.
     """
-    for responder, examples, parts in asked:
-        questions = [example.to_question(folder) for example in examples]
+    for responder, questions, parts in asked:
         answer_questions(
             questions,
             responder,
@@ -125,7 +123,7 @@ def answer_panels(
 
 
 def trace_example(
-    model: MedVForMaskedDiffusion, processor: MedVProcessor, example: Example, plan: Plan, folder: Path
+    model: MedVForMaskedDiffusion, processor: MedVProcessor, question: Question, plan: PanelPlan, folder: Path
 ) -> Path:
     """Keep the trace of one description, unless it is there from the same model and settings."""
     path = folder / TRACE
@@ -134,5 +132,5 @@ def trace_example(
         known = SampleTrace.load(path).manifest
         if all(known.get(name) == wanted[name] for name in ("model", "settings")):
             return path
-    answer = ask(model, processor, open_image(folder / example.picture), example.question, plan.long, False)
+    answer = ask(model, processor, open_image(question.image), question.text, plan.long, False)
     return answer.trace.save(path)

@@ -1,8 +1,9 @@
 """Questions and pictures of the qualitative panels, and under which settings systems answer them.
 
 A panels folder is a results folder of `runner` with more:
-    questions.jsonl   one line per `Example`
-    pictures/         what the examples show
+    questions.jsonl   one line per question: id, group, domain, question, reference, picture (a file of the folder), and
+                      its scene (number in the phantom test split) or phrases that are true of the picture
+    pictures/         what the questions are about
     repetition.csv    repetition of every system's descriptions at every setting, with 95 % intervals
 and, where a diffusion model was asked, the trace of one description. Its manifest says of each run in which `PARTS`
 of the plan it takes part.
@@ -11,7 +12,7 @@ This module reads and writes files, and needs no torch.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,8 @@ from medv_lab.store import read_lines, write_lines
 
 QUESTIONS, REPETITION, TRACE = "questions.jsonl", "repetition.csv", "unmasking_example.npz"
 GROUPS = ("description", "query", "vqa")
-PARTS = (
-    "main",
-    "steps",
-    "lengths",
-    "blocks",
-    "short",
-)  # main: at length, from where one thing at a time is varied
+# Parts of a plan. main: at length, from where one thing at a time is varied; short: visual question answering.
+PARTS = ("main", "steps", "lengths", "blocks", "short")
 SPLIT = "test"
 SCENES, DESCRIPTIONS = 100, 10  # pictures to choose from; the first so many are described, two of each domain
 DESCRIPTION = "Describe the image."
@@ -45,43 +41,11 @@ QUERIES = ("Describe this image in detail.", "What is the main message of this i
 # (family, domain): two open questions and a closed one, in the order of Figure 3.
 VQA = (("finding", "chest x-ray"), ("zone", "abdominal ct"), ("presence", "histology"))
 METRICS = ("adjacent_duplicates", "looped")
+_NEEDED, _KNOWN = ("id", "group", "domain", "question", "reference", "picture"), ("scene", "phrases")
 
 
 @dataclass(frozen=True)
-class Example:
-    """One question of the panels.
-
-    Attributes:
-        id: names it in results.
-        group: "description", "query" (both answered at length) or "vqa".
-        domain: kind of image.
-        question, reference: texts.
-        picture: file in the panels folder.
-        scene: number in the phantom test split, by which claims are checked; None for other pictures.
-        phrases: texts to mark in an answer where there is no scene.
-    """
-
-    id: str
-    group: str
-    domain: str
-    question: str
-    reference: str
-    picture: str
-    scene: int | None = None
-    phrases: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.group not in GROUPS:
-            raise ValueError(f"group of {self.id} is {self.group!r}; allowed are {', '.join(GROUPS)}")
-
-    def to_question(self, folder: Path) -> Question:
-        """Return the question that a system is asked, with its picture in a panels folder."""
-        about = {"reference": self.reference, "kind": self.group, "tags": {"domain": self.domain}}
-        return Question(self.id, self.question, folder / self.picture, **about)
-
-
-@dataclass(frozen=True)
-class Plan:
+class PanelPlan:
     """The settings that systems are asked under.
 
     Attributes:
@@ -116,8 +80,8 @@ class Plan:
         return parts
 
 
-PLANS: Mapping[str, Plan] = {
-    "embedded": Plan(
+PLANS: Mapping[str, PanelPlan] = {
+    "embedded": PanelPlan(
         PRESETS["embedded-description"],
         PRESETS["paper-vqa"],
         steps=(96, 48, 24, 12, 6),
@@ -125,7 +89,7 @@ PLANS: Mapping[str, Plan] = {
         blocks=(16, 32, 48, 96),
         length_block=32,
     ),
-    "full": Plan(
+    "full": PanelPlan(
         PRESETS["paper-open-ended"],
         PRESETS["paper-vqa"],
         steps=(256, 128, 64, 32, 16),
@@ -141,26 +105,15 @@ class PanelAnswer:
     """An answer of a panels folder with its question.
 
     Attributes:
-        example: the question.
+        question: of the kind "description", "query" (both answered at length) or "vqa"; its tag "domain" is the kind
+            of image, its truth the `Scene`, or a tuple of phrases that are true of the picture.
         prediction: the answer.
         parts: of the plan, some of `PARTS`.
-        file: the answers file it stands in.
     """
 
-    example: Example
+    question: Question
     prediction: Prediction
     parts: tuple[str, ...]
-    file: Path
-
-    @property
-    def system(self) -> str:
-        """Name of whoever answered."""
-        return self.prediction.system
-
-    @property
-    def answer(self) -> str:
-        """Text of the answer."""
-        return self.prediction.text
 
     @property
     def lengths(self) -> tuple[int, int | None, int | None]:
@@ -170,40 +123,48 @@ class PanelAnswer:
             return tuple(settings[name] for name in ("gen_length", "block_length", "steps"))
         return settings["max_new_tokens"], None, None
 
-
-def phantom_examples(folder: Path) -> list[Example]:
-    """Return the questions about phantoms of the test split, and write their pictures."""
-    scenes = [make_scene(SPLIT, number) for number in range(SCENES)]
-    examples = [
-        _describe(scene, number, "Describe the image.", "description")
-        for number, scene in enumerate(scenes[:DESCRIPTIONS])
-    ]
-    examples += [_describe(scenes[number], number, text, "query") for number, text in enumerate(QUERIES)]
-    examples += [_ask(family, domain, scenes) for family, domain in VQA]
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for example in examples:
-        Image.fromarray(render(scenes[example.scene])).save(folder / example.picture, optimize=True)
-    return examples
+    @property
+    def file(self) -> str:
+        """Name of the file that the answer stands in."""
+        return f"answers-{self.prediction.run}.jsonl"
 
 
-def write_examples(examples: Sequence[Example], folder: Path) -> None:
-    """Write questions.jsonl."""
-    write_lines(folder / QUESTIONS, [asdict(example) for example in examples])
-
-
-def read_examples(path: Path) -> list[Example]:
-    """Read the questions of a file of JSON Lines.
+def read_questions(path: Path) -> list[Question]:
+    """Read the questions of a file of JSON Lines; pictures are relative to it.
 
     Raises:
-        ValueError: for a line that is no `Example`.
+        ValueError: for a line that is no question of a panel.
     """
-    examples = []
+    questions = []
     for number, line in enumerate(read_lines(path), 1):
-        try:
-            examples.append(Example(**{**line, "phrases": tuple(line.get("phrases", ()))}))
-        except TypeError as error:
-            raise ValueError(f"line {number} of {path.name} is no question of a panel: {error}") from error
-    return examples
+        odd = sorted({*_NEEDED} - line.keys()) or sorted(line.keys() - {*_NEEDED, *_KNOWN})
+        if odd or line["group"] not in GROUPS:
+            raise ValueError(
+                f"line {number} of {path.name} is no question of a panel ({', '.join(odd) or line['group']}); give "
+                f"{', '.join(_NEEDED)}, and scene or phrases, in one of the groups {', '.join(GROUPS)}"
+            )
+        scene = line.get("scene")
+        truth = tuple(line.get("phrases", ())) if scene is None else make_scene(SPLIT, scene)
+        about = {"reference": line["reference"], "kind": line["group"], "tags": {"domain": line["domain"]}}
+        questions.append(
+            Question(line["id"], line["question"], path.parent / line["picture"], **about, truth=truth)
+        )
+    return questions
+
+
+def write_phantom_questions(folder: Path) -> None:
+    """Write questions about phantoms of the test split, and their pictures."""
+    scenes = [make_scene(SPLIT, number) for number in range(SCENES)]
+    lines = [
+        _describe(scene, number, DESCRIPTION, "description")
+        for number, scene in enumerate(scenes[:DESCRIPTIONS])
+    ]
+    lines += [_describe(scenes[number], number, text, "query") for number, text in enumerate(QUERIES)]
+    lines += [_ask(family, domain, scenes) for family, domain in VQA]
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    for line in lines:
+        Image.fromarray(render(scenes[line["scene"]])).save(folder / line["picture"], optimize=True)
+    write_lines(folder / QUESTIONS, lines)
 
 
 def read_panels(folder: Path) -> list[PanelAnswer]:
@@ -212,18 +173,15 @@ def read_panels(folder: Path) -> list[PanelAnswer]:
     Raises:
         ValueError: for an answer to a question that the folder does not have.
     """
-    by_id = {example.id: example for example in read_examples(folder / QUESTIONS)}
+    by_id = {question.id: question for question in read_questions(folder / QUESTIONS)}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     answers = []
     for run, about in manifest.items():
-        file = folder / f"answers-{run}.jsonl"
-        for line in read_lines(file):
+        for line in read_lines(folder / f"answers-{run}.jsonl"):
             found = Prediction.from_dict(line, about["settings"])
             if found.question_id not in by_id:
-                raise ValueError(
-                    f"{file.name} answers {found.question_id!r}, which {QUESTIONS} does not have"
-                )
-            answers.append(PanelAnswer(by_id[found.question_id], found, tuple(about["parts"]), file))
+                raise ValueError(f"run {run} answers {found.question_id!r}, which {QUESTIONS} does not have")
+            answers.append(PanelAnswer(by_id[found.question_id], found, tuple(about["parts"])))
     return answers
 
 
@@ -234,8 +192,10 @@ def tabulate_repetition(answers: Sequence[PanelAnswer]) -> pd.DataFrame:
     """
     groups: dict[tuple[Any, ...], list[list[str]]] = {}
     for one in answers:
-        if one.example.group == "description":
-            groups.setdefault((one.system, *one.lengths), []).append(one.answer.lower().split())
+        if one.question.kind == "description":
+            groups.setdefault((one.prediction.system, *one.lengths), []).append(
+                one.prediction.text.lower().split()
+            )
     rows = []
     for key, texts in groups.items():
         measured = [measure_repetition(words) for words in texts]
@@ -248,21 +208,25 @@ def tabulate_repetition(answers: Sequence[PanelAnswer]) -> pd.DataFrame:
     return table.astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
 
 
-def _describe(scene: Scene, number: int, question: str, group: str) -> Example:
-    write = make_caption if question in CAPTION_REQUESTS else make_description
+def _describe(scene: Scene, number: int, text: str, group: str) -> dict[str, Any]:
+    write = make_caption if text in CAPTION_REQUESTS else make_description
     reference = write(scene, np.random.default_rng(number))
-    name = f"pictures/{SPLIT}-{number:02d}.png"
-    return Example(f"{group}-{number:02d}", group, scene.domain, question, reference, name, number)
+    return _line(f"{group}-{number:02d}", group, scene, text, reference, number)
 
 
-def _ask(family: str, domain: str, scenes: Sequence[Scene]) -> Example:
-    """The first question of a family that applies to a scene of the domain with one finding."""
+def _ask(family: str, domain: str, scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Return the first question of a family that applies to a scene of the domain with one finding."""
     for number, scene in enumerate(scenes):
         if scene.domain != domain or len(scene.findings) != 1:
             continue
         for probe in PROBES:
             answer = probe.answer(scene) if probe.family == family else None
             if answer is not None:
-                picture = f"pictures/{SPLIT}-{number:02d}.png"
-                return Example(f"vqa-{family}", "vqa", domain, probe.wordings[0], answer, picture, number)
+                return _line(f"vqa-{family}", "vqa", scene, probe.wordings[0], answer, number)
     raise ValueError(f"none of {len(scenes)} pictures answers a question of {family!r} on {domain}")
+
+
+def _line(name: str, group: str, scene: Scene, text: str, reference: str, number: int) -> dict[str, Any]:
+    picture = f"pictures/{SPLIT}-{number:02d}.png"
+    values = (name, group, scene.domain, text, reference, picture, number, [])
+    return dict(zip((*_NEEDED, *_KNOWN), values, strict=True))

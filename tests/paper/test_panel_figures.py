@@ -11,7 +11,7 @@ from medv_lab.paper.exhibits import MissingResults
 from medv_lab.paper.panel_figures import PANEL_FIGURES
 from medv_lab.paper.panel_sheets import mark_facts, marked_parts, read_answers
 from medv_lab.phantoms.scenes import DOMAINS
-from medv_lab.studies.panel_runs import Asked, answer_panels, find_examples
+from medv_lab.studies.panel_runs import Asked, answer_panels, find_questions
 from medv_lab.studies.panels import PLANS
 from medv_lab.views.style import themed
 from tests.evaluation.scripted import Scripted
@@ -23,10 +23,10 @@ TEXT = "A chest x-ray with with fibrosis in the left lower zone."
 
 def fill(results, *systems):
     folder = results / "panels"
-    examples = find_examples(folder)
-    described = [one for one in examples if one.group == "description"]
-    at_length = [one for one in examples if one.group != "vqa"]
-    briefly = [one for one in examples if one.group == "vqa"]
+    questions = find_questions(folder)
+    described = [one for one in questions if one.kind == "description"]
+    at_length = [one for one in questions if one.kind != "vqa"]
+    briefly = [one for one in questions if one.kind == "vqa"]
     asked = []
     for name in systems:
         if name == "twin":
@@ -117,12 +117,12 @@ def say(one, text):
 
 
 def test_short_answers_are_right_or_wrong_as_a_whole_and_phrases_stand_in_for_scenes(all_systems):
-    one = next(one for one in read_answers(all_systems) if one.example.group == "vqa")
-    example = replace(one.example, reference="left lung")
-    right = say(replace(one, example=example), "The left lung")
+    one = next(one for one in read_answers(all_systems) if one.question.kind == "vqa")
+    question = replace(one.question, reference="left lung")
+    right = say(replace(one, question=question), "The left lung")
     assert mark_facts(right) == [[0, 13, "right"]]
     assert mark_facts(say(right, "The lung")) == [[0, 8, "wrong"]]
-    other = replace(example, group="description", scene=None, phrases=("Pleural effusion", "left"))
-    marks = mark_facts(say(replace(right, example=other), "A left pleural effusion."))
+    other = replace(question, kind="description", truth=("Pleural effusion", "left"))
+    marks = mark_facts(say(replace(right, question=other), "A left pleural effusion."))
     assert marks == [[2, 6, "right"], [7, 23, "right"]]
     assert json.dumps(marks)

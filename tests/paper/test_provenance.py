@@ -153,7 +153,7 @@ def records_in(value) -> list[dict]:
 
 
 def test_marks_and_words_of_panels_are_those_of_the_answers():
-    answers = {(one.file.name, one.example.question, one.answer) for one in read_panels(RESULTS / "panels")}
+    answers = {(one.file, one.question.text, one.prediction.text) for one in read_panels(RESULTS / "panels")}
     for exhibit in DRAWN:
         data = read_data(FIGURES / f"{exhibit.name}.csv")
         if "marks" not in data:

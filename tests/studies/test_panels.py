@@ -11,19 +11,18 @@ from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.scenes import DOMAINS, make_scene
-from medv_lab.studies.panel_runs import Asked, answer_panels, find_examples, plan_system, trace_example
+from medv_lab.phantoms.scenes import DOMAINS
+from medv_lab.store import write_lines
+from medv_lab.studies.panel_runs import Asked, answer_panels, find_questions, plan_system, trace_example
 from medv_lab.studies.panels import (
     DESCRIPTIONS,
     PLANS,
     REPETITION,
     TRACE,
-    Example,
-    Plan,
-    read_examples,
+    PanelPlan,
     read_panels,
+    read_questions,
     tabulate_repetition,
-    write_examples,
 )
 from tests.evaluation.scripted import Scripted
 from tests.model.tiny import save_tiny, tiny_config, tiny_model, tiny_processor
@@ -33,36 +32,34 @@ LOOP = "the lung the lung is is clear"
 
 
 def ask(folder, *responders):
-    examples = find_examples(folder)
-    described = [one for one in examples if one.group == "description"]
+    described = [one for one in find_questions(folder) if one.kind == "description"]
     answer_panels([Asked(one, described, ["main"]) for one in responders], folder, progress=False)
     return read_panels(folder)
 
 
-def test_the_examples_show_every_domain_and_are_right_about_their_scenes(tmp_path):
-    examples = find_examples(tmp_path)
-    assert read_examples(tmp_path / "questions.jsonl") == examples
-    assert len({one.id for one in examples}) == len(examples)
-    described = [one for one in examples if one.group == "description"]
-    assert len(described) == DESCRIPTIONS and {one.domain for one in described} == set(DOMAINS)
-    assert [one.group for one in examples].count("vqa") == 3 and [one.group for one in examples].count(
-        "query"
-    ) == 2
-    for one in examples:
-        scene = make_scene("test", one.scene)
-        assert one.domain == scene.domain
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / one.picture)), render(scene))
+def test_the_questions_show_every_domain_and_are_right_about_their_scenes(tmp_path):
+    questions = find_questions(tmp_path)
+    assert read_questions(tmp_path / "questions.jsonl") == questions
+    assert len({one.id for one in questions}) == len(questions)
+    described = [one for one in questions if one.kind == "description"]
+    assert len(described) == DESCRIPTIONS and {one.tags["domain"] for one in described} == set(DOMAINS)
+    kinds = [one.kind for one in questions]
+    assert kinds.count("vqa") == 3 and kinds.count("query") == 2
+    for one in questions:
+        assert one.tags["domain"] == one.truth.domain
+        np.testing.assert_array_equal(np.asarray(Image.open(one.image)), render(one.truth))
 
 
-def test_the_picture_files_are_the_same_bytes_at_every_run(tmp_path):
+def test_the_files_are_the_same_bytes_at_every_run(tmp_path):
     def content(folder):
-        return {one.picture: (folder / one.picture).read_bytes() for one in find_examples(folder)}
+        find_questions(folder)
+        return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_a_plan_varies_one_length_at_a_time_and_begins_with_its_main_settings(plan: Plan):
+def test_a_plan_varies_one_length_at_a_time_and_begins_with_its_main_settings(plan: PanelPlan):
     sweep = list(plan.sweep())
     assert (
         sweep[0] == plan.long and [one for one, parts in plan.sweep().items() if "main" in parts] == sweep[:1]
@@ -77,23 +74,27 @@ def test_other_questions_are_copied_with_their_pictures(tmp_path):
     source = tmp_path / "own"
     (source / "pictures").mkdir(parents=True)
     Image.new("L", (4, 6)).save(source / "pictures" / "x.png")
-    example = Example("a", "vqa", "ct", "Why?", "So.", "pictures/x.png", phrases=("left lung",))
-    write_examples([example], source)
-    assert find_examples(tmp_path / "out", source / "questions.jsonl") == [example]
+    line = {"id": "a", "group": "vqa", "domain": "ct", "question": "Why?", "reference": "So."}
+    line |= {"picture": "pictures/x.png", "phrases": ["left lung"]}
+    write_lines(source / "questions.jsonl", [line])
+    (question,) = find_questions(tmp_path / "out", source / "questions.jsonl")
+    assert (question.id, question.text, question.reference, question.kind) == ("a", "Why?", "So.", "vqa")
+    assert question.truth == ("left lung",) and question.tags == {"domain": "ct"}
+    assert question.image == tmp_path / "out" / "pictures" / "x.png"
     assert (tmp_path / "out" / "pictures" / "x.png").is_file()
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        '{"id": "a"}',
-        '{"id": "a", "group": "poem", "domain": "", "question": "", "reference": "", "picture": ""}',
-    ],
+    ("change", "odd"),
+    [({"group": "poem"}, "poem"), ({"picture": None}, "picture"), ({"phrase": []}, "phrase")],
 )
-def test_a_line_that_is_no_question_is_an_error(tmp_path, line):
-    (tmp_path / "questions.jsonl").write_text(line + "\n")
-    with pytest.raises(ValueError, match=r"question of a panel|allowed are"):
-        read_examples(tmp_path / "questions.jsonl")
+def test_a_line_that_is_no_question_is_an_error(tmp_path, change, odd):
+    names = ("id", "domain", "question", "reference", "picture")
+    line = {**dict.fromkeys(names, ""), "group": "vqa", **change}
+    line = {name: value for name, value in line.items() if value is not None}
+    write_lines(tmp_path / "questions.jsonl", [line])
+    with pytest.raises(ValueError, match=rf"line 1 .* no question of a panel \({odd}\)"):
+        read_questions(tmp_path / "questions.jsonl")
 
 
 def test_answers_come_back_with_question_settings_and_file(tmp_path):
@@ -101,8 +102,8 @@ def test_answers_come_back_with_question_settings_and_file(tmp_path):
     assert [one.lengths for one in answers] == [(96, 32, 96)] * DESCRIPTIONS + [
         (96, None, None)
     ] * DESCRIPTIONS
-    assert {one.system for one in answers} == {"diffusion", "twin"}
-    assert all(one.file.is_file() and one.example.group == "description" for one in answers)
+    assert {one.prediction.system for one in answers} == {"diffusion", "twin"}
+    assert all((tmp_path / one.file).is_file() and one.question.kind == "description" for one in answers)
 
 
 def test_nothing_is_asked_twice_and_what_a_new_model_replaces_is_forgotten(tmp_path):
@@ -112,9 +113,12 @@ def test_nothing_is_asked_twice_and_what_a_new_model_replaces_is_forgotten(tmp_p
     ask(tmp_path, again)
     assert len(old.asked) == DESCRIPTIONS and again.asked == []
     answers = ask(tmp_path, Scripted("diffusion", PLAN.long, "new", sha256="1"))
-    assert {(one.system, one.answer) for one in answers} == {("diffusion", "new"), ("twin", "clear")}
+    assert {(one.prediction.system, one.prediction.text) for one in answers} == {
+        ("diffusion", "new"),
+        ("twin", "clear"),
+    }
     files = {path.name for path in tmp_path.glob("answers-*.jsonl")}
-    assert files == {one.file.name for one in answers}
+    assert files == {one.file for one in answers}
 
 
 def test_repetition_is_counted_by_system_and_setting(tmp_path):
@@ -131,18 +135,18 @@ def test_repetition_is_counted_by_system_and_setting(tmp_path):
 
 
 def test_models_are_asked_by_their_kind(tmp_path):
-    examples = find_examples(tmp_path)
+    questions = find_questions(tmp_path)
     model, processor = tiny_model(), tiny_processor()
-    asked = plan_system(model, processor, "V1", PLAN, examples)
+    asked = plan_system(model, processor, "V1", PLAN, questions)
     assert asked[0].responder.settings["gen_length"] == PLAN.long.L
     assert len(asked) == len(PLAN.sweep()) + 1 and {one.responder.name for one in asked} == {"V1"}
-    assert [len(asked[index].examples) for index in (0, 1, -1)] == [DESCRIPTIONS + 2, DESCRIPTIONS, 3]
-    twin = plan_system(MedVForNextToken(tiny_config(is_causal=True)), processor, "twin", PLAN, examples)
+    assert [len(asked[index].questions) for index in (0, 1, -1)] == [DESCRIPTIONS + 2, DESCRIPTIONS, 3]
+    twin = plan_system(MedVForNextToken(tiny_config(is_causal=True)), processor, "twin", PLAN, questions)
     assert [one.responder.settings["max_new_tokens"] for one in twin] == [PLAN.long.L, PLAN.short.L]
 
 
 def test_the_trace_is_kept_until_model_or_settings_change(tmp_path):
-    examples = find_examples(tmp_path)
+    questions = find_questions(tmp_path)
     short = replace(PLAN, long=replace(PLAN.long, gen_length=8, block_length=8, steps=2))
     shorter = replace(PLAN, long=replace(short.long, steps=1))
     models = [
@@ -150,7 +154,7 @@ def test_the_trace_is_kept_until_model_or_settings_change(tmp_path):
     ]
 
     def trace(model, plan):
-        return trace_example(*model, examples[0], plan, tmp_path).read_bytes()
+        return trace_example(*model, questions[0], plan, tmp_path).read_bytes()
 
     first = trace(models[0], short)
     assert trace(models[0], short) == first
