@@ -35,7 +35,7 @@ def clear_errors() -> Iterator[None]:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def main_process_only() -> Iterator[None]:
     """Let only the first process of a launch print; errors come from all."""
     if os.environ.get("RANK", "0") == "0":
         yield

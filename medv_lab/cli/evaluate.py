@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from medv_lab.cli.errors import clear_errors, one_voice
+from medv_lab.cli.errors import main_process_only
+from medv_lab.cli.model_options import ModelOptions
+from medv_lab.cli.options import Fields, GivenSettings, add_commands
+from medv_lab.cli.tabulate import tables
+from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.evaluation.model_choice import ModelChoice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medv_lab.config import GenerationSettings
     from medv_lab.evaluation.endpoint_judge import Spending
     from medv_lab.evaluation.judges import Judge
     from medv_lab.evaluation.responders import Responder
@@ -28,224 +32,212 @@ PHANTOMS = "phantoms"
 PUBLISHED_NAMES = {"vqa-rad": "VQA-RAD", "slake": "SLAKE", "pathvqa": "PathVQA"}  # in Table 8
 ASSUMED_ANSWER = "."  # so many of these stand for an answer that is not there yet
 
-evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
 
-ModelOption = Annotated[
-    str,
-    typer.Option(help="embedded, a folder, a hub id, a system of the paper's tables, or an endpoint's model"),
-]
-KindOption = Annotated[str, typer.Option(help="auto, medv, image-text, text or endpoint")]
-AnswersOption = Annotated[
-    Path | None,
-    typer.Option(help="score these answers (JSON Lines of question_id and text) instead of a model's"),
-]
-PromptOption = Annotated[str, typer.Option(help="chat, or a text with {question} in it")]
-UrlOption = Annotated[str | None, typer.Option(help="base URL of the model's endpoint")]
-LengthOption = Annotated[int | None, typer.Option(help="L, longest answer; by default the preset's")]
-BlockOption = Annotated[int | None, typer.Option(help="B, positions per block")]
-StepsOption = Annotated[int | None, typer.Option(help="Z, forward passes")]
-LimitOption = Annotated[int | None, typer.Option(help="the first so many questions only", min=1)]
-BatchOption = Annotated[int, typer.Option(help="questions answered at a time")]
-OutputOption = Annotated[
-    Path | None, typer.Option(help="results folder; a rerun does only what is missing in it")
-]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="say what there is to do, and do nothing")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-DownloadOption = Annotated[bool, typer.Option(help="allow a download from the hub")]
+@dataclass(frozen=True)
+class Answering:
+    """The questions that are answered, by whom, and the folder of the results.
+
+    Attributes:
+        answers: score these answers (JSON Lines of question_id and text) instead of a model's.
+        limit: only the first so many questions.
+        batch_size: questions answered at a time.
+        output: results folder; a rerun does only what is missing in it.
+        dry_run: say what there is to do, and do nothing.
+
+    Raises:
+        ValueError: for a limit below 1.
+    """
+
+    answers: Path | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    output: Path | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}; give 1 or more")
+
+    @property
+    def need_pictures(self) -> bool:
+        """Return whether a model will look at the pictures."""
+        return self.answers is None and not self.dry_run
 
 
-@evaluate.command()
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The judge of open-ended answers.
+
+    Attributes:
+        judge: none, overlap, facts (phantoms), or the name of an endpoint's model.
+        judge_url: base URL of the judge's endpoint.
+        swap: judge both orders of the two answers.
+        prices: of a million tokens, in and out, for costs.
+        cap: most that judging may cost; needs prices.
+    """
+
+    judge: str = "none"
+    judge_url: str | None = None
+    swap: bool = False
+    prices: tuple[float, float] | None = None
+    cap: float | None = None
+
+    def make(self, data: str, output: Path) -> Judge | None:
+        """Make the judge of answers to these data, with its journal in the output folder; None for "none".
+
+        Raises:
+            ValueError: for options that the judge does not have.
+        """
+        from medv_lab.evaluation.endpoint import Endpoint, Prices
+        from medv_lab.evaluation.endpoint_judge import EndpointJudge
+        from medv_lab.evaluation.judges import FactJudge, OverlapJudge
+
+        if self.judge in ("none", "overlap", "facts"):
+            if self.swap or self.judge_url or self.prices or self.cap:
+                raise ValueError(
+                    f"the judge is {self.judge!r}, which calls nobody; --swap, --judge-url, --prices, --cap need one"
+                )
+            if self.judge == "facts" and data != PHANTOMS:
+                raise ValueError(
+                    "the judge 'facts' knows phantoms only; give 'overlap' or the name of an endpoint's model"
+                )
+            return {"none": None, "overlap": OverlapJudge(), "facts": FactJudge()}[self.judge]
+        prices = None if self.prices is None else Prices(*self.prices)
+        endpoint = Endpoint(self.judge, self.judge_url)
+        return EndpointJudge(endpoint, output, swap=self.swap, prices=prices, cap=self.cap)
+
+
+@main_process_only()
 def phantoms(
-    model: ModelOption = "embedded",
+    model: ModelOptions,
     split: Annotated[str, typer.Option(help="validation, test or compositional")] = "test",
     rounds: Annotated[int, typer.Option(help="balanced rounds; one asks about 130 questions")] = 6,
     pictures: Annotated[str, typer.Option(help="right, shuffled (another question's) or none")] = "right",
-    batch_size: BatchOption = 32,
-    output: OutputOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    download: DownloadOption = False,
+    answering: Annotated[Answering, Fields(only=("batch_size", "output"))] = Answering(batch_size=32),
 ) -> None:
     """Score a model on phantoms: accuracy and token recall in percent, with 95 % intervals."""
-    with clear_errors(), one_voice():
-        from medv_lab.config import PRESETS
-        from medv_lab.evaluation.benchmarks import summarise_phantoms
-        from medv_lab.evaluation.loading import ModelChoice, load_responder
-        from medv_lab.phantoms.benchmark import make_questions
-        from medv_lab.runtime import medv_home
+    from medv_lab.evaluation.benchmarks import summarise_phantoms
+    from medv_lab.evaluation.loading import load_responder
+    from medv_lab.phantoms.benchmark import make_questions
+    from medv_lab.runtime import medv_home
 
-        questions = make_questions(split, rounds, pictures)
-        output = output or medv_home() / "results" / f"phantoms-{split}-{pictures}"
-        choice = ModelChoice(model, device=device, dtype=dtype, download=download)
-        responder = load_responder(choice, PRESETS["embedded-vqa"])
-        asked = {"split": split, "rounds": rounds, "pictures": pictures}
-        found = _answer(questions, responder, output, batch_size, {"asked": asked})
-        if found is None:
-            return
-        for by in ("family", "domain"):
-            table = summarise_phantoms(questions, found, by)
-            title = f"{model}, {split} split, pictures {pictures}: percent (95 % interval)"
-            _print_scores(table.rename(columns={"group": by}), title, ("kind", by, "questions"))
-        _save(summarise_phantoms(questions, found), output, responder.run)
+    questions = make_questions(split, rounds, pictures)
+    output = answering.output or medv_home() / "results" / f"phantoms-{split}-{pictures}"
+    responder = load_responder(ModelChoice(**asdict(model)), PRESETS["embedded-vqa"])
+    asked = {"split": split, "rounds": rounds, "pictures": pictures}
+    found = _answer(questions, responder, output, answering.batch_size, {"asked": asked})
+    if found is None:
+        return
+    for by in ("family", "domain"):
+        table = summarise_phantoms(questions, found, by)
+        title = f"{model.model}, {split} split, pictures {pictures}: percent (95 % interval)"
+        _print_scores(table.rename(columns={"group": by}), title, ("kind", by, "questions"))
+    _save(summarise_phantoms(questions, found), output, responder.run)
 
 
-@evaluate.command()
+@main_process_only()
 def vqa(
+    choice: ModelChoice,
+    given: GivenSettings,
+    answering: Answering,
     data: Annotated[Path, typer.Option(help="folder of VQA-RAD, SLAKE or PathVQA")],
     dataset: Annotated[str, typer.Option(help="auto, vqa-rad, slake or pathvqa")] = "auto",
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     language: Annotated[str, typer.Option(help="en or zh")] = "en",
-    model: ModelOption = "embedded",
-    kind: KindOption = "auto",
-    answers: AnswersOption = None,
-    prompt: PromptOption = "chat",
-    base_url: UrlOption = None,
-    gen_length: LengthOption = None,
-    block_length: BlockOption = None,
-    steps: StepsOption = None,
-    limit: LimitOption = None,
-    batch_size: BatchOption = 8,
-    output: OutputOption = None,
-    dry_run: DryOption = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    download: DownloadOption = False,
 ) -> None:
     """Answer a VQA data set, or score answers to it: LLaVA-Med's metrics in percent, with 95 % intervals."""
-    with clear_errors(), one_voice():
-        from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
-        from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, without_pictures
-        from medv_lab.runtime import medv_home
+    from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
+    from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, without_pictures
+    from medv_lab.runtime import medv_home
 
-        name = tell_dataset(data) if dataset == "auto" else dataset
-        output = output or medv_home() / "results" / f"{name}-{split}"
-        need_images = answers is None and not dry_run
-        reading = read_vqa(name, data, need_images=need_images, pictures=output / "pictures")
-        questions = [one for one in reading.questions if one.tags["language"] == language]
-        asked = [one for one in questions if one.split == split][:limit]
-        _print_counts(count_questions(questions))
-        for one in reading.broken:
-            typer.echo(f"broken: {one}", err=True)
-        if not asked:
-            raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
-        settings = _settings(model, "vqa", gen_length, block_length, steps)
-        if answers is not None:
-            asked = without_pictures(asked)
-        if dry_run:
-            _print_answering(asked, settings, answers)
-            return
-        responder = _responder(
-            model, settings, answers, kind, prompt, base_url, device=device, dtype=dtype, download=download
-        )
-        found = _answer(asked, responder, output, batch_size)
-        if found is None:
-            return
-        table = summarise_vqa(asked, found, answer_candidates(questions))
-        title = f"{responder.name} on {name}, {split} split: percent (95 % interval)"
-        _print_scores(table, title, ("variant", "metric", "questions"))
-        _print_effort(found, is_measured=answers is None)
-        _save(table, output, responder.run)
+    name = tell_dataset(data) if dataset == "auto" else dataset
+    output = answering.output or medv_home() / "results" / f"{name}-{split}"
+    reading = read_vqa(name, data, need_images=answering.need_pictures, pictures=output / "pictures")
+    questions = [one for one in reading.questions if one.tags["language"] == language]
+    asked = [one for one in questions if one.split == split][: answering.limit]
+    _print_counts(count_questions(questions))
+    for one in reading.broken:
+        typer.echo(f"broken: {one}", err=True)
+    if not asked:
+        raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
+    settings = given.over(_default_settings(choice, "vqa"))
+    if answering.answers is not None:
+        asked = without_pictures(asked)
+    if answering.dry_run:
+        _print_answering(asked, settings, answering.answers)
+        return
+    responder = _load_responder(choice, settings, answering.answers)
+    found = _answer(asked, responder, output, answering.batch_size)
+    if found is None:
+        return
+    table = summarise_vqa(asked, found, answer_candidates(questions))
+    title = f"{responder.name} on {name}, {split} split: percent (95 % interval)"
+    _print_scores(table, title, ("variant", "metric", "questions"))
+    _print_effort(found, is_measured=answering.answers is None)
+    _save(table, output, responder.run)
 
 
-@evaluate.command()
+@main_process_only()
 def chat(
+    choice: ModelChoice,
+    given: GivenSettings,
+    answering: Answering,
+    judging: JudgeOptions,
     data: Annotated[str, typer.Option(help="folder of the chatbot benchmark, or phantoms")] = PHANTOMS,
     images: Annotated[
         Path | None, typer.Option(help="folder of its pictures; by default DATA/images")
     ] = None,
-    pictures: Annotated[int, typer.Option(help="phantoms: how many pictures")] = 50,
-    model: ModelOption = "embedded",
-    kind: KindOption = "auto",
-    answers: AnswersOption = None,
-    prompt: PromptOption = "chat",
-    base_url: UrlOption = None,
-    gen_length: LengthOption = None,
-    block_length: BlockOption = None,
-    steps: StepsOption = None,
-    judge: Annotated[
-        str, typer.Option(help="none, overlap, facts (phantoms), or the name of an endpoint's model")
-    ] = "none",
-    judge_url: Annotated[str | None, typer.Option(help="base URL of the judge's endpoint")] = None,
-    swap: Annotated[bool, typer.Option(help="judge both orders of the two answers")] = False,
-    prices: Annotated[
-        tuple[float, float] | None, typer.Option(help="of a million tokens, in and out, for costs")
-    ] = None,
-    cap: Annotated[float | None, typer.Option(help="most that judging may cost; needs prices")] = None,
-    limit: LimitOption = None,
-    batch_size: BatchOption = 8,
-    output: OutputOption = None,
-    dry_run: DryOption = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    download: DownloadOption = False,
+    pictures: Annotated[int, typer.Option(help="phantoms: number of pictures")] = 50,
 ) -> None:
     """Answer the open-ended benchmark, real or of phantoms, and have the answers judged."""
-    with clear_errors(), one_voice():
-        from medv_lab.evaluation.endpoint_judge import EndpointJudge
-        from medv_lab.evaluation.judges import position_bias, summarise_verdicts
-        from medv_lab.runtime import medv_home
+    from medv_lab.evaluation.endpoint_judge import EndpointJudge
+    from medv_lab.evaluation.judges import position_bias, summarise_verdicts
+    from medv_lab.runtime import medv_home
 
-        output = output or medv_home() / "results" / f"chat-{Path(data).name}"
-        settings = _settings(model, "open-ended", gen_length, block_length, steps)
-        asked = _open_ended(data, images, pictures, limit, answers is None, dry_run)
-        judged_by = _judge(judge, data, output, judge_url, swap, prices, cap)
-        if dry_run:
-            _print_answering(asked, settings, answers)
-            _print_plan(judged_by, asked, settings, answers)
-            return
-        responder = _responder(
-            model, settings, answers, kind, prompt, base_url, device=device, dtype=dtype, download=download
-        )
-        found = _answer(asked, responder, output, batch_size)
-        if found is None:
-            return
-        _print_effort(found, is_measured=answers is None)
-        if judged_by is None:
-            typer.echo("not judged; --judge names a judge")
-            return
-        judgement = judged_by.judge(asked, found)
-        table = summarise_verdicts(asked, judgement.verdicts).rename(columns={"relative": "score"})
-        title = f"{responder.name}: score relative to the reference (95 % interval)"
-        _print_scores(table, title, ("judge", "order", "group", "questions"))
-        for name in judgement.unscored:
-            typer.echo(f"no readable scores for {name}", err=True)
-        if isinstance(judged_by, EndpointJudge):
-            _print_spending("spent", judged_by.spending())
-        if swap:
-            typer.echo(f"points of 10 gained by being shown first: {position_bias(judgement.verdicts)}")
-        _save(table, output, responder.run)
+    output = answering.output or medv_home() / "results" / f"chat-{Path(data).name}"
+    settings = given.over(_default_settings(choice, "open-ended"))
+    asked = _open_ended(data, images, pictures, answering)
+    judge = judging.make(data, output)
+    if answering.dry_run:
+        _print_answering(asked, settings, answering.answers)
+        _print_plan(judge, asked, settings, answering.answers)
+        return
+    responder = _load_responder(choice, settings, answering.answers)
+    found = _answer(asked, responder, output, answering.batch_size)
+    if found is None:
+        return
+    _print_effort(found, is_measured=answering.answers is None)
+    if judge is None:
+        typer.echo("not judged; --judge names a judge")
+        return
+    judgement = judge.judge(asked, found)
+    table = summarise_verdicts(asked, judgement.verdicts).rename(columns={"relative": "score"})
+    title = f"{responder.name}: score relative to the reference (95 % interval)"
+    _print_scores(table, title, ("judge", "order", "group", "questions"))
+    for name in judgement.unscored:
+        typer.echo(f"no readable scores for {name}", err=True)
+    if isinstance(judge, EndpointJudge):
+        _print_spending("spent", judge.spending())
+    if judging.swap:
+        typer.echo(f"points of 10 gained by being shown first: {position_bias(judgement.verdicts)}")
+    _save(table, output, responder.run)
 
 
-def _settings(
-    model: str, task: str, gen_length: int | None, block_length: int | None, steps: int | None
-) -> GenerationSettings:
-    """Return the paper's settings for a task, or the embedded model's, with what was asked for in place of them."""
-    from medv_lab.config import PRESETS
-
+def _default_settings(choice: ModelChoice, task: str) -> GenerationSettings:
+    """Return the paper's settings for a task, "vqa" or "open-ended", or the embedded model's."""
     small = {"vqa": "embedded-vqa", "open-ended": "embedded-description"}
-    preset = PRESETS[small[task] if model == "embedded" else f"paper-{task}"]
-    given = {"gen_length": gen_length, "block_length": block_length, "steps": steps}
-    return replace(preset, **{name: value for name, value in given.items() if value is not None})
+    return PRESETS[small[task] if choice.model == "embedded" else f"paper-{task}"]
 
 
-def _responder(
-    model: str,
-    settings: GenerationSettings,
-    answers: Path | None,
-    kind: str,
-    prompt: str,
-    base_url: str | None,
-    **where: str | bool,
-) -> Responder:
-    from medv_lab.evaluation.loading import ModelChoice, load_responder
+def _load_responder(choice: ModelChoice, settings: GenerationSettings, answers: Path | None) -> Responder:
+    from medv_lab.evaluation.loading import load_responder
     from medv_lab.evaluation.responders import FileResponder
 
     if answers is not None:
         return FileResponder(answers, answers.stem)
-    if model == "embedded":
+    if choice.model == "embedded":
         typer.echo(EMBEDDED_WARNING, err=True)
-    return load_responder(ModelChoice(model, kind, prompt, base_url, **where), settings)
+    return load_responder(choice, settings)
 
 
 def _answer(
@@ -263,24 +255,22 @@ def _answer(
     return found
 
 
-def _open_ended(
-    data: str, images: Path | None, pictures: int, limit: int | None, with_pictures: bool, dry_run: bool
-) -> list[Question]:
+def _open_ended(data: str, images: Path | None, pictures: int, answering: Answering) -> list[Question]:
     """Draw the questions about phantoms, or read those of the chatbot benchmark."""
+    with_pictures = answering.answers is None
     if data == PHANTOMS:
         from medv_lab.phantoms.conversation import make_conversation
 
-        asked = make_conversation(pictures=pictures, with_pictures=with_pictures)[:limit]
+        asked = make_conversation(pictures=pictures, with_pictures=with_pictures)[: answering.limit]
     else:
         from medv_lab.data.chatbot import read_chatbot
         from medv_lab.evaluation.benchmarks import without_pictures
 
-        reading = read_chatbot(
-            data, images or Path(data) / "images", need_images=with_pictures and not dry_run
-        )
+        images = images or Path(data) / "images"
+        reading = read_chatbot(data, images, need_images=answering.need_pictures)
         for one in reading.broken:
             typer.echo(f"broken: {one}", err=True)
-        asked = list(reading.questions[:limit])
+        asked = list(reading.questions[: answering.limit])
         if not asked:
             raise ValueError(
                 f"{data} has no usable question; its {len(reading.broken)} broken rows are listed above"
@@ -290,26 +280,6 @@ def _open_ended(
     for counted in (Counter(one.kind for one in asked), Counter(one.tags["domain"] for one in asked)):
         typer.echo("  " + ", ".join(f"{name} {count}" for name, count in counted.items()))
     return asked
-
-
-def _judge(name: str, data: str, output: Path, url, swap: bool, prices, cap) -> Judge | None:
-    from medv_lab.evaluation.endpoint import Endpoint, Prices
-    from medv_lab.evaluation.endpoint_judge import EndpointJudge
-    from medv_lab.evaluation.judges import FactJudge, OverlapJudge
-
-    if name in ("none", "overlap", "facts"):
-        if swap or url or prices or cap:
-            raise ValueError(
-                f"the judge is {name!r}, which calls nobody; --swap, --judge-url, --prices, --cap need one"
-            )
-        if name == "facts" and data != PHANTOMS:
-            raise ValueError(
-                "the judge 'facts' knows phantoms only; give 'overlap' or the name of an endpoint's model"
-            )
-        return {"none": None, "overlap": OverlapJudge(), "facts": FactJudge()}[name]
-    return EndpointJudge(
-        Endpoint(name, url), output, swap=swap, prices=None if prices is None else Prices(*prices), cap=cap
-    )
 
 
 def _print_counts(counts: pd.DataFrame) -> None:
@@ -393,3 +363,7 @@ def _save(table: pd.DataFrame, output: Path, run: str) -> None:
     path = output / f"scores-{run}.csv"
     table.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
     typer.echo(f"scores in {path}")
+
+
+evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
+add_commands(evaluate, phantoms, vqa, chat, tables)

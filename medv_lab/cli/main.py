@@ -10,11 +10,9 @@ from medv_lab.cli.draw import figures, panels
 from medv_lab.cli.evaluate import evaluate
 from medv_lab.cli.measure import benchmark, exactness, study
 from medv_lab.cli.options import add_commands
-from medv_lab.cli.tabulate import tables
 from medv_lab.cli.train import ablations, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
-evaluate.command()(tables)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
-add_commands(app, ask, doctor, figures, panels, exactness, benchmark, study, train, ablations)
+add_commands(app, ask, doctor, train, ablations, figures, panels, study, exactness, benchmark)

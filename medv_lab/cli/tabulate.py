@@ -1,49 +1,72 @@
-"""The command `medv evaluate tables`: Tables 1, 2 and 3 measured in the small world."""
+"""The command `medv evaluate tables`: Tables 1, 2 and 3 measured on phantoms."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from medv_lab.cli.errors import clear_errors, one_voice
+from medv_lab.cli.errors import main_process_only
+from medv_lab.cli.options import Fields
+from medv_lab.studies.table_scores import TableRun
 
-ModelFolder = Annotated[
-    str | None, typer.Option(help="folder of its model; without one its rows are missing")
-]
+if TYPE_CHECKING:
+    pass
+
 SPREAD = {1: "group", 2: "benchmark", 3: "quantity"}  # what becomes the columns of the printed table
 UNSHOWN = {"estimate", "low", "high", "reference_score", "candidate_score", "questions"}
 
 
+@dataclass(frozen=True)
+class TableModels:
+    """The models that the tables compare.
+
+    Attributes:
+        diffusion: embedded, or a folder.
+        ours, twin, v1, v2, question_only: folder of its model; without one its rows are missing.
+    """
+
+    diffusion: str = "embedded"
+    ours: str | None = None
+    twin: str | None = None
+    v1: str | None = None
+    v2: str | None = None
+    question_only: str | None = None
+
+    def by_system(self) -> dict[str, str]:
+        """Return the models that were given, by the names of the tables."""
+        named = {
+            "diffusion": self.diffusion,
+            "ours": self.ours,
+            "twin": self.twin,
+            "V1": self.v1,
+            "V2": self.v2,
+            "question-only": self.question_only,
+        }
+        return {name: model for name, model in named.items() if model is not None}
+
+
+@main_process_only()
 def tables(
     output: Annotated[Path, typer.Option(help="results folder; a rerun asks only what is missing")],
-    diffusion: Annotated[str, typer.Option(help="embedded, or a folder")] = "embedded",
-    ours: ModelFolder = None,
-    twin: ModelFolder = None,
-    v1: ModelFolder = None,
-    v2: ModelFolder = None,
-    question_only: ModelFolder = None,
+    models: TableModels,
+    run: Annotated[TableRun, Fields(only=("pictures", "rounds"))],
     only: Annotated[list[int] | None, typer.Option(help="1, 2 or 3; may be repeated")] = None,
-    pictures: Annotated[int, typer.Option(help="of Tables 1 and 3, a multiple of 5")] = 30,
-    rounds: Annotated[int, typer.Option(help="of balanced questions in each benchmark of Table 2")] = 4,
 ) -> None:
     """Measure the counterparts of Tables 1, 2 and 3 on phantoms, with intervals and paired differences."""
-    with clear_errors(), one_voice():
-        from medv_lab.studies.tables import TABLES, TableRun, measure_tables
+    from medv_lab.studies.tables import TABLES, measure_tables
 
-        named = {"diffusion": diffusion, "ours": ours, "twin": twin, "V1": v1, "V2": v2}
-        named["question-only"] = question_only
-        given = {name: model for name, model in named.items() if model is not None}
-        run = TableRun(pictures, rounds)
-        for folder in measure_tables(given, output, run, only or TABLES, log=typer.echo):
-            _print_scores(folder)
+    for folder in measure_tables(models.by_system(), output, run, only or TABLES, log=typer.echo):
+        _print_scores(folder)
 
 
 def _print_scores(folder: Path) -> None:
+    import pandas as pd
+
     scores = pd.read_csv(folder / "scores.csv", dtype={"steps": "Int64"})
     spread = SPREAD[int(folder.name.removeprefix("table"))]
     labels = [name for name in scores.columns if name not in UNSHOWN and name != spread]
@@ -59,4 +82,6 @@ def _print_scores(folder: Path) -> None:
 
 
 def _cell(row) -> str:
+    import pandas as pd
+
     return f"{row.estimate:.3g}" + ("" if pd.isna(row.low) else f"\n{row.low:.3g}-{row.high:.3g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,32 +10,52 @@ import typer
 
 from medv_lab.cli.options import Fields
 from medv_lab.runtime import medv_home
-from medv_lab.training.recipes import Engine, EvalConfig, find_recipe, vary
+from medv_lab.training.recipes import Budget, Engine, EvalConfig, find_recipe, vary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAVING, PLAIN, EVALUATION = Engine(save_steps=100), Engine(), EvalConfig()
+SAVING = Engine(save_steps=100)
 SHOWN = ("closed", "open", "facts", "duplicates")
 
 
+@dataclass(frozen=True)
+class RealData:
+    """Real dialogues to train on.
+
+    Attributes:
+        data: real data: an instruction file, or the folder of a VQA release.
+        images: pictures of an instruction file.
+        dataset: of a VQA release: vqa-rad, slake or pathvqa.
+
+    Raises:
+        ValueError: unless data comes with images or with the name of its release.
+    """
+
+    data: Path | None = None
+    images: Path | None = None
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.data is not None and (self.dataset is None) == (self.images is None):
+            raise ValueError("--data takes --images for an instruction file, or --dataset for a VQA release")
+
+
 def train(
+    *,
     output: Annotated[Path | None, typer.Option(help="folder of the new checkpoint")] = None,
     stage: Annotated[str, typer.Option(help="all, alignment, instruct or vqa")] = "all",
     preset: Annotated[str, typer.Option(help="embedded, or full with real data")] = "embedded",
-    data: Annotated[
-        Path | None, typer.Option(help="real data: an instruction file, or the folder of a VQA release")
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="pictures of an instruction file")] = None,
-    dataset: Annotated[str | None, typer.Option(help="of a VQA release: vqa-rad, slake or pathvqa")] = None,
+    real: RealData,
     model: Annotated[str, typer.Option(help="start of a stage: embedded, a folder or a hub id")] = "embedded",
     change: Annotated[
         list[str] | None, typer.Option("--set", help="setting=value of the recipe; may be repeated")
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on with a stage that was cut off")] = False,
-    scenes: Annotated[int | None, typer.Option(help="phantoms to train a stage on")] = None,
-    rounds: Annotated[int | None, typer.Option(help="rounds of questions about them")] = None,
-    seed: Annotated[int, typer.Option(help="of a stage's data, order and noise")] = 0,
+    budget: Annotated[
+        Budget,
+        Fields(only=("scenes", "question_rounds", "seed"), flags={"question_rounds": "--rounds"}),
+    ],
     engine: Annotated[
         Engine, Fields(without=("keep",), flags={"gradient_checkpointing": "--checkpointing"})
     ] = SAVING,
@@ -50,46 +71,38 @@ def train(
         return
     if output is None:
         raise ValueError("no output folder; give --output, or --dry-run")
-    from medv_lab.training.single_stage import (
-        DialogueRun,
-        PhantomRun,
-        check_stage,
-        read_training_data,
-        train_on_dialogues,
-        train_on_phantoms,
-    )
+    changes, how = change or (), {"engine": engine, "resume": resume, "log": typer.echo}
+    if real.data is not None:
+        from medv_lab.training.single_stage import DialogueRun, read_training_data, train_on_dialogues
 
-    settings = {"engine": engine, "resume": resume, "log": typer.echo}
-    if data is not None:
-        if (dataset is None) == (images is None):
-            raise ValueError("--data takes --images for an instruction file, or --dataset for a VQA release")
-        recipe = find_recipe(preset, dataset if preset == "full" and dataset else stage)
-        dialogues = read_training_data(data, dataset)
-        typer.echo(f"{len(dialogues)} dialogues in {data.name}")
-        run = DialogueRun(vary(recipe, change or ()), data.name, len(dialogues), model, seed)
-        train_on_dialogues(run, dialogues, images or data, output, **settings)
-        return
-    if preset != "embedded":
+        recipe = find_recipe(preset, real.dataset if preset == "full" and real.dataset else stage)
+        dialogues = read_training_data(real.data, real.dataset)
+        typer.echo(f"{len(dialogues)} dialogues in {real.data.name}")
+        run = DialogueRun(vary(recipe, changes), real.data.name, len(dialogues), model, budget.seed)
+        train_on_dialogues(run, dialogues, real.images or real.data, output, **how)
+    elif preset != "embedded":
         raise ValueError(
             f"preset is {preset!r}; phantoms train the preset 'embedded', the full one takes --data"
         )
-    if stage == "all":
+    elif stage == "all":
         from medv_lab.training.embedded import rebuild
 
-        if resume or change or model != "embedded":
+        if resume or changes or model != "embedded":
             raise ValueError("--stage all takes no --resume, --set or --model; they belong to a single stage")
-        rebuild(output, question_only=question_only, log=typer.echo)
-        return
-    if question_only:
+        rebuild(output, question_only=question_only, budget=budget, log=typer.echo)
+    elif question_only:
         raise ValueError("--question-only belongs to --stage all")
-    check_stage(stage)
-    counts = {"scenes": scenes, "question_rounds": rounds}
-    given = {name: count for name, count in counts.items() if count is not None}
-    run = PhantomRun(stage, vary(find_recipe(preset, stage), change or ()), model, seed=seed, **given)
-    train_on_phantoms(run, output, **settings)
+    else:
+        from medv_lab.training.single_stage import PhantomRun, check_stage, train_on_phantoms
+
+        check_stage(stage)
+        recipe = vary(find_recipe(preset, stage), changes)
+        run = PhantomRun(stage, recipe, model, budget.scenes, budget.question_rounds, budget.seed)
+        train_on_phantoms(run, output, **how)
 
 
 def ablations(
+    *,
     output: Annotated[Path, typer.Option(help="folder of results")] = Path("results/ablations"),
     only: Annotated[
         list[str] | None, typer.Option(help="an arm by name, or main for those of Table 4; may be repeated")
@@ -105,8 +118,8 @@ def ablations(
             "--set", help="stage.setting=value of the recipes, e.g. instruct.steps=900; may be repeated"
         ),
     ] = None,
-    evaluation: EvalConfig = EVALUATION,
-    engine: Annotated[Engine, Fields(only=("compile",))] = PLAIN,
+    evaluation: EvalConfig,
+    engine: Annotated[Engine, Fields(only=("compile",))],
     cache: Annotated[
         Path | None, typer.Option(help="folder of shared weights and features; by default in MEDV_HOME")
     ] = None,

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from medv_lab.data.images import open_image
+from medv_lab.evaluation.model_choice import CHAT
 from medv_lab.evaluation.responders import Responder, describe_model, describe_processing, dtype_name
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import find_source
@@ -28,7 +29,6 @@ from medv_lab.model.processing import MedVProcessor
 from medv_lab.records import Prediction, Question
 from medv_lab.runtime import resolve_device
 
-CHAT = "chat"
 """The prompt form of the checkpoint's own chat template; other forms are texts with {question} in them."""
 
 

@@ -1,13 +1,11 @@
 """A responder from what a user names: a checkpoint, a model of the paper's tables, or a model behind an endpoint."""
 
 import os
-from dataclasses import dataclass
 
 import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation.autoregressive import (
-    CHAT,
     ImageTextResponder,
     NextTokenResponder,
     TextResponder,
@@ -15,61 +13,10 @@ from medv_lab.evaluation.autoregressive import (
     load_text,
 )
 from medv_lab.evaluation.endpoint import Endpoint
+from medv_lab.evaluation.model_choice import PUBLIC_MODELS, ModelChoice
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Responder
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
-
-KINDS = ("auto", "medv", "image-text", "text", "endpoint")
-
-
-@dataclass(frozen=True)
-class PublicModel:
-    """A model of the paper's Tables 1 and 2 whose public weights can be loaded here by its name in them.
-
-    Attributes:
-        model_id: on the Hugging Face hub, as read on the model's own page (November 2026). Which version the paper
-            used is not known to us, and Table 2 quotes fine-tuned ones.
-        kind: one of `KINDS`.
-    """
-
-    model_id: str
-    kind: str
-
-
-PUBLIC_MODELS = {
-    "LLaVA": PublicModel("llava-hf/llava-1.5-7b-hf", "image-text"),
-    "MedVLM-R1": PublicModel("JZPeterPan/MedVLM-R1", "image-text"),
-    "LLaDA-V": PublicModel("GSAI-ML/LLaDA-V", "medv"),
-}
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Names the model that answers.
-
-    Attributes:
-        model: "embedded", a folder, a hub id, one of `PUBLIC_MODELS`, or the name that an endpoint knows.
-        kind: "medv" (LLaDA-MedV's architecture, or its autoregressive twin), "image-text" or "text" (any such model of
-            transformers), "endpoint", or "auto": that of a public model, "medv" for anything else.
-        prompt: of image-text and text models, "chat" or a text with {question}.
-        base_url: of an endpoint.
-        device, dtype, download: as in `load`.
-
-    Raises:
-        ValueError: for another kind.
-    """
-
-    model: str = "embedded"
-    kind: str = "auto"
-    prompt: str = CHAT
-    base_url: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    download: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
 
 
 def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str | None = None) -> Responder:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from medv_lab.config import PRESETS, GenerationSettings
-from medv_lab.evaluation.loading import ModelChoice, load_responder
+from medv_lab.evaluation.loading import load_responder
+from medv_lab.evaluation.model_choice import ModelChoice
 from medv_lab.evaluation.runner import MANIFEST, answer_questions, read_manifest
 from medv_lab.phantoms.benchmark import make_benchmarks
 from medv_lab.phantoms.conversation import make_conversation

@@ -19,7 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ from medv_lab.training.examples import (
     question_examples,
     without_images,
 )
-from medv_lab.training.recipes import EMBEDDED, Engine, Recipe
+from medv_lab.training.recipes import EMBEDDED, Budget, Engine
 from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
 from medv_lab.training.vision import (
     STATEMENTS,
@@ -83,23 +83,7 @@ SPECIAL_TOKENS = (
 # These families have few answers, so few of the balanced questions are theirs.
 RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
-ENGINE = Engine(save_steps=500, keep=1)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much of everything there is. The shipped checkpoint came from earlier numbers, which its manifest holds."""
-
-    scenes: int = 20_000
-    question_rounds: int = 500
-    vision_steps: int = 2400
-    text: Recipe = EMBEDDED["text"]
-    alignment: Recipe = EMBEDDED["alignment"]
-    questions: Recipe = EMBEDDED["questions"]
-    instruct: Recipe = EMBEDDED["instruct"]
-    vqa: Recipe = EMBEDDED["vqa"]
-    score_rounds: int = 6
-    seed: int = 0
+ENGINE, BUDGET = Engine(save_steps=500, keep=1), Budget()
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
@@ -262,9 +246,7 @@ def probe(model: MedVForMaskedDiffusion, processor: MedVProcessor, rounds: int) 
     return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
 
 
-def rebuild(
-    output: Path, *, question_only: bool = False, budget: Budget = Budget(), log: Log = print
-) -> None:
+def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGET, log: Log = print) -> None:
     """Train, save and score a checkpoint; a build that was cut off goes on when it is called again.
 
     Args:

@@ -5,15 +5,18 @@ do the settings), t noise level, L length of a dialogue. In stage 1 (alignment) 
 instruction tuning) and stage 3 (SD-SFT, one run per data set) h and p learn; g is frozen throughout.
 
 A recipe says what is computed, on whatever machine; how (accumulation, checkpoints) is the `Engine`'s part. Vary one
-with `dataclasses.replace`, print it to see it as a table.
+with `dataclasses.replace`, print it to see it as a table. Knows no torch.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import NoneType
-from typing import get_args, get_type_hints
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("vision_tower", "projector", "language_model")  # as the model's `parts()` names them
 CHOICES = {"precision": ("bf16", "fp32"), "levels": ("uniform", "stratified")}
@@ -138,7 +141,7 @@ class Engine:
     Attributes:
         accumulation: batches whose gradients make one optimiser step.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
-        compile: run the model through `torch.compile`.
+        compile: run the model through `torch.compile`: faster after some minutes; needs a C++ compiler.
         save_steps: optimiser steps between checkpoints; 0 writes none.
         keep: how many checkpoints are kept, the newest ones.
         log_steps: optimiser steps between reports of the loss.
@@ -197,6 +200,8 @@ def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:
 
 def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:
     """Tabulate settings in rows and recipes in columns, as in Table 6; a frozen part has the learning rate "frozen"."""
+    import pandas as pd
+
     names = [field.name for field in fields(Recipe) if field.name != "name"]
 
     def cell(recipe: Recipe, name: str) -> str:
@@ -252,6 +257,33 @@ EMBEDDED = {
 single questions before all others: in a mixture yes/no answers stayed at chance."""
 
 RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything an embedded model is built from.
+
+    The shipped checkpoint came from earlier numbers, which its manifest holds.
+
+    Attributes:
+        scenes: phantoms to train on.
+        question_rounds: balanced rounds of questions about them.
+        vision_steps: optimiser steps of the vision tower.
+        text, alignment, questions, instruct, vqa: recipes of the stages.
+        score_rounds: balanced rounds of questions that the checkpoint is scored on; one asks about 130.
+        seed: of data, order and noise.
+    """
+
+    scenes: int = 20_000
+    question_rounds: int = 500
+    vision_steps: int = 2400
+    text: Recipe = EMBEDDED["text"]
+    alignment: Recipe = EMBEDDED["alignment"]
+    questions: Recipe = EMBEDDED["questions"]
+    instruct: Recipe = EMBEDDED["instruct"]
+    vqa: Recipe = EMBEDDED["vqa"]
+    score_rounds: int = 6
+    seed: int = 0
 
 
 def find_recipe(preset: str, name: str) -> Recipe:

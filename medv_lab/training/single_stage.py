@@ -14,14 +14,13 @@ from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.model.checkpoints import load
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.embedded import (
-    Budget,
     learn_tokenizer,
     make_model,
     make_processor,
     stage_examples,
 )
 from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
-from medv_lab.training.recipes import Engine, Recipe
+from medv_lab.training.recipes import Budget, Engine, Recipe
 from medv_lab.training.stages import Log, claim_folder, log_on_main_process, train_and_save
 from medv_lab.training.vision import frozen_features, render_all
 

@@ -25,6 +25,6 @@ def test_other_errors_pass():
 @pytest.mark.parametrize(("rank", "printed"), [("0", "text\n"), ("1", "")])
 def test_only_the_main_process_prints(rank, printed, monkeypatch, capsys):
     monkeypatch.setenv("RANK", rank)
-    with errors.one_voice():
+    with errors.main_process_only():
         print("text")
     assert capsys.readouterr().out == printed

@@ -73,6 +73,11 @@ def test_vqa_runs_end_to_end_and_a_rerun_asks_nothing(tiny, vqa_rad, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
 
 
+def test_phantoms_that_are_not_there_are_refused():
+    assert "compositional" in refusal("phantoms", "--split", "train2")
+    assert "shuffled" in refusal("phantoms", "--pictures", "wrong")
+
+
 def test_phantoms_are_scored_and_a_rerun_asks_nothing(monkeypatch, tmp_path):
     asked = []
 

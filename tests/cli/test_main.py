@@ -1,34 +1,16 @@
-"""The command line: what it draws, and one clear line when it cannot."""
+"""All commands: their help needs no torch, and what is missing is one clear line."""
 
 import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from medv_lab.cli.main import app
-
-RUNNER = CliRunner()
-
-
-def fails_in_one_line(*arguments: str) -> str:
-    result = RUNNER.invoke(app, list(arguments))
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    return lines[-1] if len(lines) == 1 or "unning on" in lines[0] else pytest.fail(result.stderr)
+from tests.cli.console import fails_in_one_line
 
 
 @pytest.mark.parametrize("command", [["ask", "x.png", "What?"], ["evaluate", "phantoms"]])
 def test_a_missing_checkpoint_is_one_line(command):
     assert "no_such_folder" in fails_in_one_line(*command, "--model", "./no_such_folder")
-
-
-def test_an_unknown_split_is_one_line():
-    assert "compositional" in fails_in_one_line("evaluate", "phantoms", "--split", "train2")
-
-
-def test_an_unknown_choice_of_pictures_is_one_line():
-    assert "shuffled" in fails_in_one_line("evaluate", "phantoms", "--pictures", "wrong")
 
 
 def test_help_of_every_command_needs_no_torch():

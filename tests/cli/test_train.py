@@ -2,19 +2,43 @@
 
 import pytest
 
+from medv_lab.training.recipes import EMBEDDED, Budget, Engine, vary
+from medv_lab.training.single_stage import PhantomRun
 from tests.cli.console import fails_in_one_line, succeeds
 
 
 def test_training_is_the_module_s_own(tmp_path, monkeypatch):
     calls = []
 
-    def rebuild(output, question_only, log):
+    def rebuild(output, question_only, budget, log):
         log("step")
-        calls.append((output, question_only))
+        calls.append((output, question_only, budget))
 
     monkeypatch.setattr("medv_lab.training.embedded.rebuild", rebuild)
     assert "step" in succeeds("train", "--output", tmp_path / "new", "--question-only")
-    assert calls == [(tmp_path / "new", True)]
+    succeeds("train", "--output", tmp_path / "new", "--scenes", "50", "--rounds", "2", "--seed", "1")
+    assert calls == [
+        (tmp_path / "new", True, Budget()),
+        (tmp_path / "new", False, Budget(scenes=50, question_rounds=2, seed=1)),
+    ]
+
+
+def test_a_stage_on_phantoms_has_the_settings_that_were_given(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "medv_lab.training.single_stage.train_on_phantoms",
+        lambda run, output, *, engine, resume, log: calls.append((run, output, engine, resume)),
+    )
+    stage = ("train", "--output", tmp_path, "--stage", "vqa")
+    succeeds(*stage)
+    given = ("--model", "x", "--scenes", "50", "--rounds", "2", "--seed", "1", "--set", "steps=3", "--resume")
+    how = ("--accumulation", "2", "--checkpointing", "--compile", "--save-steps", "5", "--log-steps", "6")
+    succeeds(*stage, *given, *how)
+    recipe, engine = EMBEDDED["vqa"], Engine(2, True, True, 5, log_steps=6)
+    assert calls == [
+        (PhantomRun("vqa", recipe), tmp_path, Engine(save_steps=100), False),
+        (PhantomRun("vqa", vary(recipe, ["steps=3"]), "x", 50, 2, 1), tmp_path, engine, True),
+    ]
 
 
 def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
@@ -33,6 +57,8 @@ def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
         (["--stage", "vqa", "--set", "step=3"], "settings are"),
         (["--stage", "all", "--resume"], "single stage"),
         (["--stage", "vqa", "--question-only"], "--stage all"),
+        (["--data", "x.json"], "--dataset for a VQA release"),
+        (["--data", "x", "--images", "y", "--dataset", "slake"], "--images for an instruction file"),
         (["--preset", "full"], "phantoms train the preset 'embedded'"),
     ],
 )

@@ -5,7 +5,8 @@ import pytest
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation import loading
 from medv_lab.evaluation.autoregressive import ImageTextResponder, NextTokenResponder, TextResponder
-from medv_lab.evaluation.loading import ModelChoice, load_responder, own_device
+from medv_lab.evaluation.loading import load_responder, own_device
+from medv_lab.evaluation.model_choice import ModelChoice
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import CheckpointError

@@ -11,8 +11,8 @@ import medv_lab
 from medv_lab.config import PRESETS
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene, make_scenes
-from medv_lab.training.embedded import Budget, learn_tokenizer, make_model, rebuild, take_vision_tower
-from medv_lab.training.recipes import EMBEDDED
+from medv_lab.training.embedded import learn_tokenizer, make_model, rebuild, take_vision_tower
+from medv_lab.training.recipes import EMBEDDED, Budget
 from medv_lab.training.vision import VISION, frozen_features, pretrain_vision_tower, render_all, to_pixels
 
 TINY = Budget(scenes=100, question_rounds=2, vision_steps=2, score_rounds=1)

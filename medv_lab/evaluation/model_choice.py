@@ -1,0 +1,59 @@
+"""The models that can be named: a checkpoint, a model of the paper's tables, or an endpoint's model. Loads nothing."""
+
+from dataclasses import dataclass
+
+CHAT = "chat"  # the prompt form of the tokenizer or processor
+KINDS = ("auto", "medv", "image-text", "text", "endpoint")
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A model of the paper's Tables 1 and 2 whose public weights can be loaded here by its name in them.
+
+    Attributes:
+        model_id: on the Hugging Face hub, as read on the model's own page (November 2026). Which version the paper
+            used is not known to us, and Table 2 quotes fine-tuned ones.
+        kind: one of `KINDS`.
+    """
+
+    model_id: str
+    kind: str
+
+
+PUBLIC_MODELS = {
+    "LLaVA": PublicModel("llava-hf/llava-1.5-7b-hf", "image-text"),
+    "MedVLM-R1": PublicModel("JZPeterPan/MedVLM-R1", "image-text"),
+    "LLaDA-V": PublicModel("GSAI-ML/LLaDA-V", "medv"),
+}
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Names the model that answers.
+
+    Attributes:
+        model: "embedded", a folder, a hub id, a model of the paper's tables, or the name that an endpoint knows. Those
+            of the tables are in `PUBLIC_MODELS`.
+        kind: "medv" (LLaDA-MedV's architecture, or its autoregressive twin), "image-text" or "text" (any such model of
+            transformers), "endpoint", or "auto": that of a public model, "medv" for anything else.
+        prompt: of image-text and text models, "chat" or a text with {question}.
+        base_url: of the model's endpoint.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        download: allow a download from the hub.
+
+    Raises:
+        ValueError: for another kind.
+    """
+
+    model: str = "embedded"
+    kind: str = "auto"
+    prompt: str = CHAT
+    base_url: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
