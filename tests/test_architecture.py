@@ -45,12 +45,15 @@ TORCH_FREE = (
     "medv_lab.config",
     "medv_lab.diffusion.attention_maps",
     "medv_lab.diffusion.trace",
+    "medv_lab.evaluation.model_choice",
     "medv_lab.metrics",
     "medv_lab.phantoms",
     "medv_lab.records",
     "medv_lab.store",
     "medv_lab.strategies",
     "medv_lab.studies.panels",
+    "medv_lab.studies.table_run",
+    "medv_lab.training.recipes",
 )
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MAX_LINES = 400

@@ -144,16 +144,16 @@ def _expand(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter]
     if kind in (GenerationSettings, GivenSettings):
         return _expand_settings(one, kind, chosen)
 
+    has_default = one.default is not Parameter.empty
+
     def default_of(each: Field) -> tuple[Any, bool]:
-        return (
-            _default_of(each) if one.default is Parameter.empty else getattr(one.default, each.name)
-        ), True
+        return (getattr(one.default, each.name) if has_default else _default_of(each)), True
 
     options, read = _options(one.name, kind, chosen, default_of)
 
     def make(values: dict[str, Any]) -> Any:
         given = read(values)
-        return kind(**given) if one.default is Parameter.empty else replace(one.default, **given)
+        return replace(one.default, **given) if has_default else kind(**given)
 
     return options, make
 
@@ -168,7 +168,8 @@ def _expand_settings(one: Parameter, kind: type, chosen: Fields) -> tuple[list[P
 
     options, read = _options(one.name, GenerationSettings, chosen, default_of)
     preset = f"{describe_fields(GivenSettings)['preset']}: {', '.join(PRESETS)}"
-    annotation = Annotated[str | None, typer.Option("--preset", help=preset)]
+    shown = False if kind is GenerationSettings else "the command's own settings"
+    annotation = Annotated[str | None, typer.Option("--preset", help=preset, show_default=shown)]
     preset_name = f"{one.name}_preset"
     options.insert(0, Parameter(preset_name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from medv_lab.cli.errors import main_process_only
 from medv_lab.cli.options import Fields
-from medv_lab.studies.table_scores import TableRun
+from medv_lab.studies.table_run import TableRun
 
 if TYPE_CHECKING:
     pass

@@ -5,7 +5,7 @@ over questions. Systems stay in the order of their answers; those in `BASES` are
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks
 from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, make_conversation
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.records import Prediction, Question, pair_up
+from medv_lab.studies.table_run import TableRun
 
 GROUPS = ("all", *KINDS_OF_QUESTION)
 BASES = ("diffusion", "ours")
@@ -28,21 +29,6 @@ DIFFERENCES = {
 }
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]  # scores, differences
-
-
-@dataclass(frozen=True)
-class TableRun:
-    """Amounts of what is asked.
-
-    Attributes:
-        pictures: of the open-ended benchmark (Tables 1 and 3), a multiple of 5.
-        rounds: of balanced questions in each VQA benchmark (Table 2).
-        steps: Z of Table 3, the most first; Table 1 uses the first.
-    """
-
-    pictures: int = 30
-    rounds: int = 4
-    steps: tuple[int, ...] = (96, 48, 24, 12, 6)
 
 
 def score_table(number: int, run: TableRun, predictions: Sequence[Prediction]) -> Frames:

@@ -31,7 +31,8 @@ from medv_lab.phantoms.benchmark import make_benchmarks
 from medv_lab.phantoms.conversation import make_conversation
 from medv_lab.records import Prediction
 from medv_lab.store import read_lines, replace_text, write_lines
-from medv_lab.studies.table_scores import TableRun, score_table
+from medv_lab.studies.table_run import TableRun
+from medv_lab.studies.table_scores import score_table
 
 SYSTEMS = ("diffusion", "ours", "twin", "V1", "V2", "question-only")
 BLIND = ("question-only",)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
+from medv_lab.config import PRESETS, Threshold
 from medv_lab.data.vqa import read_vqa
 from medv_lab.evaluation.benchmarks import answer_candidates
+from medv_lab.evaluation.model_choice import ModelChoice
 from medv_lab.evaluation.responders import FileResponder
 from medv_lab.evaluation.runner import STORE, read_manifest, read_predictions
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
@@ -98,6 +101,23 @@ def test_phantoms_are_scored_and_a_rerun_asks_nothing(monkeypatch, tmp_path):
     assert "brain mri" in printed and "presence" in printed
     run(*command)
     assert len(asked[0].asked) == len(predictions) and not asked[1].asked
+
+
+def test_model_and_every_setting_can_be_given(monkeypatch, vqa_rad, tmp_path):
+    asked = []
+
+    def load(choice, settings):
+        asked.append((choice, settings))
+        return Scripted(choice.model, settings, "yes")
+
+    monkeypatch.setattr("medv_lab.evaluation.loading.load_responder", load)
+    command = ["vqa", "--data", vqa_rad, "--model", "x", "--kind", "medv", "--output", tmp_path]
+    run(*command)
+    run(*command, "--preset", "fast", "--remasking", "threshold:threshold=0.8", "--seed", 3)
+    assert asked == [
+        (ModelChoice("x", "medv"), PRESETS["paper-vqa"]),
+        (ModelChoice("x", "medv"), replace(PRESETS["fast"], remasking=Threshold(0.8), seed=3)),
+    ]
 
 
 def test_limit_and_split_choose_the_questions(tiny, vqa_rad, tmp_path):

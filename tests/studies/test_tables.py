@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from medv_lab.cli.main import app
 from medv_lab.studies import table_scores as scoring
 from medv_lab.studies import tables
-from medv_lab.studies.table_scores import DIFFERENCES, TableRun, score_table
+from medv_lab.studies.table_run import TableRun
+from medv_lab.studies.table_scores import DIFFERENCES, score_table
 from medv_lab.studies.tables import frame_texts, measure_tables, read_run, read_table
 from tests.evaluation import scripted
 
