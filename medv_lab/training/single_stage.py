@@ -4,15 +4,23 @@ The output folder holds `run.json` (what was asked for), `checkpoints/` while th
 end the model with its processor, `losses.csv` and `manifest.json`.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
 
 from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
 from medv_lab.data.vqa import read_vqa
 from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.model.checkpoints import load
+from medv_lab.model.modeling import MedVLanguageModel
+from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.runtime import make_manifest
+from medv_lab.store import replace_text
 from medv_lab.training.embedded import (
     learn_tokenizer,
     make_model,
@@ -21,11 +29,14 @@ from medv_lab.training.embedded import (
 )
 from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
 from medv_lab.training.recipes import Budget, Engine, Recipe
-from medv_lab.training.stages import Log, claim_folder, log_on_main_process, train_and_save
+from medv_lab.training.stages import CHECKPOINTS, Log, Stage, StageRunner, claim_folder, is_main_process
+from medv_lab.training.trainer import Collate
 from medv_lab.training.vision import frozen_features, render_all
 
 STAGES = ("alignment", "instruct", "vqa")
-DEFAULT_ENGINE = Engine(save_steps=100)
+SAVING = Engine(save_steps=100)
+
+Prepared = tuple[MedVLanguageModel, MedVProcessor, Dataset, Collate]
 
 
 @dataclass(frozen=True)
@@ -79,56 +90,33 @@ def check_stage(stage: str) -> None:
         raise ValueError(f"stage is {stage!r}; on phantoms the stages are {', '.join(STAGES)}")
 
 
-def train_on_phantoms(
-    run: PhantomRun,
-    output: Path,
-    *,
-    engine: Engine = DEFAULT_ENGINE,
-    resume: bool = False,
-    log: Log = print,
-) -> None:
-    """Train one stage on phantoms; see the module's docstring for what the folder holds afterwards.
+def train_on_phantoms(run: PhantomRun, output: Path, **how: Any) -> None:
+    """Train one stage on phantoms; `how` is what `train_stage` takes by name."""
 
-    Args:
-        run: what to train.
-        output: folder of the run.
-        engine: how it is carried out.
-        resume: go on from the newest complete checkpoint; from the beginning if the run was killed before its first.
-        log: receives progress, on the main process.
+    def prepare(log: Log) -> Prepared:
+        scenes = make_scenes("train", run.scenes)
+        if run.start == "embedded" and not (embedded_folder() / "model.safetensors").is_file():
+            log(
+                "this copy of medv-lab has no embedded checkpoint: starting from fresh weights, vision tower included"
+            )
+            tokenizer = learn_tokenizer(scenes, run.seed)
+            model = make_model(tokenizer, run.seed).eval()
+            processor = make_processor(tokenizer, model.config)
+        else:
+            model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
+        tokenizer = processor.tokenizer
+        budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
+        dataset = ExampleDataset(stage_examples(run.stage, scenes, budget), tokenizer, run.seed)
+        collator = Collator(tokenizer.eos_token_id, frozen_features(model, render_all(scenes)))
+        return model, processor, dataset, collator
 
-    Raises:
-        ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
-    """
-    log = log_on_main_process(log)
-    claim_folder(output, asdict(run), resume=resume)
-    budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
-    scenes = make_scenes("train", budget.scenes)
-    if run.start == "embedded" and not (embedded_folder() / "model.safetensors").is_file():
-        log(
-            "this copy of medv-lab has no embedded checkpoint: starting from fresh weights, vision tower included"
-        )
-        tokenizer = learn_tokenizer(scenes, run.seed)
-        model = make_model(tokenizer, run.seed).eval()
-        processor = make_processor(tokenizer, model.config)
-    else:
-        model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
-    tokenizer = processor.tokenizer
-    dataset = ExampleDataset(stage_examples(run.stage, scenes, budget), tokenizer, run.seed)
-    collator = Collator(tokenizer.eos_token_id, frozen_features(model, render_all(scenes)))
-    train_and_save(run, model, processor, dataset, collator, output, engine=engine, resume=resume, log=log)
+    train_stage(run, prepare, output, **how)
 
 
 def train_on_dialogues(
-    run: DialogueRun,
-    dialogues: Sequence[Dialogue],
-    images: Path,
-    output: Path,
-    *,
-    engine: Engine = DEFAULT_ENGINE,
-    resume: bool = False,
-    log: Log = print,
+    run: DialogueRun, dialogues: Sequence[Dialogue], images: Path, output: Path, **how: Any
 ) -> None:
-    """Train one stage on real dialogues.
+    """Train one stage on real dialogues; `how` is what `train_stage` takes by name.
 
     Where the projector alone learns (alignment), a caption follows its picture without a chat frame.
 
@@ -137,21 +125,55 @@ def train_on_dialogues(
         dialogues: its data.
         images: folder that names of pictures are relative to.
         output: folder of the run.
+
+    Raises:
+        ImageError: for a picture that cannot be opened.
+    """
+
+    def prepare(log: Log) -> Prepared:
+        model, processor = load(run.start, device="cpu", dtype="float32")
+        is_alignment = run.recipe.parts == ("projector",)
+        dataset = DialogueDataset(dialogues, processor, is_alignment)
+        return model, processor, dataset, PictureCollator(processor, images, is_alignment)
+
+    train_stage(run, prepare, output, **how)
+
+
+def train_stage(
+    run: PhantomRun | DialogueRun,
+    prepare: Callable[[Log], Prepared],
+    output: Path,
+    *,
+    engine: Engine = SAVING,
+    resume: bool = False,
+    log: Log = print,
+) -> None:
+    """Train one stage from a checkpoint; see the module's docstring for what the folder holds afterwards.
+
+    Args:
+        run: what to train.
+        prepare: loads the checkpoint and the data.
+        output: folder of the run.
         engine: how it is carried out.
-        resume: go on from the newest complete checkpoint.
+        resume: go on from the newest complete checkpoint; from the beginning if the run was killed before its first.
         log: receives progress, on the main process.
 
     Raises:
         ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
-        ImageError: for a picture that cannot be opened.
     """
-    log = log_on_main_process(log)
+    report = log if is_main_process() else lambda line: None
     claim_folder(output, asdict(run), resume=resume)
-    model, processor = load(run.start, device="cpu", dtype="float32")
-    is_alignment = run.recipe.parts == ("projector",)
-    dataset = DialogueDataset(dialogues, processor, is_alignment)
-    collator = PictureCollator(processor, images, is_alignment)
-    train_and_save(run, model, processor, dataset, collator, output, engine=engine, resume=resume, log=log)
+    model, processor, dataset, collator = prepare(report)
+    stage = Stage(run.recipe.name, CHECKPOINTS, run.recipe, lambda: (dataset, collator))
+    runner = StageRunner(output, engine=engine, log=report)
+    losses = runner.run(model, stage, seed=run.seed, resume=resume, output=output)
+    if is_main_process():
+        processor.save_pretrained(output)
+        losses.to_csv(output / "losses.csv", index=False)
+        manifest = make_manifest(
+            asdict(run), seed=run.seed, model=model, device=model.device, dtype=run.recipe.precision
+        )
+        replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def read_training_data(path: Path, dataset: str | None = None) -> list[Dialogue]:

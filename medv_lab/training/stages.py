@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
 from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.model.processing import MedVProcessor
-from medv_lab.runtime import make_manifest
 from medv_lab.store import replace_text
 from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.recipes import Engine, Recipe
@@ -174,41 +172,6 @@ class StageRunner:
         )
 
 
-def train_and_save(
-    run: Any,
-    model: MedVLanguageModel,
-    processor: MedVProcessor,
-    dataset: Dataset,
-    collator: Collate,
-    output: Path,
-    *,
-    engine: Engine,
-    resume: bool,
-    log: Log,
-) -> None:
-    """Train the one stage of a run whose folder was claimed, and write what the folder holds afterwards.
-
-    Args:
-        run: a dataclass with `recipe` and `seed`; the manifest keeps it.
-        model, processor: what the run starts from.
-        dataset, collator: encoded dialogues, and what makes batches of them.
-        output: folder of the run: model, processor, `losses.csv`, `manifest.json`, and `checkpoints/`.
-        engine: how the stage is carried out.
-        resume: go on from the newest complete checkpoint.
-        log: receives progress, on the main process.
-    """
-    stage = Stage(run.recipe.name, CHECKPOINTS, run.recipe, lambda: (dataset, collator))
-    runner = StageRunner(output, engine=engine, log=log)
-    losses = runner.run(model, stage, seed=run.seed, resume=resume, output=output)
-    if is_main_process():
-        processor.save_pretrained(output)
-        losses.to_csv(output / "losses.csv", index=False)
-        manifest = make_manifest(
-            asdict(run), seed=run.seed, model=model, device=model.device, dtype=run.recipe.precision
-        )
-        replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-
-
 def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
     """Note what a run's folder is for in `run.json`, or see that it is for the same.
 
@@ -233,8 +196,3 @@ def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
 def is_main_process() -> bool:
     """Return whether this is the process, of those that train together, that writes and reports."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def log_on_main_process(log: Log) -> Log:
-    """Return a log that passes lines on from the main process only."""
-    return log if is_main_process() else lambda line: None
