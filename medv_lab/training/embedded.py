@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SiglipModel
@@ -238,12 +239,13 @@ def list_stages(
     return stages
 
 
-def probe(model: MedVForMaskedDiffusion, processor: MedVProcessor, rounds: int) -> str:
-    """Return the scores on some rounds of validation questions, in percent, in one line."""
-    questions = make_questions("validation", rounds)
+def score_model(
+    model: MedVForMaskedDiffusion, processor: MedVProcessor, split: str, rounds: int, pictures: str = "right"
+) -> pd.DataFrame:
+    """Score a model on rounds of balanced questions, in percent; see `summarise_phantoms`."""
+    questions = make_questions(split, rounds, pictures)
     responder = DiffusionResponder(model, processor, PRESETS["embedded-vqa"])
-    table = summarise_phantoms(questions, answer_all(questions, responder))
-    return ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in table.itertuples())
+    return summarise_phantoms(questions, answer_all(questions, responder))
 
 
 def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGET, log: Log = print) -> None:
@@ -292,7 +294,9 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
     # steps 2 to 5
     def report(stage: Stage) -> None:
         if stage.name != "text" and not question_only:
-            scores = probe(model, make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3))
+            processor, rounds = make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3)
+            rows = score_model(model, processor, "validation", rounds).itertuples()
+            scores = ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in rows)
             log(f"after {stage.name}, on validation: {scores}")
 
     stages = list_stages(budget, scenes, tokenizer, features)
@@ -305,10 +309,9 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
     replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
-    responder = DiffusionResponder(*load(output, device="cpu"), PRESETS["embedded-vqa"])
+    loaded = load(output, device="cpu")
     for split, pictures in (("test", "none"),) if question_only else SCORED:
-        questions = make_questions(split, budget.score_rounds, pictures)
-        table = summarise_phantoms(questions, answer_all(questions, responder))
+        table = score_model(*loaded, split, budget.score_rounds, pictures)
         table = table.to_string(index=False, float_format="{:.1f}".format)
         log(f"{split} split, pictures {pictures}: score in percent, 95 % interval\n{table}")
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -33,7 +34,7 @@ def built(tmp_path_factory):
 def leave_out_scores(patched):
     """Most of a tiny build's time goes into them."""
     patched.setattr("medv_lab.training.embedded.SCORED", ())
-    patched.setattr("medv_lab.training.embedded.probe", lambda *args: "not scored")
+    patched.setattr("medv_lab.training.embedded.score_model", lambda *args: pd.DataFrame())
 
 
 def test_it_answers_after_loading(built):
@@ -84,7 +85,7 @@ def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, m
 
     output, lines = tmp_path / "cut", []
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("medv_lab.training.embedded.probe", die)  # after the alignment
+        patched.setattr("medv_lab.training.embedded.score_model", die)  # after the alignment
         rebuild(output, budget=TINY, log=lines.append)
     with pytest.raises(ValueError, match="another run"):
         rebuild(output, budget=replace(TINY, seed=1), log=lines.append)
