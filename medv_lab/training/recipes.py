@@ -1,7 +1,7 @@
 """The recipes of the stages: the published ones (Table 6 of the paper) and those of the embedded model.
 
-The paper's symbols: g vision tower, h projector, p backbone (the denoiser; Table 6 calls it the language model, and so
-do the settings), t noise level, L length of a dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual
+The paper's symbols: g vision tower, h projector, p language model (the backbone; Table 6 calls it the language
+tower), t noise level, L length of a dialogue. In stage 1 (alignment) h learns; in stage 2 (MD-SFT, visual
 instruction tuning) and stage 3 (SD-SFT, one run per data set) h and p learn; g is frozen throughout.
 
 A recipe says what is computed, on whatever machine; how (accumulation, checkpoints) is the `Engine`'s part. Vary one
