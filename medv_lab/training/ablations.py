@@ -49,8 +49,8 @@ from medv_lab.training.embedded import make_processor
 from medv_lab.training.pipelines import (
     DATA_SETS,
     OURS,
+    AblationArm,
     Amounts,
-    Arm,
     PhantomData,
     data_digest,
     make_arms,
@@ -98,19 +98,19 @@ class AblationRunner:
         """Return the digest of the shipped vision tower."""
         return describe_model(self.shipped[0].model.vision_tower, "")["sha256"]
 
-    def digest(self, arm: Arm, seed: int) -> str:
+    def digest(self, arm: AblationArm, seed: int) -> str:
         """Hash all that decides a cell: its weights, and how it is scored."""
         weights = self.weights_digest(arm, seed, len(arm.stages))
         return content_key(weights, asdict(self.evaluation))[:16]
 
-    def weights_digest(self, arm: Arm, seed: int, stages: int) -> str:
+    def weights_digest(self, arm: AblationArm, seed: int, stages: int) -> str:
         """Hash what decides the weights of an arm after its first `stages` stages."""
         tokens = self.shipped[1].tokenizer.backend_tokenizer.to_str()
         start = [self.vision_digest, tokens, asdict(self.amounts), seed, arm.is_causal]
         trained = [[asdict(stage), data_digest(stage.data)] for stage in arm.stages[:stages]]
         return content_key(*start, trained)[:16]
 
-    def train(self, arm: Arm, seed: int, *, fresh: bool = False) -> MedVLanguageModel:
+    def train(self, arm: AblationArm, seed: int, *, fresh: bool = False) -> MedVLanguageModel:
         """Return the trained model of a cell.
 
         Args:
@@ -139,7 +139,7 @@ class AblationRunner:
         self.stages.train(model, stages, seed=seed, fresh=fresh)
         return model
 
-    def run(self, arm: Arm, seed: int, *, fresh: bool = False) -> dict[str, Any]:
+    def run(self, arm: AblationArm, seed: int, *, fresh: bool = False) -> dict[str, Any]:
         """Train and score a cell.
 
         Returns:
@@ -169,7 +169,7 @@ class AblationRunner:
             ),
         }
 
-    def save(self, arm: Arm, seed: int, folder: Path) -> None:
+    def save(self, arm: AblationArm, seed: int, folder: Path) -> None:
         """Save a cell's model with its processor as a checkpoint folder that `load` reads."""
         model = self.train(arm, seed)
         model.save_pretrained(folder)
@@ -226,7 +226,12 @@ def measure_answers(questions: list[Question], predictions: list[Prediction]) ->
 
 
 def run_ablations(
-    arms: Sequence[Arm], seeds: Iterable[int], runner: AblationRunner, folder: Path, *, rerun: bool = False
+    arms: Sequence[AblationArm],
+    seeds: Iterable[int],
+    runner: AblationRunner,
+    folder: Path,
+    *,
+    rerun: bool = False,
 ) -> list[dict[str, Any]]:
     """Run what is missing of a grid, all arms of one seed before the next, and write cells and tables.
 

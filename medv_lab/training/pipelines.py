@@ -63,7 +63,7 @@ class ArmStage:
 
 
 @dataclass(frozen=True)
-class Arm:
+class AblationArm:
     """A chain of stages: one row of the table.
 
     Attributes:
@@ -125,7 +125,7 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
     return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
 
-def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
+def make_arms(changes: Sequence[str] = ()) -> tuple[AblationArm, ...]:
     """Make the grid, the rows of Table 4 first: ours is LLaDA-MedV, the twin stands where LLaVA-Med does.
 
     Args:
@@ -143,29 +143,31 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[Arm, ...]:
     def tuned(**changes) -> tuple[ArmStage, ...]:
         return text, alignment, *(replace(stage, recipe=replace(stage.recipe, **changes)) for stage in sft)
 
-    ours = Arm(OURS, "text-only backbone, alignment, SFT", (text, alignment, *sft))
-    v1 = Arm("V1", "general-domain model, SFT", (text, *general, *sft))
-    v2 = Arm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, *sft))
+    ours = AblationArm(OURS, "text-only backbone, alignment, SFT", (text, alignment, *sft))
+    v1 = AblationArm("V1", "general-domain model, SFT", (text, *general, *sft))
+    v2 = AblationArm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, *sft))
     twin = replace(ours, name="twin", label="autoregressive twin: as ours, by next tokens", is_causal=True)
-    unaligned = Arm("no-alignment", "as ours, without alignment", (text, *sft))
+    unaligned = AblationArm("no-alignment", "as ours, without alignment", (text, *sft))
     return (
         *(ours, v1, v2, twin),
         *(equalise(arm, v2.steps) for arm in (ours, v1, v2, twin)),
         *(unaligned, equalise(unaligned, v2.steps)),
         *(
-            Arm(f"stage3-{name}", f"ours, then stage 3 on {name}", (*ours.stages, stage))
+            AblationArm(f"stage3-{name}", f"ours, then stage 3 on {name}", (*ours.stages, stage))
             for name, stage in vqa.items()
         ),
         *(
-            Arm(f"no-stage2-{name}", f"alignment, then stage 3 on {name}", (text, alignment, stage))
+            AblationArm(f"no-stage2-{name}", f"alignment, then stage 3 on {name}", (text, alignment, stage))
             for name, stage in vqa.items()
         ),
-        Arm("lora", "as ours, SFT by LoRA of rank 16", tuned(lora=LoRA())),
-        Arm("vision", "as ours, vision tower learns in SFT", tuned(vision_tower_lr=1e-4)),
+        AblationArm("lora", "as ours, SFT by LoRA of rank 16", tuned(lora=LoRA())),
+        AblationArm("vision", "as ours, vision tower learns in SFT", tuned(vision_tower_lr=1e-4)),
     )
 
 
-def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | None = None) -> list[Arm]:
+def choose_arms(
+    arms: Sequence[AblationArm], names: Sequence[str] = (), equal: str | None = None
+) -> list[AblationArm]:
     """Return arms by name; all of them without names. "main" are those of Table 4.
 
     Args:
@@ -187,7 +189,7 @@ def choose_arms(arms: Sequence[Arm], names: Sequence[str] = (), equal: str | Non
     return [arm for arm in arms if (not names or arm.name in wanted) and equal in (None, arm.equal)]
 
 
-def equalise(arm: Arm, steps: int) -> Arm:
+def equalise(arm: AblationArm, steps: int) -> AblationArm:
     """Return the same arm with `steps` in all after the text-only backbone: its stage 2 is made longer.
 
     Raises:
