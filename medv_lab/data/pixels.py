@@ -1,11 +1,8 @@
 """Parts that the image decoders share: one error, the limit on size, and deep grey values to 8 bits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000  # of one frame
 WINDOW_PERCENTILES = (0.5, 99.5)
 
 
@@ -13,48 +10,25 @@ class ImageError(ValueError):
     """A picture cannot be used. Says what was given, what is allowed and what to do."""
 
 
-@contextmanager
-def reporting(errors: tuple[type[Exception], ...], name: str, advice: str) -> Iterator[None]:
-    """Turn a decoder's own exceptions into an `ImageError` that names the picture and gives advice."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except errors as error:
-        raise ImageError(f"{name} cannot be decoded ({type(error).__name__}: {error}). {advice}") from error
-
-
-def check_pixels(name: str, width: int, height: int, frames: int, max_pixels: int) -> None:
-    """Refuse pictures without pixels and pictures over the limit, before anything is decoded.
-
-    Raises:
-        ImageError: when a side is below 1 or width x height x frames exceeds `max_pixels`.
-    """
-    if min(width, height, frames) < 1:
+def check_size(width: int, height: int) -> None:
+    """Refuse pictures without pixels and over `MAX_PIXELS`, before anything is decoded."""
+    if min(width, height) < 1:
+        raise ImageError(f"has no pixels ({width} x {height}). Give a picture of at least 1 x 1.")
+    if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name} has no pixels ({width} x {height}, {frames} frames). Give a picture of at least 1 x 1."
-        )
-    if width * height * frames > max_pixels:
-        raise ImageError(
-            f"{name} has {width} x {height} x {frames} = {width * height * frames} pixels; {max_pixels} are "
-            "allowed. Make it smaller, or pass a larger max_pixels if you trust the file."
+            f"has {width} x {height} = {width * height} pixels; {MAX_PIXELS} are allowed. Make it smaller."
         )
 
 
-def check_frame(name: str, frame: int, frames: int) -> None:
-    """Refuse a frame that the picture does not have.
-
-    Raises:
-        ImageError: says how many frames there are.
-    """
+def check_frame(frame: int, frames: int) -> None:
+    """Refuse a frame that the picture does not have."""
     if not 0 <= frame < frames:
         raise ImageError(
-            f"{name} has {frames} frame{'s' * (frames != 1)}, so frame {frame} does not exist: "
-            f"use 0 to {frames - 1}."
+            f"has {frames} frame{'s' * (frames != 1)}, so frame {frame} does not exist: use 0 to {frames - 1}."
         )
 
 
-def window_grey(name: str, values: np.ndarray) -> np.ndarray:
+def window_grey(values: np.ndarray) -> np.ndarray:
     """Convert deep grey values (H, W) to uint8 by the picture's own window.
 
     The window runs from the 0.5th to the 99.5th percentile; where these coincide (almost all pixels equal) it
@@ -65,7 +39,7 @@ def window_grey(name: str, values: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
-        raise ImageError(f"{name} holds NaN or infinite values. Replace them with numbers first.")
+        raise ImageError("holds NaN or infinite values. Replace them with numbers first.")
     low, high = np.percentile(values, WINDOW_PERCENTILES)
     if high <= low:
         low, high = values.min(), values.max()

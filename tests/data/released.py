@@ -1,10 +1,13 @@
-"""Small folders in the layouts of the released data sets, and the real ones where this machine has them."""
+"""Small folders in the layouts of the released data sets, the real ones where they are, and pixels of pictures."""
 
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+
+from medv_lab.data.images import open_image
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
 
@@ -126,3 +129,16 @@ def make_chatbot(folder: Path, rows: list | None = None) -> Path:
     rows = rows or [chatbot_row(0), chatbot_row(1, type="detailed_description", in_text_mention=None)]
     write_lines(folder / "llava_med_eval_qa50_qa.jsonl", rows)
     return folder
+
+
+def opened(source, **options) -> np.ndarray:
+    image = open_image(source, **options)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def grey_levels(source, **options) -> np.ndarray:
+    """The one channel of a picture whose three channels must be equal."""
+    pixels = opened(source, **options)
+    assert (np.ptp(pixels, axis=2) == 0).all()
+    return pixels[..., 0]
