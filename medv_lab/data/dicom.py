@@ -91,8 +91,8 @@ def decode_dicom(file: BinaryIO, frame: int) -> np.ndarray:
         syntax = dataset.file_meta.TransferSyntaxUID
         raise ImageError(
             f"cannot be decoded ({error}). It is damaged, or no decoder of its transfer syntax {syntax.name} "
-            f"({syntax}) is installed: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or convert the file to Explicit "
-            "VR Little Endian."
+            f"({syntax}) is installed: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or convert "
+            "the file to Explicit VR Little Endian."
         ) from error
     return _to_rgb(dataset, pixels, frame)
 

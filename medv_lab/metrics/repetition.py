@@ -1,13 +1,13 @@
 """Repetition in answers: how much, in which spans, and when and where a sampler committed it.
 
-The numbers of a sequence take any tokens: ids, pieces or words. All are defined on empty and one-token answers, and
-padding at the ends does not change them. Those of a trace read its tokens; no model and no tokenizer is needed.
+The numbers of a sequence take any tokens: ids, pieces or words. All are defined on empty and one-token answers.
+Those of a trace read its tokens; no model and no tokenizer is needed.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,8 @@ class Trace(Protocol):
     position: np.ndarray
     token_id: np.ndarray
     confidence: np.ndarray
-    entropy: np.ndarray
     stops: np.ndarray
     gen_length: int
-    block_length: int
     mask_token_id: int
     pieces: Mapping[int, bytes]
 
@@ -43,60 +41,34 @@ class Trace(Protocol):
         """Return the text of a token."""
 
 
-class LoopedSpan(NamedTuple):
-    """Tokens start..end - 1, in which a unit of `period` tokens is said at least twice in a row."""
-
-    start: int
-    end: int
-    period: int
-
-
 @dataclass(frozen=True)
 class Repetition:
     """Repetition of one answer.
 
     Attributes:
         length: tokens. Distinct-n falls with it and rep-n rises: show it beside them.
-        adjacent_duplicates, rep_1, rep_2, rep_4, distinct_1, distinct_2, longest_run: the functions of these names.
+        adjacent_duplicates, rep_4, distinct_1: `adjacent_duplicates`, `rep_n` and `distinct_n`.
         looped: share of tokens in looped spans, [0, 1].
     """
 
     length: int
     adjacent_duplicates: float
-    rep_1: float
-    rep_2: float
     rep_4: float
     distinct_1: float
-    distinct_2: float
-    longest_run: int
     looped: float
 
 
-def measure_repetition(tokens: Sequence[Hashable], *, padding: Collection[Hashable] = ()) -> Repetition:
-    """Measure one sequence.
-
-    Args:
-        tokens: ids, pieces or words.
-        padding: tokens that do not count at either end, such as end of text.
-    """
-    tokens = list(tokens)
-    while tokens and tokens[-1] in padding:
-        tokens.pop()
-    start = next((index for index, token in enumerate(tokens) if token not in padding), 0)
-    tokens = tokens[start:]
+def measure_repetition(tokens: Sequence[Hashable]) -> Repetition:
+    """Measure one sequence of ids, pieces or words."""
     in_loop = np.zeros(len(tokens), bool)
-    for span in looped_spans(tokens):
-        in_loop[span.start : span.end] = True
+    for start, end, _ in looped_spans(tokens):
+        in_loop[start:end] = True
     return Repetition(
         length=len(tokens),
         adjacent_duplicates=adjacent_duplicates(tokens),
-        rep_1=rep_n(tokens, 1),
-        rep_2=rep_n(tokens, 2),
         rep_4=rep_n(tokens, 4),
         distinct_1=distinct_n(tokens, 1),
-        distinct_2=distinct_n(tokens, 2),
-        longest_run=longest_run(tokens),
-        looped=float(in_loop.mean()) if tokens else 0.0,
+        looped=float(in_loop.mean()) if len(tokens) else 0.0,
     )
 
 
@@ -109,8 +81,7 @@ def adjacent_duplicates(tokens: Sequence[Hashable]) -> float:
 
 def rep_n(tokens: Sequence[Hashable], n: int) -> float:
     """Return the share of n-grams that occurred before, 1 - distinct / all, [0, 1]; 0 if there is no n-gram."""
-    grams = ngrams(tokens, n)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return 1 - distinct_n(tokens, n) if len(tokens) >= n else 0.0
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
@@ -119,29 +90,21 @@ def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def longest_run(tokens: Sequence[Hashable]) -> int:
-    """Return the length of the longest run of one token; 0 for no tokens."""
-    longest = run = 0
-    for index, token in enumerate(tokens):
-        run = run + 1 if index and tokens[index - 1] == token else 1
-        longest = max(longest, run)
-    return longest
+def looped_spans(tokens: Sequence[Hashable]) -> list[tuple[int, int, int]]:
+    """Find maximal stretches that repeat a unit at once, as (start, end, period), by start.
 
-
-def looped_spans(tokens: Sequence[Hashable]) -> list[LoopedSpan]:
-    """Find maximal stretches that repeat a unit at once, by start; the last repeat may be cut short.
-
+    Tokens start..end - 1 say a unit of `period` tokens at least twice in a row; the last repeat may be cut short:
     "a b a b a" is one span of period 2. A stretch that a shorter period explains is not listed again.
     """
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(token, len(numbers)) for token in tokens], dtype=np.int64)
-    spans: list[LoopedSpan] = []
+    spans: list[tuple[int, int, int]] = []
     for period in range(1, len(codes) // 2 + 1):
         is_same = np.concatenate([[False], codes[:-period] == codes[period:], [False]])
         for start, end in np.flatnonzero(np.diff(is_same)).reshape(-1, 2).tolist():
-            is_known = any(span.start <= start and end + period <= span.end for span in spans)
+            is_known = any(known[0] <= start and end + period <= known[1] for known in spans)
             if end - start >= period and not is_known:
-                spans.append(LoopedSpan(start, end + period, period))
+                spans.append((start, end + period, period))
     return sorted(spans)
 
 
@@ -169,41 +132,30 @@ def duplicate_commits(trace: Trace) -> pd.DataFrame:
     The duplicate is there from the later of its two commits on; that commit is the one described, the right one if
     both fell in one pass.
 
-    Columns: position, twin_position, token_id, piece, block (of the position), step and twin_step (forward passes
-    from 0), confidence, twin_confidence, entropy, committed_in_step (commits of that pass in the answer),
-    neighbours_in_step (how many of the two positions beside it were committed in the same pass).
+    Columns: position, piece, step and twin_step (forward passes from 0, of this commit and the other), confidence,
+    committed_in_step (commits of that pass in the answer), neighbours_in_step (how many of the two positions beside
+    it were committed in the same pass).
     """
     final, seen = trace.final_commits(), answer_positions(trace)
     steps = np.full(trace.gen_length + 2, -1)  # of positions -1 .. L; -1 where nothing stands
     steps[1:-1][final >= 0] = trace.step[final[final >= 0]]
-    in_answer = trace.position >= 0
     rows = []
     for left, right in pairwise(seen.tolist()):
         if trace.token_id[final[left]] != trace.token_id[final[right]]:
             continue
         position, twin = (right, left) if steps[right + 1] >= steps[left + 1] else (left, right)
-        commit, other = final[position], final[twin]
-        step = int(trace.step[commit])
-        rows.append(
-            {
-                "position": position,
-                "twin_position": twin,
-                "token_id": int(trace.token_id[commit]),
-                "piece": trace.piece(trace.token_id[commit]),
-                "block": position // trace.block_length,
-                "step": step,
-                "twin_step": int(trace.step[other]),
-                "confidence": float(trace.confidence[commit]),
-                "twin_confidence": float(trace.confidence[other]),
-                "entropy": float(trace.entropy[commit]),
-                "committed_in_step": int(((trace.step == step) & in_answer).sum()),
-                "neighbours_in_step": int((steps[[position, position + 2]] == step).sum()),
-            }
-        )
-    return pd.DataFrame(rows, columns=_DUPLICATE_COLUMNS)
-
-
-_DUPLICATE_COLUMNS = (
-    *("position", "twin_position", "token_id", "piece", "block", "step", "twin_step", "confidence"),
-    *("twin_confidence", "entropy", "committed_in_step", "neighbours_in_step"),
-)
+        commit, step = final[position], steps[position + 1]
+        together = int(((trace.step == step) & (trace.position >= 0)).sum())
+        neighbours = int((steps[[position, position + 2]] == step).sum())
+        piece, confidence = trace.piece(trace.token_id[commit]), float(trace.confidence[commit])
+        rows.append((position, piece, step, steps[twin + 1], confidence, together, neighbours))
+    columns = (
+        "position",
+        "piece",
+        "step",
+        "twin_step",
+        "confidence",
+        "committed_in_step",
+        "neighbours_in_step",
+    )
+    return pd.DataFrame(rows, columns=columns)

@@ -89,18 +89,11 @@ def normalize(text: str) -> str:
 
 def count_ngrams(text: str, n: int = 1) -> Counter[str]:
     """Count the n-grams of the lower-cased words of a text, each joined by single spaces."""
-    words = text.lower().split()
-    return Counter(" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
+    return Counter(map(" ".join, ngrams(text.lower().split(), n)))
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
-    """Return all runs of n neighbouring tokens, in order.
-
-    Raises:
-        ValueError: for n below 1.
-    """
-    if n < 1:
-        raise ValueError(f"n is {n}; give 1 or more")
+    """Return all runs of n neighbouring tokens, in order."""
     return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
@@ -266,7 +259,7 @@ def evaluate_vqa(
     table["yes/no accuracy"] = [closed_hit(*texts, variant) for texts in closed]
     if variant == "llava_med_batch":
         table["recall_closed"] = [token_recall(*texts, variant) for texts in closed]
-    return {name: 100 * _mean(scores) for name, scores in table.items()}
+    return {name: 100 * (sum(of) / len(of)) if of else math.nan for name, of in table.items()}
 
 
 def parse_scores(review: str) -> tuple[float, float]:
@@ -303,7 +296,3 @@ def _plain_words(text: str) -> list[str]:
 def _words(text: str) -> Counter[str]:
     """Count words as the overlap scores see them: normalised twice, which removes 32 more periods."""
     return count_ngrams(normalize(normalize(text)))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
