@@ -1,13 +1,13 @@
 """Tables 1 to 6 and 8: published rows, and ours below them; do the differences of Table 4 agree with ours?"""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from medv_lab.paper.exhibits import Exhibit
+from medv_lab.paper.exhibits import Exhibit, MissingResults
 from medv_lab.paper.measured import (
     BENCHMARKS,
     counted_data,
@@ -54,133 +54,108 @@ TIE = 1.0  # points of the published score; a smaller difference is called none
 PUBLISHED_SCORE = "open_ended_overall"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A published table and what is measured beside it.
+def collect_table(
+    number: int,
+    columns: Sequence[Column],
+    measure: Callable[[Path], pd.DataFrame],
+    keys: Sequence[str],
+    results: Path,
+) -> pd.DataFrame:
+    """Collect published rows, then measured ones; a measured column's interval follows the columns of the table.
 
-    Attributes:
+    Args:
         number: of the table.
-        title: one line.
-        caption: what is published, and what the measured rows are.
+        columns: in print.
         measure: results folder to measured rows.
-        added: columns that only the measured rows have.
         keys: columns by which a measured row is put behind its published one; none puts all behind all.
+        results: folder of measured results.
     """
-
-    number: int
-    title: str
-    caption: str
-    measure: Callable[[Path], pd.DataFrame]
-    added: tuple[Column, ...] = ()
-    keys: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Columns in print."""
-        return (*TABLE_COLUMNS[self.number], *self.added)
+    data = load_table(number).assign(source=published_source(number))
+    with suppress(MissingResults):  # the published rows stand alone then, and the printed table says so
+        data = pd.concat([data, measure(results)], ignore_index=True)
+    if keys:
+        groups = data.groupby(list(keys), sort=False).ngroup()
+        data = data.loc[groups.sort_values(kind="stable").index].reset_index(drop=True)
+    names = [column.name for column in columns]
+    bounds = [f"{name}{end}" for name in names for end in ("_low", "_high") if f"{name}{end}" in data]
+    whole = {column.name: "Int64" for column in columns if column.kind == "whole"}
+    return data.reindex(columns=[*names, *bounds, "source"]).astype(whole)
 
 
-COMPARISONS = (
-    Comparison(
+def _table(
+    number: int,
+    title: str,
+    caption: str,
+    measure: Callable[[Path], pd.DataFrame],
+    added: Sequence[Column] = (),
+    keys: Sequence[str] = (),
+) -> Exhibit:
+    """Make an exhibit of a published table and what is measured beside it; `added` columns only ours have."""
+    columns, caption = (*TABLE_COLUMNS[number], *added), f"Table {number}. {caption}"
+
+    def draw(data: pd.DataFrame, results: Path) -> tuple[str, str]:
+        return to_markdown(data, columns, caption), to_latex(data, columns, caption)
+
+    collect = partial(collect_table, number, columns, measure, keys)
+    return Exhibit(TABLES[number], title, caption, collect, draw, "table")
+
+
+PAPER_TABLES = (
+    _table(
         1,
         "Open-ended biomedical conversation",
-        "Table 1. Relative scores in percent of the reference's, as published (judge: GPT-4.1 mini), and those of "
+        "Relative scores in percent of the reference's, as published (judge: GPT-4.1 mini), and those of "
         "our systems on phantoms (judge: phantom facts; 95 % intervals over questions). The two share no scale.",
         measured_open_ended,
     ),
-    Comparison(
+    _table(
         2,
         "Downstream visual question answering",
-        "Table 2. Open questions by token recall and closed ones by accuracy, percent, as published on three data "
+        "Open questions by token recall and closed ones by accuracy, percent, as published on three data "
         "sets, and ours on phantoms with 95 % intervals.",
         measured_vqa,
         PHANTOM_COLUMNS,
     ),
-    Comparison(
+    _table(
         3,
         "Length and time of answers",
-        "Table 3. Seconds and words per question at falling numbers of steps Z: as published at L = 256, B = 64, and "
+        "Seconds and words per question at falling numbers of steps Z: as published at L = 256, B = 64, and "
         "ours at L = 96, B = 32 on phantoms, one question at a time on one CPU core, scored by the judge that knows "
         "the facts.",
         measured_steps,
     ),
-    Comparison(
+    _table(
         4,
         "Training pipelines",
-        "Table 4. Initialisations and stages as published, and the training ablations on phantoms: means over seeds "
+        "Initialisations and stages as published, and the training ablations on phantoms: means over seeds "
         "with 95 % intervals, arms equal in steps and in compute. The twin stands where LLaVA-Med does.",
         measured_pipelines,
         ABLATION_COLUMNS,
     ),
-    Comparison(
+    _table(
         5,
         "Inference settings",
-        "Table 5. L, Z or B varied as published (open-ended score), and of our descriptions of phantoms (fact "
+        "L, Z or B varied as published (open-ended score), and of our descriptions of phantoms (fact "
         "score from 0 to 1, 95 % intervals over questions).",
         measured_inference,
         (Column("fact_score", "fact score", better="high", meaning="F1 of facts"),),
     ),
-    Comparison(
+    _table(
         6,
         "Training set-up",
-        "Table 6. Hyper-parameters of every stage as published, and those that made the embedded checkpoint.",
+        "Hyper-parameters of every stage as published, and those that made the embedded checkpoint.",
         own_recipes,
-        added=(Column("sd_sft_phantoms", "sd sft phantoms", "text"),),
-        keys=("setting",),
+        (Column("sd_sft_phantoms", "sd sft phantoms", "text"),),
+        ("setting",),
     ),
-    Comparison(
+    _table(
         8,
         "Dataset statistics",
-        "Table 8. Statistics of the VQA data sets as published, and as our readers count them in the released files "
+        "Statistics of the VQA data sets as published, and as our readers count them in the released files "
         "that were at hand; pictures are counted where questions name them.",
         counted_data,
         keys=("dataset", "split"),
     ),
-)
-
-
-def collect_table(comparison: Comparison, results: Path) -> pd.DataFrame:
-    """Collect published rows, then measured ones; a measured column's interval follows the columns of the table."""
-    published = load_table(comparison.number).assign(source=published_source(comparison.number))
-    measured = comparison.measure(results)
-    if comparison.keys:
-        known = {key: row for row, key in enumerate(_keys(published, comparison.keys))}
-        order = [
-            *range(len(published)),
-            *(known.get(key, len(known)) for key in _keys(measured, comparison.keys)),
-        ]
-    names = [column.name for column in comparison.columns]
-    bounds = [f"{name}{end}" for name in names for end in ("_low", "_high") if f"{name}{end}" in measured]
-    joined = pd.concat([published, measured], ignore_index=True) if len(measured) else published
-    if comparison.keys:
-        joined = joined.iloc[sorted(range(len(joined)), key=order.__getitem__)].reset_index(drop=True)
-    data = joined.reindex(columns=[*names, *bounds, "source"])
-    whole = {column.name: "Int64" for column in comparison.columns if column.kind in ("key", "count")}
-    return data.astype(whole)
-
-
-def _keys(data: pd.DataFrame, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return list(data[list(columns)].itertuples(index=False, name=None))
-
-
-def draw_table(comparison: Comparison, data: pd.DataFrame, results: Path) -> tuple[str, str]:
-    """Return (Markdown, LaTeX) of what `collect_table` gave."""
-    return (
-        to_markdown(data, comparison.columns, comparison.caption),
-        to_latex(data, comparison.columns, comparison.caption),
-    )
-
-
-PAPER_TABLES = tuple(
-    Exhibit(
-        TABLES[one.number],
-        one.title,
-        one.caption,
-        partial(collect_table, one),
-        partial(draw_table, one),
-        "table",
-    )
-    for one in COMPARISONS
 )
 
 
@@ -200,24 +175,11 @@ def compare_with_published(differences: pd.DataFrame, score: str) -> pd.DataFram
     table = load_table(4).set_index("model")[PUBLISHED_SCORE]
     rows = []
     for one, other in DIFFERENCES_OF_TABLE_4:
-        published = table[one] - table[other]
-        own = differences[
-            (differences.arm == ARM_OF_ROW[one])
-            & (differences.base == ARM_OF_ROW[other])
-            & (differences.score == score)
-        ]
-        for found in own.itertuples():
-            rows.append(
-                {
-                    "difference": f"{ARM_OF_ROW[one]} - {ARM_OF_ROW[other]}",
-                    "published": published,
-                    "equal": found.equal,
-                    "measured": found.mean,
-                    "low": found.low,
-                    "high": found.high,
-                    "verdict": judge(published, found.low, found.high),
-                }
-            )
+        arm, base, published = ARM_OF_ROW[one], ARM_OF_ROW[other], table[one] - table[other]
+        is_own = (differences.arm == arm) & (differences.base == base) & (differences.score == score)
+        for own in differences[is_own].itertuples():
+            verdict = judge(published, own.low, own.high)
+            rows.append((f"{arm} - {base}", published, own.equal, own.mean, own.low, own.high, verdict))
     columns = ["difference", "published", "equal", "measured", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 

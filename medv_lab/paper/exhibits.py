@@ -8,7 +8,7 @@ the frame and nothing else of the numbers; it may open pictures that the frame n
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -30,11 +30,8 @@ class Exhibit:
 
     Attributes:
         name: of its files, without suffix.
-        title: one line.
-        caption: what is shown, for the gallery.
         collect: results folder to the frame of what is shown, with a column `source`.
         draw: frame and results folder to a figure, or for a table to (Markdown, LaTeX).
-        kind: "figure" or "table".
     """
 
     name: str
@@ -54,11 +51,11 @@ class Exhibit:
         if self.kind == "figure":
             with themed():
                 save_figure(self.draw(data, results), data, folder / self.name)
-            return
-        *pages, table = self.output_files(folder)
-        for path, text in zip(pages, self.draw(data, results), strict=True):
-            path.write_text(text, encoding="utf-8", newline="\n")
-        save_data(data, table)
+        else:
+            *pages, table = self.output_files(folder)
+            for path, text in zip(pages, self.draw(data, results), strict=True):
+                path.write_text(text, encoding="utf-8", newline="\n")
+            save_data(data, table)
 
 
 def draw_exhibits(
@@ -95,10 +92,8 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
 
     The first line of the csv is a comment: the sources of its rows, or `data.attrs["provenance"]`.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        stem.with_suffix(".pdf"), metadata={"CreationDate": None, "Producer": None, "Creator": None}
-    )
+    undated = {"CreationDate": None, "Producer": None, "Creator": None}
+    figure.savefig(stem.with_suffix(".pdf"), metadata=undated)
     figure.savefig(stem.with_suffix(".png"), dpi=PRINT_DPI, metadata={"Software": None})
     plt.close(figure)
     save_data(data, stem.with_suffix(".csv"))
@@ -118,6 +113,18 @@ def read_data(path: Path) -> pd.DataFrame:
         data = pd.read_csv(file)
     data.attrs["provenance"] = first.removeprefix("# ").strip()
     return data
+
+
+def read_measured(results: Path, name: str, command: str, **options: Any) -> pd.DataFrame:
+    """Read a csv file of the results folder, each row with its source.
+
+    Raises:
+        MissingResults: if it is not there.
+    """
+    path = results / name
+    if not path.is_file():
+        raise MissingResults(f"{name} is not there; make it with '{command}'")
+    return pd.read_csv(path, **options).assign(source=measured_source(path, results))
 
 
 def measured_source(path: Path, results: Path) -> str:

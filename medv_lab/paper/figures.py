@@ -6,10 +6,13 @@ from medv_lab.paper.comparison import PAPER_TABLES
 from medv_lab.paper.exhibits import Exhibit
 from medv_lab.paper.panel_figures import PANEL_FIGURES
 from medv_lab.paper.radar import RADAR
-from medv_lab.paper.study_figures import STUDY_FIGURES, UNMASKING_EXAMPLE
+from medv_lab.paper.study_figures import STUDY_FIGURES
 
-EXHIBITS: tuple[Exhibit, ...] = (RADAR, *PANEL_FIGURES, *PAPER_TABLES, *STUDY_FIGURES, UNMASKING_EXAMPLE)
-PRESETS = {"embedded": ("results", "figures"), "full": ("results/full", "figures/full")}
+EXHIBITS: tuple[Exhibit, ...] = (RADAR, *PANEL_FIGURES, *PAPER_TABLES, *STUDY_FIGURES)
+PRESETS = {
+    "embedded": (Path("results"), Path("figures")),
+    "full": (Path("results/full"), Path("figures/full")),
+}
 
 
 def choose(beginning: str | None) -> tuple[Exhibit, ...]:
@@ -33,5 +36,4 @@ def preset_folders(preset: str) -> tuple[Path, Path]:
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}; allowed are {', '.join(PRESETS)}")
-    results, figures = PRESETS[preset]
-    return Path(results), Path(figures)
+    return PRESETS[preset]

@@ -44,16 +44,15 @@ def write_gallery(exhibits: Sequence[Exhibit], folder: Path, results: Path) -> P
             f"<section><p>Not drawn, for want of results: {escape(', '.join(absent))}.</p></section>"
         )
     links = " · ".join(f'<a href="#{one.name}">{one.name}</a>' for one in shown)
-    page = (
+    replace_text(
+        folder / GALLERY,
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>medv-lab: figures and tables</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         "<h1>Figures and tables</h1><p>Numbers marked <b>published</b> are those of arXiv 2508.01617; numbers marked "
         "<b>measured</b> are ours, made by the runs whose manifests are named. Phantoms are drawings: nothing here "
-        f"means anything about a patient.</p><p class=about>{links}</p>{''.join(parts)}</body></html>\n"
+        f"means anything about a patient.</p><p class=about>{links}</p>{''.join(parts)}</body></html>\n",
     )
-    path = folder / GALLERY
-    replace_text(path, page)
-    return path
+    return folder / GALLERY
 
 
 def _section(exhibit: Exhibit, folder: Path, results: Path) -> str:
@@ -90,12 +89,11 @@ def _describe_run(path: Path) -> str:
     runs = [run for manifest in manifests for run in _runs(manifest, path)]
     if not runs:
         return "its manifest is in the file"
-    texts = dict.fromkeys(
-        f"{(run.get('model') or {}).get('name', 'no model')} {str((run.get('model') or {}).get('sha256', ''))[:12]} at "
-        f"commit {str(run.get('commit'))[:12]}"
-        for run in runs
-    )
-    return "manifest: " + "; ".join(texts)
+    models = [(run.get("model") or {"name": "no model", "sha256": ""}, run.get("commit")) for run in runs]
+    texts = [
+        f"{model['name']} {model['sha256'][:12]} at commit {str(commit)[:12]}" for model, commit in models
+    ]
+    return "manifest: " + "; ".join(dict.fromkeys(texts))
 
 
 def find_manifests(path: Path) -> list[Path]:

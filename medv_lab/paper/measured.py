@@ -1,24 +1,20 @@
 """Our measurements beside the paper's tables: results folders read into the columns of the published tables.
 
 Each function gives one row per system or setting, with the columns of its table that were measured, their intervals as
-NAME_low and NAME_high, and `source`; no rows where the results folder has none.
+NAME_low and NAME_high, and `source`. All raise MissingResults where the results folder has no such file.
 """
 
 import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from medv_lab.paper.exhibits import measured_source
+from medv_lab.paper.exhibits import read_measured
 
 JUDGE = "phantom facts"
-SCORES = {number: f"table{number}/scores.csv" for number in (1, 2, 3)}
-ABLATIONS = "ablations/table.csv"
 SWEEPS = "studies/steps/summary.csv"
-COUNTS = "table8/counts.csv"
 RECIPES = "embedded/manifest.json"  # in the package, with the checkpoint that they made
 GROUPS = {  # of the phantom benchmark: columns of Table 1
     "conversation": "conversation",
@@ -31,106 +27,6 @@ GROUPS = {  # of the phantom benchmark: columns of Table 1
     "all": "overall",
 }
 BENCHMARKS = ("radiology", "tissue", "compositional")
-QUANTITIES = {
-    "seconds_per_question": "seconds_per_question",
-    "words_per_question": "words_per_question",
-    "seconds_per_word": "seconds_per_word",
-    "relative": "overall",
-}
-
-
-def measured_open_ended(results: Path) -> pd.DataFrame:
-    """Read Table 1's columns: relative scores of our systems on phantoms by the judge that knows the facts."""
-    scores = _read(results, SCORES[1])
-    chosen = scores[scores.judge == JUDGE]
-    rows = [
-        {"model": system, **_cells(own.set_index("group"), GROUPS)}
-        for system, own in chosen.groupby("system", sort=False)
-    ]
-    return _frame(rows, results, SCORES[1], ["model", *GROUPS.values()])
-
-
-def measured_vqa(results: Path) -> pd.DataFrame:
-    """Read token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed, beside Table 2."""
-    scores = _read(results, SCORES[2])
-    names = {f"{one} {kind}": f"{one}_{kind}" for one in BENCHMARKS for kind in ("open", "closed")}
-    rows = [
-        {"model": system, **_cells(own.set_index(own.benchmark + " " + own.kind), names)}
-        for system, own in scores.groupby("system", sort=False)
-    ]
-    return _frame(rows, results, SCORES[2], ["model", *names.values()])
-
-
-def measured_steps(results: Path) -> pd.DataFrame:
-    """Read Table 3's columns: time, length and score against the number of steps, over all questions."""
-    scores = _read(results, SCORES[3])
-    chosen = scores[scores.group == "all"]
-    rows = []
-    for (system, steps), own in chosen.groupby(["system", "steps"], sort=False, dropna=False):
-        name = system if pd.isna(steps) else f"{system}-{int(steps)}"
-        cells = _cells(own.set_index("quantity"), QUANTITIES)
-        rows.append({"model": name, "sampling_steps": steps, **cells})
-    return _frame(rows, results, SCORES[3], ["model", "sampling_steps", *QUANTITIES.values()])
-
-
-def measured_pipelines(results: Path) -> pd.DataFrame:
-    """Read the training ablations beside Table 4: fact score, open recall, closed accuracy, means over seeds."""
-    table = _read(results, ABLATIONS).rename(columns={"mean": "estimate"})
-    names = {"facts": "facts", "open": "phantoms_open", "closed": "phantoms_closed"}
-    rows = [
-        {"model": f"{arm} (equal {equal})", **_cells(own.set_index("score"), names)}
-        for (arm, equal), own in table.groupby(["arm", "equal"], sort=False)
-    ]
-    return _frame(rows, results, ABLATIONS, ["model", *names.values()])
-
-
-def measured_inference(results: Path) -> pd.DataFrame:
-    """Read L, Z and B varied one at a time, with the fact score of descriptions, beside Table 5."""
-    table = _read(results, SWEEPS)
-    rows = []
-    for own in table.itertuples():
-        manifest = json.loads((results / SWEEPS).with_name("manifest.json").read_text(encoding="utf-8"))
-        asked = manifest["settings"]["arms"][own.arm]["settings"]
-        length, block, steps = (asked[name] for name in ("gen_length", "block_length", "steps"))
-        rows.append(
-            {
-                "group": _GROUPS_OF_TABLE_5[own.group],
-                "varied": own.group,
-                "L": length,
-                "B": block,
-                "Z": steps,
-                "steps_per_block": steps * block // length,
-                "fact_score": own.score,
-                "fact_score_low": own.score_low,
-                "fact_score_high": own.score_high,
-            }
-        )
-    frame = _frame(rows, results, SWEEPS, ["group", "varied", "L", "B", "Z", "steps_per_block", "fact_score"])
-    return frame.sort_values("group", kind="stable")
-
-
-def own_recipes(results: Path) -> pd.DataFrame:
-    """Read Table 6's settings of the embedded checkpoint's stages, as the manifest beside it has them."""
-    manifest = json.loads((files("medv_lab") / RECIPES).read_text(encoding="utf-8"))
-    stages = {column: manifest["settings"].get(name, {}) for column, name in _OWN_STAGES.items()}
-    rows = [
-        {"setting": setting, **{column: _text(stage.get(name)) for column, stage in stages.items()}}
-        for setting, name in _OWN_SETTINGS.items()
-    ]
-    given = pd.DataFrame(rows).dropna(subset=list(stages), how="all")
-    return given.assign(source=f"ours {RECIPES}")
-
-
-def counted_data(results: Path) -> pd.DataFrame:
-    """Read Table 8's columns, counted by our readers in the released files that were there."""
-    return _read(results, COUNTS).assign(source=measured_source(results / COUNTS, results))
-
-
-_COLUMNS = (  # that are read here
-    *("system", "judge", "group", "benchmark", "kind", "steps", "quantity", "estimate", "low", "high"),
-    *("arm", "equal", "score", "mean"),
-    *("dataset", "split", "images", "question_answer_pairs", "closed_form", "open_form"),
-)
 _GROUPS_OF_TABLE_5 = {"L": "A", "Z": "B", "B": "C"}
 _OWN_STAGES = {"alignment": "alignment", "md_sft": "instruct", "sd_sft_phantoms": "vqa"}
 _OWN_SETTINGS = {  # of Table 6: ours of the same meaning
@@ -145,26 +41,83 @@ _OWN_SETTINGS = {  # of Table 6: ours of the same meaning
 }
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def measured_open_ended(results: Path) -> pd.DataFrame:
+    """Read Table 1's columns: relative scores of our systems on phantoms by the judge that knows the facts."""
+    scores = _read_scores(results, 1)
+    return _widen(scores[scores.judge == JUDGE], ["system"], "group", GROUPS)
 
 
-def _read(results: Path, name: str) -> pd.DataFrame:
-    """Read a file of scores; without rows, but with its columns, where it is not there."""
-    path = results / name
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(_COLUMNS))
+def measured_vqa(results: Path) -> pd.DataFrame:
+    """Read token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed, beside Table 2."""
+    scores = _read_scores(results, 2)
+    names = {f"{one}_{kind}": f"{one}_{kind}" for one in BENCHMARKS for kind in ("open", "closed")}
+    return _widen(scores.assign(part=scores.benchmark + "_" + scores.kind), ["system"], "part", names)
 
 
-def _cells(scores: pd.DataFrame, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return estimate, low and high of each named row that is there, under the name of a table's column."""
-    return {
-        f"{column}{ending}": float(scores.at[row, field])
-        for row, column in names.items()
-        if row in scores.index
-        for ending, field in (("", "estimate"), ("_low", "low"), ("_high", "high"))
-    }
+def measured_steps(results: Path) -> pd.DataFrame:
+    """Read Table 3's columns: time, length and score against the number of steps, over all questions."""
+    scores = _read_scores(results, 3)
+    names = {name: name for name in ("seconds_per_question", "words_per_question", "seconds_per_word")}
+    names["relative"] = "overall"
+    table = _widen(scores[scores.group == "all"], ["system", "steps"], "quantity", names)
+    steps = table.steps.astype("Int64")
+    named = table.system.where(steps.isna(), table.system + "-" + steps.astype(str))
+    return table.assign(model=named, sampling_steps=steps)
 
 
-def _frame(rows: list[dict[str, Any]], results: Path, name: str, columns: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=None if rows else columns)
-    return frame.assign(source=measured_source(results / name, results))
+def measured_pipelines(results: Path) -> pd.DataFrame:
+    """Read the training ablations beside Table 4: fact score, open recall, closed accuracy, means over seeds."""
+    scores = read_measured(results, "ablations/table.csv", "medv ablations").rename(
+        columns={"mean": "estimate"}
+    )
+    names = {"facts": "facts", "open": "phantoms_open", "closed": "phantoms_closed"}
+    table = _widen(scores, ["arm", "equal"], "score", names)
+    return table.assign(model=table.arm + " (equal " + table.equal + ")")
+
+
+def measured_inference(results: Path) -> pd.DataFrame:
+    """Read L, Z and B varied one at a time, with the fact score of descriptions, beside Table 5."""
+    table = read_measured(results, SWEEPS, "medv study steps")
+    manifest = json.loads((results / SWEEPS).with_name("manifest.json").read_text(encoding="utf-8"))
+    for column, name in (("L", "gen_length"), ("B", "block_length"), ("Z", "steps")):
+        table[column] = [manifest["settings"]["arms"][arm]["settings"][name] for arm in table.arm]
+    table = table.rename(columns=lambda name: name.replace("score", "fact_score"))
+    return table.assign(
+        varied=table.group,
+        group=table.group.map(_GROUPS_OF_TABLE_5),
+        steps_per_block=table.Z * table.B // table.L,
+    ).sort_values("group", kind="stable")
+
+
+def own_recipes(results: Path) -> pd.DataFrame:
+    """Read Table 6's settings of the embedded checkpoint's stages, as the manifest beside it has them."""
+    stages = json.loads((files("medv_lab") / RECIPES).read_text(encoding="utf-8"))["settings"]
+    rows = [
+        {"setting": setting, **{column: stages[stage].get(name) for column, stage in _OWN_STAGES.items()}}
+        for setting, name in _OWN_SETTINGS.items()
+    ]
+    table = pd.DataFrame(rows, dtype=object).dropna(subset=list(_OWN_STAGES), how="all")
+    return table.map(str, na_action="ignore").assign(source=f"ours {RECIPES}")
+
+
+def counted_data(results: Path) -> pd.DataFrame:
+    """Read Table 8's columns, counted by our readers in the released files that were there."""
+    return read_measured(results, "table8/counts.csv", "medv data count")
+
+
+def _read_scores(results: Path, number: int) -> pd.DataFrame:
+    scores = read_measured(results, f"table{number}/scores.csv", "medv evaluate tables")
+    return scores.assign(model=scores.system)
+
+
+def _widen(scores: pd.DataFrame, by: list[str], key: str, names: Mapping[str, str]) -> pd.DataFrame:
+    """Make one row per `by`: estimate, low and high of each key in `names`, under the name of a table's column."""
+    known = scores[scores[key].isin(names)]
+    rows = []
+    for _, own in known.groupby(by, sort=False, dropna=False):
+        row = own.iloc[0].to_dict()
+        for one in own.itertuples():
+            column = names[getattr(one, key)]
+            row |= {column: one.estimate, f"{column}_low": one.low, f"{column}_high": one.high}
+        rows.append(row)
+    return pd.DataFrame(rows)

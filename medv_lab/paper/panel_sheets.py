@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import ascii_uppercase
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from medv_lab.phantoms.facts import mark_claims
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.studies.panels import PanelAnswer, read_panels
 from medv_lab.views.highlights import cut_text, highlight_repetition
-from medv_lab.views.sheet import TEXT_SIZE, Parts, Sheet
+from medv_lab.views.sheet import MARGIN, TEXT_SIZE, Parts, Sheet
 from medv_lab.views.style import WIDTHS
 
 FOLDER = "panels"
@@ -32,10 +34,6 @@ SYSTEM_TITLES = {
 }
 PICTURE = 56  # points
 GAP = 5
-COLUMNS = (
-    *("item", "domain", "question", "reference", "picture", "system", "L", "B", "Z"),
-    *("answer", "words", "marks", "source"),
-)
 
 
 def read_answers(results: Path) -> list[PanelAnswer]:
@@ -61,28 +59,16 @@ def tabulate(
     """
     if not answers:
         raise MissingResults(f"{FOLDER}/ lacks the answers that are shown here; make them with '{COMMAND}'")
-    letters = {
-        name: chr(ord("A") + item) for item, name in enumerate(dict.fromkeys(a.question.id for a in answers))
-    }
+    letters = dict(zip(dict.fromkeys(one.question.id for one in answers), ascii_uppercase, strict=False))
     rows = []
     for one in answers:
-        question, text = one.question, one.prediction.text
-        rows.append(
-            (
-                letters[question.id],
-                question.tags["domain"],
-                question.text,
-                question.reference,
-                question.image.relative_to(results).as_posix(),
-                one.prediction.system,
-                *one.lengths,
-                text,
-                one.prediction.words,
-                json.dumps(mark(one)),
-                measured_source(results / FOLDER / one.file, results),
-            )
-        )
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
+        question, length, block, steps = one.question, *one.lengths
+        row = {"item": letters[question.id], "domain": question.tags["domain"], "question": question.text}
+        row |= {"reference": question.reference, "picture": question.image.relative_to(results).as_posix()}
+        row |= {"system": one.prediction.system, "L": length, "B": block, "Z": steps}
+        row |= {"answer": one.prediction.text, "words": one.prediction.words, "marks": json.dumps(mark(one))}
+        rows.append(row | {"source": measured_source(results / FOLDER / one.file, results)})
+    return pd.DataFrame(rows).astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
 
 
 def mark_facts(one: PanelAnswer) -> list[list]:
@@ -93,8 +79,8 @@ def mark_facts(one: PanelAnswer) -> list[list]:
     """
     question, answer = one.question, one.prediction.text
     if question.kind == "vqa":
-        is_right = set(_words(question.reference)) <= set(_words(answer))
-        return [[0, len(answer), "right" if is_right else "wrong"]]
+        wanted, said = (set(re.findall(r"[\w-]+", text.lower())) for text in (question.reference, answer))
+        return [[0, len(answer), "right" if wanted <= said else "wrong"]]
     if isinstance(question.truth, Scene):
         claims = mark_claims(answer, question.truth)
         return [[start, end, "right" if is_true else "wrong"] for start, end, is_true in claims]
@@ -111,9 +97,9 @@ def mark_repetition(one: PanelAnswer) -> list[list]:
     return [[start, end, "repeated"] for start, end in highlight_repetition(one.prediction.text).spans]
 
 
-def marked_parts(text: str, marks: str) -> Parts:
-    """Cut the text where marks (JSON) begin and end."""
-    return cut_text(text, json.loads(marks))
+def marked_parts(row: NamedTuple) -> Parts:
+    """Cut the answer of a row where its marks begin and end."""
+    return cut_text(row.answer, json.loads(row.marks))
 
 
 def draw_stacked(data: pd.DataFrame, results: Path, with_reference: bool = True) -> Figure:
@@ -130,17 +116,17 @@ def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = 
     """Draw a page: each item over rows of answers, one column for every system; a row has answers of like settings."""
     sheet = Sheet(WIDTHS["page"])
     columns = list(dict.fromkeys(data.system))
-    width = (sheet.width - 2 * sheet.margin - (len(columns) - 1) * 2 * GAP) / len(columns)
+    width = (sheet.width - 2 * MARGIN - (len(columns) - 1) * 2 * GAP) / len(columns)
     for _, rows in data.groupby("item", sort=False):
         put_item(sheet, rows, results, with_reference)
         for number in range(int(rows.groupby("system").size().max())):
             line = rows.groupby("system", sort=False).nth(number)
             top = sheet.bottom + GAP / 2
             for row in line.itertuples():
-                left = sheet.margin + columns.index(row.system) * (width + 2 * GAP)
-                below = sheet.write([(title_of(row.system), "label")], left, top, width)
+                left = MARGIN + columns.index(row.system) * (width + 2 * GAP)
+                below = sheet.write([(SYSTEM_TITLES.get(row.system, row.system), "label")], left, top, width)
                 below = sheet.write([(describe_answer(row), "quiet")], left, below, width)
-                sheet.write(marked_parts(row.answer, row.marks), left, below, width)
+                sheet.write(marked_parts(row), left, below, width)
         sheet.bottom += GAP
     return sheet.finish()
 
@@ -148,13 +134,13 @@ def draw_side_by_side(data: pd.DataFrame, results: Path, with_reference: bool = 
 def put_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: bool = True) -> None:
     """Put an item's letter, picture, question and reference at the bottom of a sheet."""
     row = rows.iloc[0]
-    top, left = sheet.bottom + GAP, sheet.margin
-    if sheet.bottom > sheet.margin:
+    top, left = sheet.bottom + GAP, MARGIN
+    if sheet.bottom > MARGIN:
         sheet.rule(top - GAP / 2)
     with Image.open(results / row.picture) as picture:
         sheet.show(np.asarray(picture.convert("RGB")), left, top, PICTURE)
     beside = left + PICTURE + GAP
-    width = sheet.width - beside - sheet.margin
+    width = sheet.width - beside - MARGIN
     below = sheet.write([(f"{row['item']}  ", "label"), (row.domain, "quiet")], beside, top, width)
     below = sheet.write([("Question: ", "label"), (row.question, "")], beside, below, width)
     if with_reference:
@@ -163,23 +149,17 @@ def put_item(sheet: Sheet, rows: pd.DataFrame, results: Path, with_reference: bo
 
 def put_answers(sheet: Sheet, rows: pd.DataFrame) -> None:
     """Put answers at the bottom of a sheet, each over the whole width under who gave it."""
-    width = sheet.width - 2 * sheet.margin
+    width = sheet.width - 2 * MARGIN
     for row in rows.itertuples():
-        parts = [(title_of(row.system), "label"), (f" ({describe_answer(row)}): ", "quiet")]
-        parts += marked_parts(row.answer, row.marks)
-        sheet.write(parts, sheet.margin, sheet.bottom + 0.35 * TEXT_SIZE, width)
+        parts = [
+            (SYSTEM_TITLES.get(row.system, row.system), "label"),
+            (f" ({describe_answer(row)}): ", "quiet"),
+        ]
+        parts += marked_parts(row)
+        sheet.write(parts, MARGIN, sheet.bottom + 0.35 * TEXT_SIZE, width)
 
 
-def title_of(system: str) -> str:
-    """Return what a panel calls a system."""
-    return SYSTEM_TITLES.get(system, system)
-
-
-def describe_answer(row: tuple) -> str:
+def describe_answer(row: NamedTuple) -> str:
     """Describe the settings of an answer, and how long it is."""
     lengths = f"L = {int(row.L)}" if pd.isna(row.Z) else f"L = {row.L}, B = {row.B}, Z = {row.Z}"
     return f"{lengths}; {int(row.words)} word{'s' if row.words != 1 else ''}"
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\w-]+", text.lower())

@@ -1,5 +1,6 @@
 """Figure 1: systems over the five domains of Table 1, as published, and beside it as measured on phantoms."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medv_lab.paper.exhibits import Exhibit
+from medv_lab.paper.exhibits import Exhibit, MissingResults
 from medv_lab.paper.measured import measured_open_ended
 from medv_lab.paper.published import load_table, published_source
 from medv_lab.views.style import (
@@ -30,31 +31,25 @@ def radar_data(results: Path) -> pd.DataFrame:
 
     Columns: model, the five domains, source.
     """
-    table = load_table(1).set_index("model")
-    published = (
-        table.loc[list(MODEL_COLOURS), list(RADAR_DOMAINS)].reset_index().assign(source=published_source(1))
-    )
-    measured = measured_open_ended(results)
-    return pd.concat([published, measured[list(published)]], ignore_index=True)
+    columns = ["model", *RADAR_DOMAINS, "source"]
+    table = load_table(1).set_index("model", drop=False).loc[list(MODEL_COLOURS)]
+    data = table.assign(source=published_source(1))[columns].reset_index(drop=True)
+    with suppress(MissingResults):
+        data = pd.concat([data, measured_open_ended(results)[columns]], ignore_index=True)
+    return data
 
 
-def plot_radar(data: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw models (rows) over domains as closed polygons on a polar Axes.
-
-    Args:
-        data: rows of model and the five domains.
-        ax: polar axes; those of a new figure of column width by default.
-    """
-    ax = _polar_axes("column", 1)[0] if ax is None else ax
+def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw models (rows: model and the five domains) as closed polygons on polar Axes."""
     angles = np.linspace(0, 2 * np.pi, len(RADAR_DOMAINS), endpoint=False)
     colours, lines = {**MODEL_COLOURS, **SYSTEM_COLOURS}, {**MODEL_LINES, **SYSTEM_LINES}
-    scores = data.set_index("model")[list(RADAR_DOMAINS)]
+    scores = data.set_index("model")[list(RADAR_DOMAINS)].astype(float)
     for model, values in scores.iterrows():
         is_ours = model in ("LLaDA-MedV", "diffusion")
         marker, dash = lines.get(model, (".", ":"))
         ax.plot(
-            np.append(angles, angles[0]),
-            np.append(values.to_numpy(float), values.iloc[0]),
+            [*angles, angles[0]],
+            [*values, values.iloc[0]],
             color=colours.get(model, "#595959"),
             linewidth=1.8 if is_ours else 1.0,
             linestyle=dash,
@@ -81,25 +76,20 @@ def draw_radar(data: pd.DataFrame, results: Path) -> Figure:
     """Draw a radar of published numbers; with measured ones a second, since scores of other judges share no scale."""
     is_published = data.source.str.startswith("published")
     groups = [group for group in (data[is_published], data[~is_published]) if len(group)]
-    axes = _polar_axes("column" if len(groups) == 1 else "page", len(groups))
-    for ax, group in zip(axes, groups, strict=True):
-        plot_radar(group, ax=ax)
-    if len(groups) > 1:
-        axes[0].set_title("published: 8 B models, GPT-4.1 mini")
-        axes[1].set_title("measured: phantoms, judged by facts")
-    return axes[0].figure
-
-
-def _polar_axes(medium: str, count: int) -> np.ndarray:
-    """Make `count` polar axes side by side in a figure as wide as its medium."""
-    return plt.subplots(
+    figure, axes = plt.subplots(
         1,
-        count,
-        figsize=(WIDTHS[medium], HEIGHT),
+        len(groups),
+        figsize=(WIDTHS["column" if len(groups) == 1 else "page"], HEIGHT),
         subplot_kw={"projection": "polar"},
         layout="constrained",
         squeeze=False,
-    )[1][0]
+    )
+    for ax, group in zip(axes[0], groups, strict=True):
+        plot_radar(group, ax=ax)
+    if len(groups) > 1:
+        axes[0][0].set_title("published: 8 B models, GPT-4.1 mini")
+        axes[0][1].set_title("measured: phantoms, judged by facts")
+    return figure
 
 
 RADAR = Exhibit(

@@ -1,5 +1,6 @@
 """Beyond the paper: the frontier of quality and speed, the study of ends, exactness, ablations, and an unmasking."""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,90 +8,47 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
+from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source, read_measured
 from medv_lab.studies.panels import TRACE
 from medv_lab.views.study_plots import FOREST_ROW, plot_exactness, plot_forest, plot_frontier
 from medv_lab.views.style import WIDTHS
 from medv_lab.views.trace_plots import plot_unmasking
 from medv_lab.views.training_plots import plot_arms
 
-FRONTIER, EOS = "studies/frontier/summary.csv", "studies/eos/summary.csv"
-EXACTNESS = "studies/exactness/scores.csv"
-DIFFERENCES = "ablations/differences.csv"
 TRACE_FILE = f"panels/{TRACE}"
-_EOS_PANELS = {"score": "fact score", "words": "words", "adjacent_duplicates": "adjacent duplicates"}
+EOS_PANELS = {"score": "fact score", "words": "words", "adjacent_duplicates": "adjacent duplicates"}
 ABLATION_SCORES = ("facts", "open", "closed")
-OURS, FAST = "ours", "fast"
-_FOREST_COLUMNS = {"score": "mean", "score_low": "low", "score_high": "high"}
-
-
-def read_measured(results: Path, name: str, command: str) -> pd.DataFrame:
-    """Read a csv file of the results folder, each row with its source.
-
-    Raises:
-        MissingResults: if it is not there.
-    """
-    path = results / name
-    if not path.is_file():
-        raise MissingResults(f"{name} is not there; make it with '{command}'")
-    return pd.read_csv(path).assign(source=measured_source(path, results))
-
-
-def collect_frontier(results: Path) -> pd.DataFrame:
-    """Read the frontier study's summary."""
-    return read_measured(results, FRONTIER, "medv study frontier")
 
 
 def draw_frontier(data: pd.DataFrame, results: Path) -> Figure:
     """Draw fact score against forward passes, naming those that none beats at less or equal cost; and all in rows."""
-    figure, (points, rows) = plt.subplots(
-        1,
-        2,
-        figsize=(WIDTHS["page"], 1.05 + 0.8 * FOREST_ROW * len(data)),
-        layout="constrained",
-        width_ratios=(1.5, 1),
-    )
-    plot_frontier(data, ax=points, names=[*unbeaten(data), FAST])
+    size = (WIDTHS["page"], 1.05 + 0.8 * FOREST_ROW * len(data))
+    figure, (points, rows) = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(1.5, 1))
+    plot_frontier(data, ax=points, names=[*unbeaten(data), "fast"])
     points.get_legend().remove()
     figure.legend(*points.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
     points.margins(x=0.16)
     points.grid(linewidth=0.4)
-    in_order = data.sort_values(["passes", "score"], ascending=[True, False]).rename(columns=_FOREST_COLUMNS)
-    plot_forest(in_order, "arm", ax=rows, xlabel="fact score; fewest passes on top")
+    in_order = data.sort_values(["passes", "score"], ascending=[True, False])
+    plot_forest(in_order, "arm", "score", ax=rows, xlabel="fact score; fewest passes on top")
     rows.yaxis.tick_right()
     return figure
 
 
 def unbeaten(data: pd.DataFrame) -> list[str]:
     """Find the arms than which none has a higher score at as few forward passes or fewer."""
-    best, names = float("-inf"), []
-    for row in data.sort_values(["passes", "score"], ascending=[True, False]).itertuples():
-        if row.score > best:
-            best = row.score
-            names.append(row.arm)
-    return names
-
-
-def collect_eos(results: Path) -> pd.DataFrame:
-    """Read the summary of the study of ends."""
-    return read_measured(results, EOS, "medv study eos")
+    in_order = data.sort_values(["passes", "score"], ascending=[True, False])
+    best = in_order.score.cummax()
+    return in_order.arm[best > best.shift(fill_value=float("-inf"))].tolist()
 
 
 def draw_eos(data: pd.DataFrame, results: Path) -> Figure:
     """Draw score, length and repetition of every arm, with intervals: one panel each, arms in common rows."""
-    height = 0.75 + FOREST_ROW * len(data)
-    figure, axes = plt.subplots(
-        1, len(_EOS_PANELS), figsize=(WIDTHS["page"], height), sharey=True, layout="constrained"
-    )
-    for ax, (name, label) in zip(axes, _EOS_PANELS.items(), strict=True):
-        rows = data.rename(columns={name: "mean", f"{name}_low": "low", f"{name}_high": "high"})
-        plot_forest(rows, "arm", ax=ax, xlabel=label)
+    size = (WIDTHS["page"], 0.75 + FOREST_ROW * len(data))
+    figure, axes = plt.subplots(1, len(EOS_PANELS), figsize=size, sharey=True, layout="constrained")
+    for ax, (name, label) in zip(axes, EOS_PANELS.items(), strict=True):
+        plot_forest(data, "arm", name, ax=ax, xlabel=label)
     return figure
-
-
-def collect_exactness(results: Path) -> pd.DataFrame:
-    """Read every comparison's report, one row per prompt."""
-    return read_measured(results, EXACTNESS, "medv exactness")
 
 
 def draw_exactness(data: pd.DataFrame, results: Path) -> Figure:
@@ -102,23 +60,20 @@ def draw_exactness(data: pd.DataFrame, results: Path) -> Figure:
 
 def collect_ablations(results: Path) -> pd.DataFrame:
     """Read every arm minus ours in the main scores."""
-    table = read_measured(results, DIFFERENCES, "medv ablations")
-    return table[(table.base == OURS) & table.score.isin(ABLATION_SCORES)].reset_index(drop=True)
+    table = read_measured(results, "ablations/differences.csv", "medv ablations")
+    return table[(table.base == "ours") & table.score.isin(ABLATION_SCORES)].reset_index(drop=True)
 
 
 def draw_ablations(data: pd.DataFrame, results: Path) -> Figure:
     """Draw a forest: every arm minus ours with its interval over seeds, one panel per score."""
-    height = 0.95 + 1.2 * FOREST_ROW * data.arm.nunique()
-    figure, axes = plt.subplots(
-        1, len(ABLATION_SCORES), figsize=(WIDTHS["page"], height), sharey=True, layout="constrained"
-    )
+    size = (WIDTHS["page"], 0.95 + 1.2 * FOREST_ROW * data.arm.nunique())
+    figure, axes = plt.subplots(1, len(ABLATION_SCORES), figsize=size, sharey=True, layout="constrained")
     for ax, score in zip(axes, ABLATION_SCORES, strict=True):
         plot_arms(data, score, ax=ax)
         ax.get_legend().remove()
         ax.grid(linewidth=0.4)
     axes[0].set_ylim(data.arm.nunique() - 0.5, -0.5)  # shared axes were turned over once each
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return figure
 
 
@@ -142,7 +97,7 @@ STUDY_FIGURES = (
         "Fact score of descriptions of phantoms against forward passes per answer, for every strategy, guard and "
         "cache; 95 % intervals over questions. On the left those are named that none beats at as few passes, and the "
         "preset fast.",
-        collect_frontier,
+        partial(read_measured, name="studies/frontier/summary.csv", command="medv study frontier"),
         draw_frontier,
     ),
     Exhibit(
@@ -150,7 +105,7 @@ STUDY_FIGURES = (
         "What suppressing the end of text does by itself",
         "Fact score, length and repetition with end tokens suppressed as in the reference, or free; with the official "
         "demo's suffix; in other dtypes. 95 % intervals over questions.",
-        collect_eos,
+        partial(read_measured, name="studies/eos/summary.csv", command="medv study eos"),
         draw_eos,
     ),
     Exhibit(
@@ -158,7 +113,7 @@ STUDY_FIGURES = (
         "How far ways of running lie apart",
         "Largest difference of a logit between two ways of running the same prompts, one point per prompt; crosses "
         "where tokens differ. No difference at all is drawn at the left edge.",
-        collect_exactness,
+        partial(read_measured, name="studies/exactness/scores.csv", command="medv exactness"),
         draw_exactness,
     ),
     Exhibit(
@@ -168,13 +123,12 @@ STUDY_FIGURES = (
         collect_ablations,
         draw_ablations,
     ),
-)
-
-UNMASKING_EXAMPLE = Exhibit(
-    "unmasking_example",
-    "How one answer fills up",
-    "A description of a phantom, each token coloured by the forward pass that committed it; what lies behind the end "
-    "of the answer is faded.",
-    collect_unmasking,
-    draw_unmasking,
+    Exhibit(
+        "unmasking_example",
+        "How one answer fills up",
+        "A description of a phantom, each token coloured by the forward pass that committed it; what lies behind the "
+        "end of the answer is faded.",
+        collect_unmasking,
+        draw_unmasking,
+    ),
 )

@@ -11,20 +11,22 @@ from medv_lab.paper.published import Column
 
 MISSING_MARK = "–"
 NOTHING_MEASURED = "no measured rows in this results folder"
-_LATEX = {
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    MISSING_MARK: "--",
-    "×": r"$\times$",
-}
+_LATEX = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        MISSING_MARK: "--",
+        "×": r"$\times$",
+    }
+)
 
 
 def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
@@ -34,7 +36,7 @@ def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> 
     rules = ["---", *("---:" if column.is_number else "---" for column in columns)]
     lines = [f"| {' | '.join(line)} |" for line in (headers, rules, *cells)]
     notes = [f"- {number}: {source}" for number, source in _notes(data).items()]
-    if not _has_own(data):
+    if data.source.str.startswith("published").all():
         notes.append(f"- {NOTHING_MEASURED}")
     return "\n".join([caption, "", *lines, "", "Sources:", "", *notes, ""])
 
@@ -43,37 +45,31 @@ def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str
     """Write a table for LaTeX with the package booktabs; best values bold, a rule between sources' blocks."""
     cells = _cells(data, columns, lambda text: rf"\textbf{{{text}}}", escape_latex)
     headers = ["source", *(escape_latex(column.header) for column in columns)]
+    headers, *lines = [" & ".join(line) + r" \\" for line in (headers, *cells)]
     shape = "l" + "".join("r" if column.is_number else "l" for column in columns)
-    is_own = (~data.source.str.startswith("published")).tolist()
-    lines: list[str] = []
-    for row, line in enumerate(cells):
-        if is_own[row] and not any(is_own[:row]):
-            lines.append(r"\midrule")
-        lines.append(" & ".join(line) + r" \\")
+    is_own = ~data.source.str.startswith("published")
     notes = "; ".join(f"{number}: {escape_latex(source)}" for number, source in _notes(data).items())
-    if not _has_own(data):
+    if is_own.any():
+        lines.insert(int(is_own.to_numpy().argmax()), r"\midrule")
+    else:
         notes += f"; {NOTHING_MEASURED}"
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape_latex(caption)} Sources: {notes}.}}",
-            rf"\begin{{tabular}}{{{shape}}}",
-            r"\toprule",
-            " & ".join(headers) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    return rf"""\begin{{table}}
+\centering
+\caption{{{escape_latex(caption)} Sources: {notes}.}}
+\begin{{tabular}}{{{shape}}}
+\toprule
+{headers}
+\midrule
+{chr(10).join(lines)}
+\bottomrule
+\end{{tabular}}
+\end{{table}}
+"""
 
 
 def escape_latex(text: str) -> str:
     """Escape LaTeX's special characters in a text."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return text.translate(_LATEX)
 
 
 def _cells(
@@ -87,17 +83,12 @@ def _cells(
     best = {column.name: _best_rows(data, column) for column in columns}
     rows = []
     for row, source in data.source.items():
-        kind = source.split()[0]
-        line = [f"{kind} ({numbers[source]})"]
+        line = [f"{source.split()[0]} ({numbers[source]})"]
         for column in columns:
             text = escape(_print_value(data, row, column))
             line.append(embolden(text) if row in best[column.name] else text)
         rows.append(line)
     return rows
-
-
-def _has_own(data: pd.DataFrame) -> bool:
-    return not data.source.str.startswith("published").all()
 
 
 def _notes(data: pd.DataFrame) -> dict[int, str]:

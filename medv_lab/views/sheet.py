@@ -1,11 +1,10 @@
 """A page that grows downwards: wrapped texts with marked words, pictures and plots, legible in print.
 
-Everything is laid out in points from the top left corner; the height is known in the end, and `finish` makes the
-figure.
+Everything is laid out in points from the top left corner; the height is known in the end, and `finish` sets it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
@@ -17,22 +16,23 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT
+from medv_lab.views.style import ACCENT, PALETTE
 
 POINTS_PER_INCH = 72
-LINE_HEIGHT = 1.32  # of the font size
 TEXT_SIZE = 6.5
+LINE_HEIGHT = 1.32 * TEXT_SIZE
+MARGIN = 3
 Parts = Sequence[tuple[str, str]]  # (text, mark) in order
 
 # Mark: colour, bold, line under the words. Each differs from the others without its colour.
 MARKS = {
+    "": ("black", False, False),
     "right": (PALETTE["blue"], True, False),
     "wrong": (ACCENT, False, True),
     "repeated": (ACCENT, True, False),
     "label": ("black", True, False),
     "quiet": ("#595959", False, False),
 }
-BOLD = tuple(mark for mark, (_, is_bold, _) in MARKS.items() if is_bold)
 
 
 class Sheet:
@@ -43,90 +43,61 @@ class Sheet:
         bottom: lowest point used so far, points from the top.
     """
 
-    def __init__(self, inches: float, margin: float = 3) -> None:
+    def __init__(self, inches: float) -> None:
         self.width = inches * POINTS_PER_INCH
-        self.margin = margin
-        self.bottom = margin
-        self._inks: list[Callable[[Axes], None]] = []
-        self._plots: list[tuple[tuple[float, float, float, float], Callable[[Axes], None]]] = []
+        self.bottom: float = MARGIN
+        self._figure = plt.figure()
+        self._ax = self._figure.add_axes((0, 0, 1, 1))
+        self._plots: list[tuple[Axes, float, float, float, float]] = []
 
-    def write(
-        self, parts: Parts | str, left: float, top: float, width: float, size: float = TEXT_SIZE
-    ) -> float:
-        """Write wrapped text; returns its bottom.
-
-        Raises:
-            ValueError: for letters smaller than print allows.
-        """
-        if size < SMALLEST_FONT:
-            raise ValueError(f"size is {size} points; the smallest that print allows is {SMALLEST_FONT}")
-        parts = [(parts, "")] if isinstance(parts, str) else list(parts)
-        step = size * LINE_HEIGHT
-        lines = wrap(parts, width, size)
+    def write(self, parts: Parts, left: float, top: float, width: float) -> float:
+        """Write wrapped text; returns its bottom."""
+        lines = wrap(parts, width)
         for number, line in enumerate(lines):
+            y = top + (number + 0.5) * LINE_HEIGHT
             for word in line:
-                colour, is_bold, is_underlined = MARKS.get(word.mark, ("black", False, False))
-                x, y = left + word.left, top + (number + 0.5) * step
-                self._inks.append(
-                    lambda ax, x=x, y=y, text=word.text, colour=colour, is_bold=is_bold: ax.text(
-                        x,
-                        y,
-                        text,
-                        color=colour,
-                        weight="bold" if is_bold else "normal",
-                        fontsize=size,
-                        va="center_baseline",
-                        parse_math=False,
-                    )
-                )
+                colour, is_bold, is_underlined = MARKS[word.mark]
+                weight, x = "bold" if is_bold else "normal", left + word.left
+                look = {"fontsize": TEXT_SIZE, "va": "center_baseline", "parse_math": False}
+                self._ax.text(x, y, word.text, color=colour, weight=weight, **look)
                 if is_underlined:
-                    end = x + word.width
-                    self._line([x, end], [y + 0.46 * size] * 2, colour, 0.6)
-        return self._reach(top + len(lines) * step)
+                    self._line([x, x + word.width], y + 0.46 * TEXT_SIZE, colour, 0.6)
+        return self._reach(top + len(lines) * LINE_HEIGHT)
 
-    def show(self, picture: np.ndarray, left: float, top: float, size: float) -> float:
-        """Put a picture into a square of `size` points, its shape kept; returns the square's bottom."""
+    def show(self, picture: np.ndarray, left: float, top: float, size: float) -> None:
+        """Put a picture into a square of `size` points, its shape kept."""
         height, width = picture.shape[:2]
         scale = size / max(height, width)
         x, y = left + (size - width * scale) / 2, top + (size - height * scale) / 2
         extent = (x, x + width * scale, y + height * scale, y)
-        cmap = "gray" if picture.ndim == 2 else None
-        self._inks.append(lambda ax: ax.imshow(picture, extent=extent, cmap=cmap, interpolation="nearest"))
-        return self._reach(top + size)
+        self._ax.imshow(picture, extent=extent, interpolation="nearest")
+        self._reach(top + size)
 
-    def plot(
-        self, draw: Callable[[Axes], None], left: float, top: float, width: float, height: float
-    ) -> float:
-        """Keep room for axes, drawn by `draw` when the sheet is finished; returns its bottom."""
-        self._plots.append(((left, top, width, height), draw))
-        return self._reach(top + height)
+    def plot(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Return axes to draw on, which `finish` puts into their place."""
+        ax = self._figure.add_axes((0, 0, 1, 1), label=str(len(self._plots)))
+        self._plots.append((ax, left, top, width, height))
+        self._reach(top + height)
+        return ax
 
-    def rule(self, top: float, left: float | None = None, right: float | None = None) -> None:
+    def rule(self, top: float) -> None:
         """Draw a thin line across."""
-        ends = [self.margin if left is None else left, self.width - self.margin if right is None else right]
-        self._line(ends, [top, top], "#b0b0b0", 0.5)
+        self._line([MARGIN, self.width - MARGIN], top, "#b0b0b0", 0.5)
         self._reach(top)
 
     def finish(self) -> Figure:
-        """Make the figure."""
-        height = self.bottom + self.margin
-        figure = plt.figure(figsize=(self.width / POINTS_PER_INCH, height / POINTS_PER_INCH))
-        ax = figure.add_axes((0, 0, 1, 1))
-        for ink in self._inks:
-            ink(ax)
-        ax.set_xlim(0, self.width)
-        ax.set_ylim(height, 0)
-        ax.set_aspect("auto")
-        ax.set_axis_off()
-        for (left, top, width, tall), draw in self._plots:
-            box = (left / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
-            draw(figure.add_axes(box))
-        return figure
+        """Give the figure its height, and all that is on it its place."""
+        whole = self.bottom + MARGIN
+        self._figure.set_size_inches(self.width / POINTS_PER_INCH, whole / POINTS_PER_INCH)
+        self._ax.set(xlim=(0, self.width), ylim=(whole, 0), aspect="auto")
+        self._ax.set_axis_off()
+        for ax, left, top, width, height in self._plots:
+            bottom = 1 - (top + height) / whole
+            ax.set_position((left / self.width, bottom, width / self.width, height / whole))
+        return self._figure
 
-    def _line(self, x: list[float], y: list[float], colour: str, width: float) -> None:
-        self._inks.append(
-            lambda ax: ax.plot(x, y, color=colour, linewidth=width, solid_capstyle="butt", clip_on=False)
-        )
+    def _line(self, x: list[float], y: float, colour: str, width: float) -> None:
+        self._ax.plot(x, [y, y], color=colour, linewidth=width, solid_capstyle="butt", clip_on=False)
 
     def _reach(self, bottom: float) -> float:
         self.bottom = max(self.bottom, bottom)
@@ -142,16 +113,15 @@ class Word(NamedTuple):
     mark: str
 
 
-def wrap(parts: Parts, width: float, size: float) -> list[list[Word]]:
+def wrap(parts: Parts, width: float) -> list[list[Word]]:
     """Break a text into lines; a line break in it begins a new one, and a word wider than a line stands alone.
 
     Args:
-        parts: (text, mark) in order; a mark is a name of `MARKS`, "" for none.
+        parts: (text, mark) in order; a mark is a name of `MARKS`.
         width: of a line, points.
-        size: of the letters, points.
     """
     fragments = [
-        (piece, mark, measure(piece, size, mark in BOLD))
+        (piece, mark, measure(piece, MARKS[mark][1]))
         for text, mark in parts
         for piece in re.findall(r"\n|[^\S\n]+|\S+", text)
     ]
@@ -173,11 +143,11 @@ def wrap(parts: Parts, width: float, size: float) -> list[list[Word]]:
 
 
 @lru_cache(maxsize=20_000)
-def measure(word: str, size: float, is_bold: bool = False) -> float:
+def measure(word: str, is_bold: bool = False) -> float:
     """Measure the width of a word in points, with a bar behind it: spaces have no outline, and bars no kerning."""
     font = FontProperties(weight="bold" if is_bold else "normal")
 
     def outline(text: str) -> float:
-        return float(TextPath((0, 0), text, size=size, prop=font, usetex=False).get_extents().x1)
+        return float(TextPath((0, 0), text, size=TEXT_SIZE, prop=font, usetex=False).get_extents().x1)
 
     return outline(f"{word}|") - outline("|") if word != "\n" else 0.0

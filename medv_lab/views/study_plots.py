@@ -137,12 +137,13 @@ def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> 
     return ax
 
 
-def plot_forest(data: pd.DataFrame, by: str, *, ax: Axes | None = None, xlabel: str = "") -> Axes:
+def plot_forest(data: pd.DataFrame, by: str, x: str, *, ax: Axes | None = None, xlabel: str = "") -> Axes:
     """Draw means with their intervals, one row per name, the first on top.
 
     Args:
-        data: rows of `by`, mean, low, high.
+        data: rows of `by`, `x`, `x`_low, `x`_high.
         by: column of the names.
+        x: column of the means.
         ax: where to draw; a new figure of column width by default.
         xlabel: what is measured.
 
@@ -150,18 +151,9 @@ def plot_forest(data: pd.DataFrame, by: str, *, ax: Axes | None = None, xlabel: 
         The Axes; its container holds the points in the order of the data.
     """
     ax = new_axes("column", 0.6 + FOREST_ROW * len(data)) if ax is None else ax
-    errors = [(data["mean"] - data["low"]).clip(lower=0), (data["high"] - data["mean"]).clip(lower=0)]
     rows = range(len(data))
-    ax.errorbar(
-        data["mean"],
-        rows,
-        xerr=errors,
-        color=PALETTE["blue"],
-        marker="o",
-        markersize=3.5,
-        linestyle="none",
-        elinewidth=1,
-    )
+    look = {"color": PALETTE["blue"], "fmt": "o", "markersize": 3.5, "elinewidth": 1}
+    ax.errorbar(data[x], rows, xerr=_errors(data, x), **look)
     ax.set_yticks(rows, data[by])
     ax.set_ylim(len(data) - 0.4, -0.6)
     ax.set_xlabel(xlabel)
@@ -198,11 +190,10 @@ def plot_frontier(
     for group, part in summary.groupby("group", sort=False):
         colour, marker = looks[group]
         part = part.sort_values(x)
-        errors = [part[y] - part[f"{y}_low"], part[f"{y}_high"] - part[y]]
         ax.errorbar(
             part[x],
             part[y],
-            yerr=[error.clip(lower=0) for error in errors],
+            yerr=_errors(part, y),
             color=colour,
             marker=marker,
             markersize=9 if group == "fast" else 5,
@@ -309,6 +300,12 @@ def plot_speed(result: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     ax.set(xlabel=f"milliseconds per step ({result['size']}, {result['device_name']})")
     ax.legend(frameon=False, loc="lower right")
     return ax
+
+
+def _errors(data: pd.DataFrame, name: str) -> list[pd.Series]:
+    """Return how far an interval reaches below and above its estimate."""
+    low, high = data[name] - data[f"{name}_low"], data[f"{name}_high"] - data[name]
+    return [low.clip(lower=0), high.clip(lower=0)]
 
 
 def _use_binary_scale(ax: Axes) -> None:

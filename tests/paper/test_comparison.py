@@ -9,14 +9,12 @@ import pytest
 from medv_lab.paper import measured
 from medv_lab.paper.comparison import (
     ARM_OF_ROW,
-    COMPARISONS,
     DIFFERENCES_OF_TABLE_4,
-    collect_table,
+    PAPER_TABLES,
     compare_with_published,
-    draw_table,
     judge,
 )
-from medv_lab.paper.published import load_table
+from medv_lab.paper.published import TABLES, load_table
 from medv_lab.paper.typeset import MISSING_MARK
 from tests.paper.results_folder import (
     write,
@@ -27,32 +25,31 @@ from tests.paper.results_folder import (
     write_table3,
 )
 
-BY_NUMBER = {comparison.number: comparison for comparison in COMPARISONS}
+BY_NUMBER = dict(zip(TABLES, PAPER_TABLES, strict=True))
 
 
 def own_rows(number, results) -> pd.DataFrame:
-    data = collect_table(BY_NUMBER[number], results)
+    data = BY_NUMBER[number].collect(results)
     return data[~data.source.str.startswith("published")].reset_index(drop=True)
 
 
 @pytest.mark.parametrize("number", BY_NUMBER)
 def test_the_published_rows_are_the_paper_s_whether_or_not_something_is_measured(number, tmp_path):
     table = load_table(number)
-    for fill in (False, True):
-        if fill:
+    for is_filled in (False, True):
+        if is_filled:
             write_table1(tmp_path), write_table2(tmp_path), write_table3(tmp_path), write_ablations(tmp_path)
             write_study(tmp_path, "steps", {"a": ("Z", (8, 4, 4))})
             write(tmp_path / "table8" / "counts.csv", [dict(load_table(8).iloc[1])])
-        data = collect_table(BY_NUMBER[number], tmp_path)
-        shown = data[data.source.str.startswith("published")].reset_index(drop=True)
-        pd.testing.assert_frame_equal(shown[list(table)], table, check_dtype=False)
-        assert len(data) > len(table) or not fill or number == 6
+        data = BY_NUMBER[number].collect(tmp_path)
+        is_published = data.source.str.startswith("published")
+        shown = data.loc[is_published, list(table)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(shown, table, check_dtype=False)
+        assert is_published.all() == (not is_filled and number != 6)
 
 
-def test_missing_measurements_leave_the_published_table_and_say_so(tmp_path):
-    data = collect_table(BY_NUMBER[4], tmp_path)
-    markdown, latex = draw_table(BY_NUMBER[4], data, tmp_path)
-    assert len(data) == len(load_table(4))
+def test_missing_measurements_are_said_in_print(tmp_path):
+    markdown, latex = BY_NUMBER[4].draw(BY_NUMBER[4].collect(tmp_path), tmp_path)
     assert "no measured rows" in markdown and "no measured rows" in latex
     assert MISSING_MARK in markdown
 
@@ -83,12 +80,9 @@ def test_table_3_names_steps_and_keeps_what_has_none(tmp_path):
 
 def test_table_4_tells_arms_equal_in_steps_from_those_equal_in_compute(tmp_path):
     write_ablations(tmp_path)
-    assert own_rows(4, tmp_path).model.tolist() == [
-        "V1 (equal steps)",
-        "V1 (equal compute)",
-        "V2 (equal steps)",
-    ]
-    assert own_rows(4, tmp_path).facts.tolist() == [5, 5, 5]
+    rows = own_rows(4, tmp_path)
+    assert rows.model.tolist() == ["V1 (equal steps)", "V1 (equal compute)", "V2 (equal steps)"]
+    assert rows.facts.tolist() == [5, 5, 5]
 
 
 def test_table_5_reads_lengths_from_the_manifest(tmp_path):
@@ -113,7 +107,7 @@ def test_table_6_shows_what_made_the_checkpoint(tmp_path):
 def test_table_8_sets_each_count_behind_the_published_row(tmp_path):
     counted = load_table(8).iloc[[4, 1]]
     write(tmp_path / "table8" / "counts.csv", counted.to_dict("records"))
-    data = collect_table(BY_NUMBER[8], tmp_path)
+    data = BY_NUMBER[8].collect(tmp_path)
     rows = data.index[data.source.str.startswith("measured")].tolist()
     assert rows == [2, 6]
     for row in rows:
@@ -122,7 +116,7 @@ def test_table_8_sets_each_count_behind_the_published_row(tmp_path):
 
 def test_whole_numbers_stay_whole_in_the_csv(tmp_path):
     write_table3(tmp_path)
-    text = collect_table(BY_NUMBER[3], tmp_path).to_csv(index=False)
+    text = BY_NUMBER[3].collect(tmp_path).to_csv(index=False)
     assert "LLaDA-MedV-256,38.382,166.585,0.23,256,52.605" in text
 
 
@@ -143,11 +137,8 @@ def test_the_verdict_follows_from_the_interval(published, low, high, verdict):
     assert judge(published, low, high) == verdict
 
 
-def test_every_row_of_the_table_has_an_arm():
-    assert set(load_table(4).model) == set(ARM_OF_ROW)
-
-
 def test_differences_stand_beside_the_published_ones():
+    assert set(load_table(4).model) == set(ARM_OF_ROW)
     rows = [
         (ARM_OF_ROW[a], ARM_OF_ROW[b], "steps", "facts", -5.0, -6.0, -4.0)
         for a, b in DIFFERENCES_OF_TABLE_4[1:]

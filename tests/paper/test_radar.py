@@ -47,11 +47,3 @@ def test_measured_systems_have_axes_of_their_own_that_say_so(draw, tmp_path):
     for line in measured.lines:
         expected = [facts[line.get_label(), group] for group in groups]
         np.testing.assert_array_equal(line.get_ydata()[: len(RADAR_DOMAINS)], expected)
-
-
-def test_every_row_names_its_source(tmp_path):
-    write_table1(tmp_path)
-    assert set(radar_data(tmp_path).source) == {
-        "published table1_open_ended.csv",
-        "measured table1/scores.csv",
-    }

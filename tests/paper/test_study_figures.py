@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from medv_lab.paper.exhibits import MissingResults
-from medv_lab.paper.study_figures import STUDY_FIGURES, UNMASKING_EXAMPLE, unbeaten
-from tests.paper.results_folder import write, write_ablations, write_study
+from medv_lab.paper.study_figures import STUDY_FIGURES, unbeaten
+from tests.paper.results_folder import write_ablations, write_study
 
 BY_NAME = {exhibit.name: exhibit for exhibit in STUDY_FIGURES}
 
@@ -16,7 +16,7 @@ def close_figures():
     plt.close("all")
 
 
-@pytest.mark.parametrize("exhibit", [*STUDY_FIGURES, UNMASKING_EXAMPLE], ids=lambda exhibit: exhibit.name)
+@pytest.mark.parametrize("exhibit", STUDY_FIGURES, ids=lambda exhibit: exhibit.name)
 def test_missing_results_name_the_command(exhibit, tmp_path):
     with pytest.raises(MissingResults, match="medv "):
         exhibit.collect(tmp_path)
@@ -52,15 +52,3 @@ def test_the_frontier_names_what_none_beats_and_lists_all(tmp_path):
     assert {text.get_text() for text in points.texts} == {"a", "c", "fast"}
     assert [label.get_text() for label in rows.get_yticklabels()] == ["a", "b", "c", "fast"]
     assert rows.containers[0][0].get_xdata().tolist() == data.score.tolist()
-
-
-def test_exactness_draws_every_prompt(tmp_path):
-    rows = [
-        {"comparison": name, "prompt": prompt, "largest_drift": 0.1 * prompt, "different": prompt}
-        for name in ("a, b", "a, c")
-        for prompt in range(3)
-    ]
-    write(tmp_path / "studies" / "exactness" / "scores.csv", rows)
-    figure = BY_NAME["exactness"].draw(BY_NAME["exactness"].collect(tmp_path), tmp_path)
-    same, other = figure.axes[0].collections[:2]
-    assert len(same.get_offsets()) == 2 and len(other.get_offsets()) == 4

@@ -9,7 +9,7 @@ COLUMNS = (
     Column("model", "model", "text"),
     Column("score", "score", better="high", digits=1),
     Column("time", "s", better="low", digits=2),
-    Column("size", "size", "count", digits=0),
+    Column("size", "size", "whole"),
 )
 DATA = pd.DataFrame(
     {

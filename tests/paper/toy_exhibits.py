@@ -1,18 +1,13 @@
 """A figure and a table of one small file."""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 
-from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source
+from medv_lab.paper.exhibits import Exhibit, read_measured
 
-
-def collect(results):
-    path = results / "own" / "x.csv"
-    if not path.is_file():
-        raise MissingResults("own/x.csv is not there; make it with 'medv x'")
-    return pd.read_csv(path).assign(source=measured_source(path, results))
+collect = partial(read_measured, name="own/x.csv", command="medv x")
 
 
 def draw(data, results):

@@ -105,8 +105,8 @@ def test_curves_are_drawn_on_the_axes_they_are_given_and_need_intervals():
 
 
 def test_a_forest_has_each_mean_at_its_row_with_its_interval():
-    data = pd.DataFrame({"arm": ["a", "b"], "mean": [1.0, 3.0], "low": [0.5, 2.0], "high": [2.0, 3.5]})
-    ax = plot_forest(data, "arm", xlabel="points")
+    data = pd.DataFrame({"arm": ["a", "b"], "x": [1.0, 3.0], "x_low": [0.5, 2.0], "x_high": [2.0, 3.5]})
+    ax = plot_forest(data, "arm", "x", xlabel="points")
     line, _, (bars,) = ax.containers[-1]
     assert line.get_xdata().tolist() == [1, 3] and line.get_ydata().tolist() == [0, 1]
     assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [[0.5, 2.0], [2.0, 3.5]]
