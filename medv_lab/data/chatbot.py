@@ -51,9 +51,8 @@ def _question(row: Mapping[str, Any], images: Path) -> Question:
         raise Fault("empty text", f"the question is {IMAGE_TOKEN} alone", "write a question")
     mentions = [] if row.get("in_text_mention") is None else row["in_text_mention"]
     if not isinstance(mentions, list) or not all(isinstance(one, Mapping) for one in mentions):
-        raise Fault(
-            "wrong type", f"in_text_mention is {mentions!r:.60}", "give a list of {tokens: text}, or null"
-        )
+        remedy = "give a list of {tokens: text}, or null"
+        raise Fault("wrong type", f"in_text_mention is {mentions!r:.60}", remedy)
     return Question(
         id=text_of(row, "question_id"),
         text=text,

@@ -10,28 +10,27 @@ The `datasets` library is not used. It would save few lines; left to find the sp
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medv_lab.data.releases import ANSWER_TYPES, LANGUAGES, SPLIT_FILES, kind_of_answer
+from medv_lab.data.releases import LANGUAGES, SPLIT_FILES, kind_of_type, question_of
 from medv_lab.data.rows import Fault, Reading, Row, choice_of, image_in, join, read_questions, text_of
 from medv_lab.records import Question
 
 BATCH_ROWS = 64
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
-ORGAN_KEYS, MODALITY_KEYS = ("location", "image_organ", "organ"), ("modality",)
 ID_KEYS = ("qid", "question_id", "id")
+TAG_KEYS = {"organ": ("location", "image_organ", "organ"), "modality": ("modality",)}
 
 
-def is_hugging_face(folder: str | Path) -> bool:
+def is_hugging_face(folder: Path) -> bool:
     """Return True if a folder has Parquet files of splits, or was written by `save_to_disk`."""
-    return bool(_tables(Path(folder)))
+    return bool(_tables(folder))
 
 
-def read_hugging_face(
-    dataset: str, folder: str | Path, pictures: str | Path, *, need_images: bool = True
-) -> Reading:
+def read_hugging_face(dataset: str, folder: Path, pictures: Path, need_images: bool) -> Reading:
     """Read the splits of a folder.
 
     The columns image, question and answer are needed; answer_type (without it, questions answered by yes or no are
@@ -44,24 +43,22 @@ def read_hugging_face(
         need_images: if true, a picture that a table only names, and that does not exist, makes its row broken.
 
     Raises:
-        FileNotFoundError: if the folder has no such tables.
         ModuleNotFoundError: without pyarrow.
         ValueError: for a table that is damaged or incomplete.
     """
-    folder, pictures = Path(folder), Path(pictures)
-    tables = _tables(folder)
-    if not tables:
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no tables; allowed are data/train-*.parquet and folders of save_to_disk"
-        )
+
+    def make(row: Mapping[str, Any], split: str) -> Question:
+        tags = {name: _first(row, keys) for name, keys in TAG_KEYS.items()}
+        if row.get("q_lang") is not None:
+            tags["language"] = choice_of(row, "q_lang", LANGUAGES)
+        tags = {name: text_of({name: tag}, name) for name, tag in tags.items() if tag is not None}
+        image = _picture(row.get("image"), folder, pictures)
+        kind = "" if row.get("answer_type") is None else kind_of_type(row)
+        return question_of(row, dataset, split, image, "id", kind, **tags)
+
     return join(
-        read_questions(
-            _rows(files),
-            lambda row, split=split: _question(row, dataset, split, folder, pictures),
-            "id",
-            need_images,
-        )
-        for split, files in tables.items()
+        read_questions(_rows(files), partial(make, split=split), "id", need_images)
+        for split, files in _tables(folder).items()
     )
 
 
@@ -81,13 +78,14 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
 
 
 def _rows(files: list[Path]) -> Iterator[Row]:
-    number = 0
-    for file in files:
-        for batch in _batches(file):
-            for value in batch.to_pylist():
-                number += 1
-                named = next((value[key] for key in ID_KEYS if value.get(key) is not None), number)
-                yield Row(number, {**value, "id": named})
+    values = (value for file in files for batch in _batches(file) for value in batch.to_pylist())
+    for number, value in enumerate(values, 1):
+        named = _first(value, ID_KEYS)
+        yield number, {**value, "id": number if named is None else named}
+
+
+def _first(row: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
 def _batches(file: Path) -> Iterator[Any]:
@@ -112,28 +110,6 @@ def _batches(file: Path) -> Iterator[Any]:
         raise ValueError(
             f"{str(file)!r} cannot be read as a table ({error}); copy or download it again"
         ) from error
-
-
-def _question(row: Mapping[str, Any], dataset: str, split: str, folder: Path, pictures: Path) -> Question:
-    answer = text_of(row, "answer")
-    kind = kind_of_answer(answer)
-    if row.get("answer_type") is not None:
-        kind = ANSWER_TYPES[choice_of(row, "answer_type", tuple(ANSWER_TYPES))]
-    language = "en" if row.get("q_lang") is None else choice_of(row, "q_lang", LANGUAGES)
-    tags = {"organ": _first(row, ORGAN_KEYS), "modality": _first(row, MODALITY_KEYS)}
-    return Question(
-        id=text_of(row, "id"),
-        text=text_of(row, "question"),
-        image=_picture(row.get("image"), folder, pictures),
-        reference=answer,
-        kind=kind,
-        split=split,
-        tags={"dataset": dataset, "language": language} | {key: tag for key, tag in tags.items() if tag},
-    )
-
-
-def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
-    return next((text_of(row, key) for key in keys if row.get(key) is not None), None)
 
 
 def _picture(value: Any, folder: Path, pictures: Path) -> Path:

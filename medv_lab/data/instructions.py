@@ -9,16 +9,18 @@ moved to the front when the dialogue is encoded. Knows no tokenizer and opens no
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from medv_lab.data.rows import Damage, Fault, damage, read_rows
+from medv_lab.data.rows import Damage, Fault, damage, mapping_of, read_rows
 from medv_lab.records import Question
 
 IMAGE_TOKEN = "<image>"
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 CONVERSATION_KEYS = ("conversations", "conversatons")
 SPECIAL_TOKEN = re.compile(r"<\|\w+\|>")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, which no tokenizer takes
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,16 @@ def damages_of(value: Any, number: int) -> list[Damage]:
     """Return everything that is wrong with one row of `read_rows` by itself; nothing for a whole row."""
     if isinstance(value, Damage):
         return [value]
-    name = id_of(value) if isinstance(value, Mapping) else ""
+    name = _id_of(value) if isinstance(value, Mapping) else ""
     return [damage(number, name, fault) for fault in find_faults(value)]
 
 
 def find_faults(row: Any) -> list[Fault]:
     """Return the faults of a row's shape, turns and image placeholders; pictures are not looked at."""
-    if not isinstance(row, Mapping):
-        return [Fault("not an object", f"the row is {row!r:.40}", "write an object {...} for every row")]
-    messages = _messages(row)
+    try:
+        messages = _messages(mapping_of(row))
+    except Fault as fault:
+        return [fault]
     if not isinstance(messages, list):
         kind = "no conversation" if messages is None else "wrong type"
         found = f"the row has {', '.join(sorted(row)) or 'nothing'}" if messages is None else "it is no list"
@@ -72,20 +75,13 @@ def find_faults(row: Any) -> list[Fault]:
     if not messages:
         return [Fault("empty conversation", "conversations is []", "add a question and an answer")]
     faults = [*_field_faults(row), *_message_faults(messages)]
-    if not faults:
-        faults = [*_order_faults(messages), *_placeholder_faults(row, messages)]
-    return faults
-
-
-def id_of(row: Mapping[str, Any]) -> str:
-    """Return the row's id as text, "" where it has none."""
-    return "" if row.get("id") is None else str(row["id"])
+    return faults or [*_order_faults(messages), *_placeholder_faults(row, messages)]
 
 
 def to_dialogue(row: Mapping[str, Any]) -> Dialogue:
     """Return the dialogue of a row in which `find_faults` found nothing."""
     turns = tuple((message["from"], message["value"]) for message in _messages(row))
-    return Dialogue(id_of(row), _images(row), turns)
+    return Dialogue(_id_of(row), _images(row), turns)
 
 
 def from_question(question: Question, images: str | Path) -> Dialogue:
@@ -101,6 +97,10 @@ def from_question(question: Question, images: str | Path) -> Dialogue:
     name = question.image.relative_to(images).as_posix()
     turns = (("human", f"{IMAGE_TOKEN}\n{question.text}"), ("gpt", question.reference))
     return Dialogue(question.id, (name,), turns)
+
+
+def _id_of(row: Mapping[str, Any]) -> str:
+    return "" if row.get("id") is None else str(row["id"])
 
 
 def _messages(row: Mapping[str, Any]) -> Any:
@@ -136,7 +136,7 @@ def _message_faults(messages: list[Any]) -> Iterator[Fault]:
                 "unknown role", f"message {number} is from {role!r}", f"allowed are {', '.join(ROLES)}"
             )
             continue
-        if not isinstance(text, str) or not _is_unicode(text):
+        if not isinstance(text, str) or SURROGATE.search(text):
             yield Fault("not text", f"message {number} has the value {text!r:.60}", "give a text")
             continue
         speaker = "answer" if ROLES[role] == "assistant" else "question"
@@ -147,37 +147,22 @@ def _message_faults(messages: list[Any]) -> Iterator[Fault]:
                 "placeholder in an answer", f"message {number} has {IMAGE_TOKEN}", "put it into a question"
             )
         if token := SPECIAL_TOKEN.search(text):
-            yield Fault(
-                "special token",
-                f"message {number} has {token.group()}",
-                "take it out: it would be read as the end of a turn, a mask or the like",
-            )
-
-
-def _is_unicode(text: str) -> bool:
-    """Return True if a text can be encoded: JSON can hold half of a surrogate pair, which no tokenizer takes."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+            remedy = "take it out: it would be read as the end of a turn, a mask or the like"
+            yield Fault("special token", f"message {number} has {token.group()}", remedy)
 
 
 def _order_faults(messages: list[Mapping[str, str]]) -> Iterator[Fault]:
     speakers = [ROLES[message["from"]] for message in messages]
     if speakers[0] != "user":
-        yield Fault(
-            "no question first",
-            "the first message is an answer",
-            "put a question before it: training skips an answer that nobody asked for",
-        )
-    for index in range(1, len(speakers)):
-        if speakers[index] == speakers[index - 1]:
-            yield Fault(
-                "repeated role",
-                f"messages {index} and {index + 1} are both from {messages[index]['from']}",
-                "join them, or add what is missing between them",
-            )
+        remedy = "put a question before it: training skips an answer that nobody asked for"
+        yield Fault("no question first", "the first message is an answer", remedy)
+    for number, (speaker, following) in enumerate(pairwise(speakers), 1):
+        if speaker == following:
+            found = f"messages {number} and {number + 1} are both from {messages[number]['from']}"
+            yield Fault("repeated role", found, "join them, or add what is missing between them")
     if speakers[-1] == "user":
-        yield Fault(
-            "no answer last", "the last question has no answer", "add the answer, or drop the question"
-        )
+        remedy = "add the answer, or drop the question"
+        yield Fault("no answer last", "the last question has no answer", remedy)
 
 
 def _placeholder_faults(row: Mapping[str, Any], messages: list[Mapping[str, str]]) -> Iterator[Fault]:

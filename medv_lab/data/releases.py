@@ -29,19 +29,18 @@ LANGUAGES = ("en", "zh")
 ANSWER_TYPES = {"CLOSED": "closed", "OPEN": "open"}
 
 VQA_RAD_QUESTIONS = "VQA_RAD Dataset Public.json"
-VQA_RAD_IMAGES = "VQA_RAD Image Folder"
 VQA_RAD_PHRASE_TYPES = {"freeform": "train", "para": "train", "test_freeform": "test", "test_para": "test"}
 VQA_RAD_ORGANS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
 
-SLAKE_IMAGES = "imgs"
-
-PATHVQA_FILES = ("{split}_qa.json", "{split}_qa.jsonl")
-PATHVQA_FOLDERS = ("", "qas/", "qas/{split}/")
 LXMERT_PREFIX = "pvqa_"
 LXMERT_SOURCE = "pvqa"  # the LXMERT layout keeps questions by the data set they come from
+PATHVQA_FILES = (
+    *("{split}_qa.json", "{split}_qa.jsonl", "qas/{split}_qa.json", "qas/{split}_qa.jsonl"),
+    *("qas/{split}/{split}_qa.json", "qas/{split}/{split}_qa.jsonl"),
+)
 
 
-def read_vqa_rad(folder: str | Path, *, need_images: bool = True) -> Reading:
+def read_vqa_rad(folder: Path, need_images: bool) -> Reading:
     """Read VQA-RAD: 1797 training and 451 test questions about radiographs, CT and MR images.
 
     One file has all splits; the way in which a question was phrased says which. Ids and some answers are numbers or
@@ -49,43 +48,32 @@ def read_vqa_rad(folder: str | Path, *, need_images: bool = True) -> Reading:
 
     Args:
         folder: holds "VQA_RAD Dataset Public.json" and "VQA_RAD Image Folder".
-        need_images: if true, a picture that does not exist makes its row broken.
+        need_images: as in `read_vqa`.
 
     Raises:
         FileNotFoundError: without the JSON file.
     """
-    folder = Path(folder)
 
     def make(row: Mapping[str, Any]) -> Question:
-        return Question(
-            id=text_of(row, "qid"),
-            text=text_of(row, "question"),
-            image=image_in(folder / VQA_RAD_IMAGES, text_of(row, "image_name")),
-            reference=text_of(row, "answer"),
-            kind=ANSWER_TYPES[choice_of(row, "answer_type", tuple(ANSWER_TYPES))],
-            split=VQA_RAD_PHRASE_TYPES[choice_of(row, "phrase_type", tuple(VQA_RAD_PHRASE_TYPES))],
-            tags={
-                "dataset": "vqa-rad",
-                "language": "en",
-                "organ": VQA_RAD_ORGANS[choice_of(row, "image_organ", tuple(VQA_RAD_ORGANS))],
-            },
-        )
+        split = VQA_RAD_PHRASE_TYPES[choice_of(row, "phrase_type", VQA_RAD_PHRASE_TYPES)]
+        image = image_in(folder / "VQA_RAD Image Folder", text_of(row, "image_name"))
+        organ = VQA_RAD_ORGANS[choice_of(row, "image_organ", VQA_RAD_ORGANS)]
+        return question_of(row, "vqa-rad", split, image, "qid", kind_of_type(row), organ=organ)
 
     return read_questions(read_rows(folder / VQA_RAD_QUESTIONS), make, "qid", need_images)
 
 
-def read_slake(folder: str | Path, *, need_images: bool = True) -> Reading:
+def read_slake(folder: Path, need_images: bool) -> Reading:
     """Read SLAKE, in English and Chinese; Table 8 of the paper counts the English questions.
 
     Args:
         folder: holds `train.json`, `validate.json` (or `validation.json`) and `test.json`, as far as they are
             there, and the pictures as `imgs/xmlabN/source.jpg`.
-        need_images: if true, a picture that does not exist makes its row broken.
+        need_images: as in `read_vqa`.
 
     Raises:
         FileNotFoundError: if no split is there.
     """
-    folder = Path(folder)
     files = _split_files(folder, "{split}.json")
     if not files:
         raise FileNotFoundError(
@@ -93,20 +81,10 @@ def read_slake(folder: str | Path, *, need_images: bool = True) -> Reading:
         )
 
     def make(row: Mapping[str, Any], split: str) -> Question:
-        return Question(
-            id=text_of(row, "qid"),
-            text=text_of(row, "question"),
-            image=image_in(folder / SLAKE_IMAGES, text_of(row, "img_name")),
-            reference=text_of(row, "answer"),
-            kind=ANSWER_TYPES[choice_of(row, "answer_type", tuple(ANSWER_TYPES))],
-            split=split,
-            tags={
-                "dataset": "slake",
-                "language": choice_of(row, "q_lang", LANGUAGES),
-                "organ": text_of(row, "location"),
-                "modality": text_of(row, "modality"),
-            },
-        )
+        image = image_in(folder / "imgs", text_of(row, "img_name"))
+        tags = {"language": choice_of(row, "q_lang", LANGUAGES)}
+        tags |= {"organ": text_of(row, "location"), "modality": text_of(row, "modality")}
+        return question_of(row, "slake", split, image, "qid", kind_of_type(row), **tags)
 
     return join(
         read_questions(read_rows(path), partial(make, split=split), "qid", need_images)
@@ -114,7 +92,7 @@ def read_slake(folder: str | Path, *, need_images: bool = True) -> Reading:
     )
 
 
-def read_pathvqa(folder: str | Path, *, need_images: bool = True) -> Reading:
+def read_pathvqa(folder: Path, need_images: bool) -> Reading:
     """Read PathVQA without its pickles, which can run any code when they are opened.
 
     Read are the same rows written as JSON, and the LXMERT layout of the authors' repository, with one row per
@@ -126,17 +104,12 @@ def read_pathvqa(folder: str | Path, *, need_images: bool = True) -> Reading:
             with {image, question, answer}, beside each other or as `qas/{split}_qa.json` or
             `qas/{split}/{split}_qa.json`; pictures are `images/{split}/{name}.jpg`. The validation split may be
             called val.
-        need_images: if true, a picture that does not exist makes its row broken.
+        need_images: as in `read_vqa`.
 
     Raises:
         FileNotFoundError: if no split is there in one of these layouts.
     """
-    folder = Path(folder)
-    files = _split_files(folder, LXMERT_PREFIX + "{split}.json")
-    if not files:
-        for place in PATHVQA_FOLDERS:
-            for name in PATHVQA_FILES:
-                files = _split_files(folder, place + name) | files
+    files = _split_files(folder, LXMERT_PREFIX + "{split}.json") or _split_files(folder, *PATHVQA_FILES)
     if not files:
         pickles = sorted(path.name for path in folder.rglob("*.pkl"))
         hint = f"; it has {', '.join(pickles[:3])}, but pickles are never opened" if pickles else ""
@@ -146,77 +119,82 @@ def read_pathvqa(folder: str | Path, *, need_images: bool = True) -> Reading:
         )
 
     def make(row: Mapping[str, Any], split: str, images: Path) -> Question:
-        image = text_of(row, "image")
-        answer = text_of(row, "answer")
-        return Question(
-            id=text_of(row, "id"),
-            text=text_of(row, "question"),
-            image=image_in(images, image if Path(image).suffix else f"{image}.jpg"),
-            reference=answer,
-            kind=kind_of_answer(answer),
-            split=split,
-            tags={"dataset": "pathvqa", "language": "en"},
-        )
+        name = text_of(row, "image")
+        image = image_in(images, name if Path(name).suffix else f"{name}.jpg")
+        return question_of(row, "pathvqa", split, image, "id")
 
     readings = []
     for split, path in files.items():
-        names = [name for name in SPLIT_FILES[split] if (folder / "images" / name).is_dir()]
-        images = folder / "images" / (names[0] if names else SPLIT_FILES[split][-1])
+        folders = [folder / "images" / name for name in SPLIT_FILES[split]]
+        images = next(filter(Path.is_dir, folders), folders[-1])
         rows = (_lxmert_rows if path.name.startswith(LXMERT_PREFIX) else _numbered)(read_rows(path))
         readings.append(read_questions(rows, partial(make, split=split, images=images), "id", need_images))
     return join(readings)
 
 
-def kind_of_answer(answer: str) -> str:
-    """Return "closed" for yes and no, else "open", for data sets that do not say which questions are closed."""
-    return "closed" if answer.lower() in ("yes", "no") else "open"
+def question_of(
+    row: Mapping[str, Any], dataset: str, split: str, image: Path, id_key: str, kind: str = "", **tags: str
+) -> Question:
+    """Make a question of a row with `question` and `answer`.
+
+    Without a kind, what is answered by yes or no is closed and all else open; without a tag, the language is English.
+    """
+    answer = text_of(row, "answer")
+    return Question(
+        id=text_of(row, id_key),
+        text=text_of(row, "question"),
+        image=image,
+        reference=answer,
+        kind=kind or ("closed" if answer.lower() in ("yes", "no") else "open"),
+        split=split,
+        tags={"dataset": dataset, "language": "en", **tags},
+    )
 
 
-def _split_files(folder: Path, pattern: str) -> dict[str, Path]:
+def kind_of_type(row: Mapping[str, Any]) -> str:
+    """Return a question's kind by its `answer_type`."""
+    return ANSWER_TYPES[choice_of(row, "answer_type", ANSWER_TYPES)]
+
+
+def _split_files(folder: Path, *patterns: str) -> dict[str, Path]:
     """Return the files of those splits that a folder has, by our names of the splits.
 
-    `pattern` is the file's name with {split} where the release writes the split, e.g. "pvqa_{split}.json".
+    Patterns are names of files with {split} where the release writes the split, e.g. "pvqa_{split}.json"; the first
+    that is there counts.
     """
     found = {}
     for split, names in SPLIT_FILES.items():
-        paths = [folder / pattern.format(split=name) for name in names]
-        there = [path for path in paths if path.is_file()]
-        if there:
-            found[split] = there[0]
+        paths = [folder / pattern.format(split=name) for pattern in patterns for name in names]
+        if path := next(filter(Path.is_file, paths), None):
+            found[split] = path
     return found
 
 
 def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
     """Name rows by their numbers, since the release gives its questions no names."""
     for number, value in rows:
-        yield Row(number, {**value, "id": str(number)} if isinstance(value, Mapping) else value)
+        yield number, {**value, "id": number} if isinstance(value, Mapping) else value
 
 
 def _lxmert_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """Make a row of every question of every picture; a picture without questions, of which there are some, is whole."""
     for number, value in rows:
         if not isinstance(value, Mapping):
-            yield Row(number, value)
+            yield number, value
             continue
         try:
             name = text_of(value, "img_id")
             questions, labels = _lxmert_list(value, "sentf"), _lxmert_list(value, "labelf")
             if len(questions) != len(labels):
-                raise Fault(
-                    "unequal lists",
-                    f"{len(questions)} questions have {len(labels)} answers",
-                    "give every question its answer",
-                )
+                found = f"{len(questions)} questions have {len(labels)} answers"
+                raise Fault("unequal lists", found, "give every question its answer")
         except Fault as fault:
-            yield Row(number, damage(number, str(value.get("img_id", "")), fault))
+            yield number, damage(number, str(value.get("img_id", "")), fault)
             continue
         for index, (question, label) in enumerate(zip(questions, labels, strict=True)):
             # A label maps each answer to its weight; PathVQA has one answer per question.
-            answers = list(label) if isinstance(label, Mapping) else []
-            answer = answers[0] if len(answers) == 1 else label
-            yield Row(
-                number, {"id": f"{name}-{index}", "image": name, "question": question, "answer": answer}
-            )
+            answer = next(iter(label)) if isinstance(label, Mapping) and len(label) == 1 else label
+            yield number, {"id": f"{name}-{index}", "image": name, "question": question, "answer": answer}
 
 
 def _lxmert_list(row: Mapping[str, Any], key: str) -> list[Any]:

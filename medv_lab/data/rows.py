@@ -6,20 +6,23 @@ matter. Only one row is in memory at a time. Nothing is dropped silently: a row 
 """
 
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import ijson
-import pandas as pd
 
 from medv_lab.records import Question
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-HEAD_LENGTH = 4096  # bytes looked at to tell the two layouts apart
-TAIL_LENGTH = 4096  # bytes looked at to tell a cut list from a damaged one
+HEAD_LENGTH = TAIL_LENGTH = 4096  # bytes that tell the two layouts apart, and a cut list from a damaged one
+Row = tuple[
+    int, Any
+]  # number, from 1, and value: parsed JSON, or the `Damage` that kept it from being parsed
 
 
 class Fault(ValueError):
@@ -53,13 +56,6 @@ class Damage:
         return f"row {self.row}{name}: {self.kind}: {self.what}; {self.remedy}"
 
 
-class Row(NamedTuple):
-    """A row's number, from 1, and its value: parsed JSON, or the `Damage` that kept it from being parsed."""
-
-    number: int
-    value: Any
-
-
 @dataclass(frozen=True)
 class Reading:
     """All usable rows of a file or folder as questions, and all others with what is wrong with them."""
@@ -71,11 +67,6 @@ class Reading:
 def damage(number: int, name: str, fault: Fault) -> Damage:
     """Return a fault with the row that it was found in."""
     return Damage(number, name, fault.kind, fault.what, fault.remedy)
-
-
-def damage_table(damages: Sequence[Damage]) -> pd.DataFrame:
-    """Return a table with one line per damage: row, id, kind, what, remedy."""
-    return pd.DataFrame([asdict(one) for one in damages], columns=[field.name for field in fields(Damage)])
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
@@ -111,28 +102,19 @@ def _read_list(file: BinaryIO) -> Iterator[Row]:
     number = 0
     try:
         for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
-            yield Row(number, value)
+            yield number, value
     except (ijson.JSONError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split("\n")[0].split())
-        if _ends_with_bracket(file):
+        file.seek(max(file.seek(0, os.SEEK_END) - TAIL_LENGTH, 0))
+        if file.read().rstrip().endswith(b"]"):
             fault = Fault(
                 "not JSON",
                 f"the list cannot be read from here on ({reason})",
                 "correct this row; the rows after it were not read",
             )
         else:
-            fault = Fault(
-                "truncated JSON",
-                f"the file ends before its list does ({reason})",
-                "copy or download the file again",
-            )
-        yield Row(number + 1, damage(number + 1, "", fault))
-
-
-def _ends_with_bracket(file: BinaryIO) -> bool:
-    size = file.seek(0, 2)
-    file.seek(max(size - TAIL_LENGTH, 0))
-    return file.read().rstrip().endswith(b"]")
+            fault = _truncated(f"the file ends before its list does ({reason})")
+        yield number + 1, damage(number + 1, "", fault)
 
 
 def _read_lines(file: BinaryIO) -> Iterator[Row]:
@@ -140,15 +122,16 @@ def _read_lines(file: BinaryIO) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield Row(number, json.loads(line))
+            yield number, json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if line.endswith(b"\n"):
-                fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
-            else:
-                fault = Fault(
-                    "truncated JSON", f"the last line is cut off ({error})", "copy or download the file again"
-                )
-            yield Row(number, damage(number, "", fault))
+            fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
+            if not line.endswith(b"\n"):
+                fault = _truncated(f"the last line is cut off ({error})")
+            yield number, damage(number, "", fault)
+
+
+def _truncated(what: str) -> Fault:
+    return Fault("truncated JSON", what, "copy or download the file again")
 
 
 def read_questions(
@@ -165,25 +148,14 @@ def read_questions(
     questions: list[Question] = []
     broken: list[Damage] = []
     first_rows: dict[str, int] = {}
-    is_there: dict[Path, bool] = {}  # many questions share a picture, and asking the file system is slow
+    is_there = cache(os.path.isfile)  # many questions share a picture, and asking the file system is slow
 
     def make_whole(value: Any, number: int) -> Question:
-        if not isinstance(value, Mapping):
-            raise Fault("not an object", f"the row is {value!r:.40}", "write an object {...} for every row")
-        question = make(value)
-        if question.id in first_rows:
-            raise Fault(
-                "duplicate id", f"row {first_rows[question.id]} has it too", "give every row an id of its own"
-            )
-        first_rows[question.id] = number
-        if need_images and question.image not in is_there:
-            is_there[question.image] = is_file(question.image)
-        if need_images and not is_there[question.image]:
-            raise Fault(
-                "missing image",
-                f"there is no {question.image}",
-                "put it there, or read the texts alone with need_images=False",
-            )
+        question = make(mapping_of(value))
+        check_id(question.id, number, first_rows)
+        if need_images and not is_there(question.image):
+            what = f"there is no {question.image}"
+            raise Fault("missing image", what, "put it there, or read the texts alone with need_images=False")
         return question
 
     for number, value in rows:
@@ -197,8 +169,8 @@ def read_questions(
             broken.append(damage(number, name, fault))
     if broken:
         warnings.warn(
-            f"{len(broken)} of the rows are broken and not among the {len(questions)} questions: see "
-            f"damage_table(reading.broken). The first: {broken[0]}",
+            f"{len(broken)} of the rows are broken and not among the {len(questions)} questions: see reading.broken. "
+            f"The first: {broken[0]}",
             stacklevel=3,
         )
     return Reading(tuple(questions), tuple(broken))
@@ -211,6 +183,20 @@ def join(readings: Iterable[Reading]) -> Reading:
         tuple(question for part in parts for question in part.questions),
         tuple(one for part in parts for one in part.broken),
     )
+
+
+def mapping_of(value: Any) -> Mapping[str, Any]:
+    """Return a row, which must be an object, else raise `Fault`."""
+    if not isinstance(value, Mapping):
+        raise Fault("not an object", f"the row is {value!r:.40}", "write an object {...} for every row")
+    return value
+
+
+def check_id(name: str, number: int, first_rows: dict[str, int]) -> None:
+    """Note in which row an id came first; raise `Fault` if that is another one."""
+    first = first_rows.setdefault(name, number)
+    if first != number:
+        raise Fault("duplicate id", f"row {first} has it too", "give every row an id of its own")
 
 
 def text_of(row: Mapping[str, Any], key: str) -> str:
@@ -230,7 +216,7 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     return text
 
 
-def choice_of(row: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
+def choice_of(row: Mapping[str, Any], key: str, allowed: Collection[str]) -> str:
     """Return a row's text, which must be one of a few.
 
     Raises:
@@ -254,11 +240,3 @@ def image_in(folder: Path, name: str) -> Path:
             "image outside the folder", f"the image is {name!r}", "give a path relative to the image folder"
         )
     return folder / path
-
-
-def is_file(path: Path) -> bool:
-    """Return True if there is such a file; False, too, for a name that the file system refuses."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -1,6 +1,6 @@
 """Visual question answering: VQA-RAD, SLAKE and PathVQA, in the layout that a folder has."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +11,7 @@ from medv_lab.data.rows import Reading
 from medv_lab.records import Question
 
 SPLITS = ("train", "validation", "test")
-READERS: dict[str, Callable[..., Reading]] = {
-    "vqa-rad": read_vqa_rad,
-    "slake": read_slake,
-    "pathvqa": read_pathvqa,
-}
+READERS = {"vqa-rad": read_vqa_rad, "slake": read_slake, "pathvqa": read_pathvqa}
 
 # Files of the official releases, by which a folder is told; those that two data sets may have come last.
 _MARKS = {
@@ -65,12 +61,12 @@ def read_vqa(
         raise ValueError(f"dataset is {dataset!r}; allowed are {', '.join(READERS)}")
     folder = Path(folder)
     if not is_hugging_face(folder):
-        return READERS[dataset](folder, need_images=need_images)
+        return READERS[dataset](folder, need_images)
     if pictures is None:
         raise ValueError(
             f"{str(folder)!r} holds pictures inside its tables; name a folder to write them to with pictures=..."
         )
-    return read_hugging_face(dataset, folder, pictures, need_images=need_images)
+    return read_hugging_face(dataset, folder, Path(pictures), need_images)
 
 
 def count_questions(questions: Iterable[Question]) -> pd.DataFrame:

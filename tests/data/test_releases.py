@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from medv_lab.data.releases import read_pathvqa, read_slake, read_vqa_rad
+from medv_lab.data.vqa import read_vqa
 from tests.data.released import (
     PATHVQA_ROWS,
     make_pathvqa,
@@ -18,7 +18,7 @@ from tests.data.released import (
 
 
 def test_the_quirks_of_vqa_rad_are_read(tmp_path):
-    questions = read_vqa_rad(make_vqa_rad(tmp_path)).questions
+    questions = read_vqa("vqa-rad", make_vqa_rad(tmp_path)).questions
     assert [one.id for one in questions] == ["0", "1", "2", "3", "4"]
     assert [one.is_closed for one in questions] == [True, True, False, False, False]
     assert [one.split for one in questions] == ["train", "test", "train", "train", "test"]
@@ -29,15 +29,15 @@ def test_the_quirks_of_vqa_rad_are_read(tmp_path):
 
 
 def test_slake_keeps_languages_organs_and_modalities(tmp_path):
-    questions = read_slake(make_slake(tmp_path)).questions
+    questions = read_vqa("slake", make_slake(tmp_path)).questions
     chinese = [one for one in questions if one.tags["language"] == "zh"]
     assert [one.reference for one in chinese] == ["有"]
     assert {(one.tags["organ"], one.tags["modality"]) for one in questions} == {("Lung", "CT")}
 
 
 def test_both_layouts_of_pathvqa_are_read(tmp_path):
-    lxmert = read_pathvqa(make_pathvqa(tmp_path / "a")).questions
-    plain = read_pathvqa(make_plain_pathvqa(tmp_path / "b")).questions
+    lxmert = read_vqa("pathvqa", make_pathvqa(tmp_path / "a")).questions
+    plain = read_vqa("pathvqa", make_plain_pathvqa(tmp_path / "b")).questions
     assert [(one.id, one.reference, one.kind) for one in lxmert] == [
         ("test_0001-0", "squamous cell carcinoma", "open"),
         ("test_0001-1", "no", "closed"),
@@ -53,7 +53,7 @@ def test_pickles_are_named_and_never_opened(tmp_path):
     pickled = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
     (tmp_path / "qas" / "train_qa.pkl").write_bytes(pickled)
     with pytest.raises(FileNotFoundError, match=r"train_qa\.pkl, but pickles are never opened"):
-        read_pathvqa(tmp_path)
+        read_vqa("pathvqa", tmp_path)
     assert not marker.exists()
 
 
@@ -78,7 +78,7 @@ BROKEN_VQA_RAD = [
 def test_a_broken_row_is_reported_and_the_others_are_read(tmp_path, row, kind):
     folder = make_vqa_rad(tmp_path, [vqa_rad_row(0), row, vqa_rad_row(2)])
     with pytest.warns(UserWarning, match="1 of the rows are broken"):
-        reading = read_vqa_rad(folder)
+        reading = read_vqa("vqa-rad", folder)
     assert [one.id for one in reading.questions] == ["0", "2"]
     assert [(one.row, one.kind) for one in reading.broken] == [(2, kind)]
 
@@ -87,7 +87,7 @@ def test_texts_alone_need_no_images(tmp_path):
     folder = make_vqa_rad(tmp_path, [vqa_rad_row(0, image_name="absent.jpg")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(read_vqa_rad(folder, need_images=False).questions) == 1
+        assert len(read_vqa("vqa-rad", folder, need_images=False).questions) == 1
 
 
 def test_broken_questions_of_pathvqa_leave_the_others_of_their_picture(tmp_path):
@@ -100,7 +100,7 @@ def test_broken_questions_of_pathvqa_leave_the_others_of_their_picture(tmp_path)
     }
     folder = make_pathvqa(tmp_path, [unequal, no_list, two_answers, *PATHVQA_ROWS[:1]])
     with pytest.warns(UserWarning, match="3 of the rows"):
-        reading = read_pathvqa(folder)
+        reading = read_vqa("pathvqa", folder)
     assert [one.id for one in reading.questions] == ["test_0001-1"]
     assert [(one.row, one.kind) for one in reading.broken] == [
         (1, "unequal lists"),
@@ -113,5 +113,5 @@ def test_a_damaged_split_of_slake_leaves_the_others(tmp_path):
     folder = make_slake(tmp_path)
     write_json(folder / "train.json", [slake_row(1, q_lang="fr")])
     with pytest.warns(UserWarning, match="unknown q_lang"):
-        reading = read_slake(folder)
+        reading = read_vqa("slake", folder)
     assert {one.split for one in reading.questions} == {"validation", "test"}

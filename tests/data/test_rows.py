@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from medv_lab.data.rows import Damage, Fault, damage, damage_table, read_rows, text_of
+from medv_lab.data.rows import Damage, read_rows, text_of
 
 ROWS = [{"a": 1}, {"b": [2.5, None, "ß"]}, {"c": {"d": True}}]
 
@@ -44,13 +44,14 @@ def test_a_list_is_not_read_behind_what_is_not_json(tmp_path):
     path.write_text('[{"a": 1}, {"b": oops}, {"c": 3}]')
     first, last = read_rows(path)
     assert first == (1, {"a": 1})
-    assert (last.number, last.value.kind) == (2, "not JSON")
+    assert (last[0], last[1].kind) == (2, "not JSON")
+    assert str(last[1]).startswith("row 2: not JSON: the list cannot be read from here on")
 
 
 def test_a_line_that_is_not_json_is_one_row(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n{oops}\n\n{"b": "\xff"}\n{"c": 3}\n{"d": ')
-    numbers = {row.number: row.value for row in read_rows(path)}
+    numbers = dict(read_rows(path))
     assert list(numbers) == [1, 2, 4, 5, 6]
     kinds = {number: value.kind for number, value in numbers.items() if isinstance(value, Damage)}
     assert kinds == {2: "not JSON", 4: "not JSON", 6: "truncated JSON"}
@@ -81,19 +82,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path, layout):
         tracemalloc.stop()
     assert path.stat().st_size > 8_000_000
     assert peak < 1_500_000
-
-
-def test_damages_as_a_table():
-    found = damage(3, "x", Fault("kind", "what", "do this"))
-    assert damage_table([found]).iloc[0].to_dict() == {
-        "row": 3,
-        "id": "x",
-        "kind": "kind",
-        "what": "what",
-        "remedy": "do this",
-    }
-    assert list(damage_table([]).columns) == ["row", "id", "kind", "what", "remedy"]
-    assert str(found) == "row 3 (id x): kind: what; do this"
 
 
 def test_numbers_are_texts_and_truth_values_are_not():

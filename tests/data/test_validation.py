@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from medv_lab.data.images import open_image
 from medv_lab.data.instructions import ROLES
 from medv_lab.data.validation import check_instructions
 from tests.data.released import draw, write_json, write_lines
@@ -60,15 +61,23 @@ def images(tmp_path):
     return folder
 
 
+@pytest.fixture
+def check(tmp_path, images):
+    """Write rows as a list, or otherwise, and check them."""
+
+    def check_rows(rows, write=write_json, **options):
+        return check_instructions(write(tmp_path / "x.json", rows), images, **options)
+
+    return check_rows
+
+
 def kinds_of(report) -> list[tuple[int, str]]:
     return [(one.row, one.kind) for one in report.damages]
 
 
-def test_whole_rows_have_no_damage(tmp_path, images):
-    rows = [{**row, "id": number} for number, row in enumerate(WHOLE)]
-    report = check_instructions(write_json(tmp_path / "x.json", rows), images, open_images=True)
-    assert report.damages == ()
-    assert (report.rows, report.images, report.broken_rows) == (5, 2, 0)
+def test_whole_rows_have_no_damage(check):
+    report = check([{**row, "id": number} for number, row in enumerate(WHOLE)], open_images=True)
+    assert (report.damages, report.rows, report.images, report.broken_rows) == ((), 5, 2, 0)
     assert report.counts().empty
     assert report.table().empty
 
@@ -76,125 +85,92 @@ def test_whole_rows_have_no_damage(tmp_path, images):
 PLANTED = [(kind, row) for kind, rows in DAMAGED.items() for row in rows]
 
 
-@pytest.mark.parametrize(("kind", "row"), PLANTED)
-def test_each_kind_of_damage_is_found(tmp_path, images, kind, row):
-    path = write_json(tmp_path / "x.json", [asked(), row, asked()])
-    assert set(kinds_of(check_instructions(path, images))) == {(2, kind)}
-
-
 @pytest.mark.parametrize("write", [write_json, write_lines])
-def test_all_damage_of_a_file_is_reported_at_once(tmp_path, images, write):
-    path = write(tmp_path / "x.json", [row for _, row in PLANTED])
-    report = check_instructions(path, images)
-    assert dict(kinds_of(report)) == {number: kind for number, (kind, _) in enumerate(PLANTED, 1)}
-    assert report.broken_rows == report.rows == len(PLANTED)
+def test_all_damage_of_a_file_is_reported_at_once_and_where_it_lies(check, write):
+    report = check([row for _, planted in PLANTED for row in (asked(), planted)], write)
+    assert kinds_of(report) == [(2 * number, kind) for number, (kind, _) in enumerate(PLANTED, 1)]
+    assert report.broken_rows == len(PLANTED)
     assert set(report.counts().index) == set(DAMAGED)
     assert report.counts().sum() == len(report.damages)
-    table = report.table()
-    assert table.row.tolist() == [one.row for one in report.damages]
-    assert (table.what.str.len() > 0).all()
-    assert (table.remedy.str.len() > 0).all()
+    assert report.table().columns.tolist() == ["row", "id", "kind", "what", "remedy"]
+    assert all(one.what and one.remedy for one in report.damages)
+    roles = next(one for one in report.damages if one.kind == "unknown role")
+    assert all(role in roles.remedy for role in ROLES)
 
 
-def test_several_faults_of_one_row_are_all_said(tmp_path, images):
-    row = said(("gpt", ""), ("bot", "b"), id=1.5)
-    report = check_instructions(write_json(tmp_path / "x.json", [row]), images)
+def test_several_faults_of_one_row_are_all_said(check):
+    report = check([said(("gpt", ""), ("bot", "b"), id=1.5)])
     assert [kind for _, kind in kinds_of(report)] == ["wrong type", "empty answer", "unknown role"]
     assert report.broken_rows == 1
 
 
-def test_ids_that_are_there_twice(tmp_path, images):
-    rows = [asked(id="a"), asked(), asked(id="a"), asked(), asked(id=1), asked(id="1")]
-    report = check_instructions(write_json(tmp_path / "x.json", rows), images)
+def test_ids_that_are_there_twice(check):
+    report = check([asked(id="a"), asked(), asked(id="a"), asked(), asked(id=1), asked(id="1")])
     assert kinds_of(report) == [(3, "duplicate id"), (6, "duplicate id")]
-    assert report.damages[0].id == "a"
-    assert "row 1" in report.damages[0].what
+    assert str(report.damages[0]).startswith("row 3 (id a): duplicate id: row 1 has it too")
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
-def test_pictures_are_opened_only_when_asked(tmp_path, images, content):
+def test_pictures_are_opened_only_when_asked(check, images, content):
     (images / "a.png").write_bytes(content)
-    path = write_json(tmp_path / "x.json", [asked(), asked(image="b.png"), asked()])
-    assert check_instructions(path, images).damages == ()
-    report = check_instructions(path, images, open_images=True)
-    assert kinds_of(report) == [(1, "unreadable image"), (3, "unreadable image")]
+    rows = [asked(), asked(image="b.png"), asked()]
+    assert check(rows).damages == ()
+    assert kinds_of(check(rows, open_images=True)) == [(1, "unreadable image"), (3, "unreadable image")]
 
 
-def test_a_picture_is_opened_once(tmp_path, images, monkeypatch):
+def test_a_picture_is_opened_once(check, monkeypatch):
     opened = []
 
     def open_once(path):
         opened.append(path.name)
         return open_image(path)
 
-    from medv_lab.data.images import open_image
-
     monkeypatch.setattr("medv_lab.data.validation.open_image", open_once)
-    rows = [asked(), asked(image="b.png"), asked(), asked()]
-    check_instructions(write_json(tmp_path / "x.json", rows), images, open_images=True)
+    check([asked(), asked(image="b.png"), asked(), asked()], open_images=True)
     assert opened == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(("write", "end"), [(write_json, "]"), (write_lines, "}\n")])
-def test_a_file_that_was_cut_off_is_read_to_the_cut(tmp_path, images, write, end):
-    path = write(tmp_path / "x.json", [asked(), asked(answer=""), asked()])
-    path.write_text(path.read_text().removesuffix(end)[:-5])
-    report = check_instructions(path, images)
+def test_a_file_that_was_cut_off_is_read_to_the_cut(check, write, end):
+    def cut(path, rows):
+        write(path, rows).write_text(path.read_text().removesuffix(end)[:-5])
+        return path
+
+    report = check([asked(), asked(answer=""), asked()], cut)
     assert kinds_of(report) == [(2, "empty answer"), (3, "truncated JSON")]
 
 
-def test_half_a_surrogate_pair_is_not_text(tmp_path, images):
-    path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(asked(answer="A \ud83d.")) + "\n")
-    assert kinds_of(check_instructions(path, images)) == [(1, "not text")]
+def test_half_a_surrogate_pair_is_not_text(check):
+    def write(path, row):
+        path.write_text(json.dumps(row))
+        return path
+
+    assert kinds_of(check(asked(answer="A \ud83d."), write)) == [(1, "not text")]
 
 
 def positions(dialogue, sizes) -> int:
     return sum(len(text.split()) for _, text in dialogue.turns) + sum(w * h for w, h in sizes)
 
 
-@pytest.mark.parametrize(("limit", "broken"), [(27, []), (26, [1]), (3, [1, 2])])
-def test_lengths_count_the_image_in(tmp_path, images, limit, broken):
+@pytest.mark.parametrize(("limit", "broken"), [(None, []), (27, []), (26, [1]), (3, [1, 2])])
+def test_lengths_count_the_image_in(check, limit, broken):
     """A picture of 6 x 4 counts 24 positions here, and the row's words three more."""
     rows = [asked("<image> What?", "Lung."), asked("One two?", "Three four.", **NO_IMAGE)]
-    report = check_instructions(
-        write_json(tmp_path / "x.json", rows), images, open_images=True, length_of=positions, max_length=limit
-    )
+    report = check(rows, length_of=positions, max_length=limit)
     assert kinds_of(report) == [(row, "too long") for row in broken]
     assert report.summary().loc["positions", ["least", "most", "sum"]].tolist() == [4, 27, 31]
 
 
-def test_the_summary_is_of_rows_whole_by_themselves(tmp_path, images):
+def test_the_summary_is_of_rows_whole_by_themselves(check):
     rows = [asked("<image>ab", "c"), row_of("<image>", "d", "e", "ff"), asked(answer="")]
-    summary = check_instructions(write_json(tmp_path / "x.json", rows), images).summary()
-    assert summary.loc["turns"].to_dict() == {
-        "rows": 2,
-        "least": 2,
-        "median": 3,
-        "mean": 3,
-        "95 %": pytest.approx(3.9),
-        "most": 4,
-        "sum": 6,
-    }
+    summary = check(rows).summary()
+    assert summary.columns.tolist() == ["rows", "least", "median", "mean", "95 %", "most", "sum"]
+    assert summary.loc["turns"].tolist() == pytest.approx([2, 2, 3, 3, 3.9, 4, 6])
     assert summary.loc["question characters", "sum"] == 9 + 8
     assert summary.loc["answer characters", "sum"] == 1 + 3
+    assert check([3]).summary().empty
 
 
-def test_a_file_without_a_whole_row_has_an_empty_summary(tmp_path, images):
-    assert check_instructions(write_json(tmp_path / "x.json", [3]), images).summary().empty
-
-
-def test_arguments_that_do_not_go_together(tmp_path, images):
-    path = write_json(tmp_path / "x.json", [asked()])
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
-        check_instructions(path, tmp_path / "absent")
-    with pytest.raises(ValueError, match="open_images=True"):
-        check_instructions(path, images, length_of=positions, max_length=3)
-    with pytest.raises(ValueError, match="given together"):
-        check_instructions(path, images, max_length=3)
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_the_message_of_an_unknown_role_names_the_allowed(tmp_path, images, role):
-    path = write_json(tmp_path / "x.json", [said(("human", "<image>"), ("bot", "b"))])
-    assert role in check_instructions(path, images).damages[0].remedy
+        check_instructions(write_json(tmp_path / "x.json", [asked()]), tmp_path / "absent")
