@@ -21,7 +21,6 @@ from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.records import Question
 
-IMAGE_SIZE = 72
 SCENES = 3000
 SEED = 20_260_101
 
@@ -62,9 +61,9 @@ def make_questions(split: str, rounds: int, pictures: str = "right") -> list[Que
         return questions
     shown = [scenes[draw.scene] for draw in draws]
     if pictures == "shuffled":
-        order = np.random.default_rng(SEED).permutation(len(shown))
+        order = np.random.default_rng(SEED).permutation(len(shown)).tolist()
         # Rotating a random order by one leaves no question with its own picture.
-        donors = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        donors = dict(zip(order, np.roll(order, 1).tolist(), strict=True))
         shown = [shown[donors[number]] for number in range(len(shown))]
     return [_show(question, scene) for question, scene in zip(questions, shown, strict=True)]
 
@@ -93,11 +92,6 @@ def make_benchmarks(rounds: int, with_pictures: bool = True) -> list[Question]:
     return questions
 
 
-def picture_of(scene: Scene) -> np.ndarray:
-    """Render a scene as the benchmark shows it, uint8 (72, 72, 3)."""
-    return render(scene, size=IMAGE_SIZE)
-
-
 def _question(name: str, draw: Draw, split: str, **tags: str) -> Question:
     kind = "closed" if draw.probe.is_closed else "open"
     tags = {**tags, "family": draw.probe.family, "domain": "none"}
@@ -106,4 +100,4 @@ def _question(name: str, draw: Draw, split: str, **tags: str) -> Question:
 
 def _show(question: Question, scene: Scene) -> Question:
     tags = {**question.tags, "domain": scene.domain}
-    return replace(question, image=picture_of(scene), truth=scene, tags=tags)
+    return replace(question, image=render(scene), truth=scene, tags=tags)

@@ -8,9 +8,10 @@ they have one answer; their references are whole sentences.
 
 import numpy as np
 
-from medv_lab.phantoms.benchmark import SEED, picture_of
+from medv_lab.phantoms.benchmark import SEED
 from medv_lab.phantoms.facts import Fact, true_facts
 from medv_lab.phantoms.questions import PROBES, Probe, article
+from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import DESCRIPTION_REQUESTS, finding_phrase, make_caption, make_description
 from medv_lab.phantoms.scenes import DOMAINS, KINDS, Finding, Scene, make_scenes
 from medv_lab.records import Question
@@ -19,7 +20,6 @@ KINDS_OF_QUESTION = ("conversation", "detailed_description")
 QUESTIONS_PER_PICTURE = 3  # conversation questions at most; the benchmark's 143 on 50 pictures are 2.9 each
 _OPEN = tuple(probe for probe in PROBES if not probe.is_closed)
 _PROBE_OF_WORDING = {text: probe for probe in _OPEN for text in probe.wordings}
-_NOUNS = {"histology": "a histology image", "gross pathology": "a gross pathology image"}
 
 
 def make_conversation(split: str = "test", pictures: int = 50, with_pictures: bool = True) -> list[Question]:
@@ -42,7 +42,7 @@ def make_conversation(split: str = "test", pictures: int = 50, with_pictures: bo
     questions: list[Question] = []
     for number, scene in enumerate(make_scenes(split, pictures)):
         about = {
-            "image": picture_of(scene) if with_pictures else None,
+            "image": render(scene) if with_pictures else None,
             "split": split,
             "tags": {"domain": scene.domain},
             "caption": make_caption(scene, rng),
@@ -98,7 +98,7 @@ def _finding_asked_for(probe: Probe, scene: Scene) -> Finding:
 def _reference(probe: Probe, scene: Scene) -> str:
     """Write the answer as a sentence."""
     if probe.family == "modality":
-        return f"This is {_NOUNS.get(scene.domain, article(scene.domain))}."
+        return f"This is {article(scene.domain)}."
     finding = _finding_asked_for(probe, scene)
     phrase = finding_phrase(finding, KINDS[scene.domain][finding.kind])
     sentences = {

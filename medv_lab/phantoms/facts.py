@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from medv_lab.phantoms.questions import ALL_GRADES, ALL_KINDS
 from medv_lab.phantoms.scenes import DOMAINS, SIDES, ZONES, Scene
 
-Fact = tuple[
-    str, ...
-]  # ("domain", d), ("kind", k), ("side", k, s), ("zone", k, z), ("grade", k, g), ("normal",)
+# ("domain", d), ("kind", k), ("side", k, s), ("zone", k, z), ("grade", k, g), ("normal",), ("absent", k)
+Fact = tuple[str, ...]
 
 _PART = re.compile(r"(?:(?!\band\b)[^.:\n])+", re.IGNORECASE)
 _WORD = re.compile(r"[a-z-]+")
@@ -55,7 +54,7 @@ def read_facts(text: str) -> set[Fact]:
     'and'. What is not understood claims nothing.
     """
     facts: set[Fact] = set()
-    words = set(re.findall(r"[a-z-]+", text.lower()))
+    words = set(_WORD.findall(text.lower()))
     facts |= {("domain", domain) for domain in DOMAINS if _DOMAIN_WORDS.get(domain, domain) in words}
     for sentence in re.split(r"[.:\n]", text.lower()):
         absent = {kind for word in _ABSENT.findall(sentence) if (kind := _kind(word))}
@@ -74,10 +73,9 @@ def read_reply(text: str, scene: Scene) -> set[Fact]:
     finding's: "On the left." claims its side.
     """
     claims = read_facts(text)
-    is_elliptic = len(scene.findings) == 1 and not any(claim[0] in ("kind", "absent") for claim in claims)
-    if not is_elliptic:
+    if len(scene.findings) != 1 or any(claim[0] in ("kind", "absent") for claim in claims):
         return claims
-    kind, words = scene.findings[0].kind, set(re.findall(r"[a-z-]+", text.lower()))
+    kind, words = scene.findings[0].kind, set(_WORD.findall(text.lower()))
     slots = {"side": SIDES, "zone": ZONES, "grade": ALL_GRADES}
     return claims | {
         (name, kind, value) for name, values in slots.items() for value in values if value in words
@@ -87,11 +85,14 @@ def read_reply(text: str, scene: Scene) -> set[Fact]:
 def score_facts(text: str, scene: Scene) -> FactScore:
     """Score precision and recall of a description's claims; a description that claims nothing has neither."""
     claims, truth = read_facts(text), true_facts(scene)
-    present = {finding.kind for finding in scene.findings}
-    right = {
-        claim for claim in claims if claim in truth or (claim[0] == "absent" and claim[1] not in present)
-    }
-    return FactScore(len(right) / len(claims) if claims else 0.0, len(claims & truth) / len(truth))
+    right = sum(_is_true(claim, scene) for claim in claims)
+    return FactScore(right / len(claims) if claims else 0.0, len(claims & truth) / len(truth))
+
+
+def _is_true(claim: Fact, scene: Scene) -> bool:
+    if claim[0] == "absent":
+        return all(finding.kind != claim[1] for finding in scene.findings)
+    return claim in true_facts(scene)
 
 
 def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
@@ -99,8 +100,6 @@ def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
 
     A word that takes part in a true and an untrue claim is untrue.
     """
-    truth = true_facts(scene)
-    present = {finding.kind for finding in scene.findings}
     marks: list[tuple[int, int, bool]] = []
     for part in _PART.finditer(text):
         claims = read_facts(part.group())
@@ -108,9 +107,7 @@ def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
             own = [claim for claim in claims if _names(claim, word.group())]
             if not own:
                 continue
-            is_true = all(
-                claim in truth or (claim[0] == "absent" and claim[1] not in present) for claim in own
-            )
+            is_true = all(_is_true(claim, scene) for claim in own)
             start, end = part.start() + word.start(), part.start() + word.end()
             if marks and marks[-1][2] == is_true and not text[marks[-1][1] : start].strip():
                 marks[-1] = (marks[-1][0], end, is_true)
@@ -120,7 +117,7 @@ def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
 
 
 def _finding_facts(part: str) -> Iterable[Fact]:
-    words = re.findall(r"[a-z-]+", part)
+    words = _WORD.findall(part)
     cells = [("side", word) for word in words if word in SIDES]
     cells += [("zone", word) for word in words if word in ZONES]
     for number, word in enumerate(words):

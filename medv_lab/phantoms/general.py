@@ -1,7 +1,7 @@
 """The general-domain world: shapes, landscapes and charts, and what is said about them. Nothing in it is medical.
 
 It stands for the pictures and dialogues that a general vision-language model was trained on before it meets
-medicine. As with phantoms a `GeneralScene` is one picture's facts, drawn from a split and an index; up to two
+medicine. As with phantoms a `GeneralScene` is one picture's facts; up to two
 things, each in a cell (side, zone) of its own, have a kind and a colour. `paint` makes pixels of it, the functions
 below make words.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medv_lab.phantoms.painting import NOMINAL_SIZE, axis, blend, ellipse, inside, lines, smooth_noise
+from medv_lab.phantoms.painting import AXIS, blend, ellipse, inside, lines, smooth_noise
 from medv_lab.phantoms.questions import YES_NO, Probe
 from medv_lab.phantoms.scenes import CELLS, SIDES, ZONES
 
@@ -28,11 +28,10 @@ COLOURS = {
     "blue": (0.12, 0.25, 0.85),
     "yellow": (0.95, 0.85, 0.1),
 }
-SPLITS = ("train", "validation", "test")
 COUNT_PROBABILITIES = (0.1, 0.65, 0.25)  # none, one, two things
-CELL_OFFSET, HALF = (17.0, 21.0), 7.0  # nominal pixels: from the middle to the outer cells; half of a thing
+CELL_OFFSET, HALF = (17.0, 21.0), 7.0  # pixels: from the middle to the outer cells; half of a thing
 REQUESTS = ("Give a short caption.", "Summarise the picture in one sentence.", "What does the picture show?")
-_STREAM = 77  # apart from the phantoms' draws
+_STREAM = (77, 0)  # apart from the phantoms' draws
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,13 @@ class GeneralScene:
     seed: int
 
 
-def make_general_scenes(split: str, count: int) -> list[GeneralScene]:
-    """Draw the first `count` scenes of a split; the same arguments always give the same scenes.
-
-    Raises:
-        ValueError: for an unknown split.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; the splits are {', '.join(SPLITS)}")
-    return [_make(split, index) for index in range(count)]
+def make_general_scenes(count: int) -> list[GeneralScene]:
+    """Draw scenes to train on; the first `count` are always the same."""
+    return [_make(index) for index in range(count)]
 
 
-def _make(split: str, index: int) -> GeneralScene:
-    rng = np.random.default_rng([_STREAM, SPLITS.index(split), index])
+def _make(index: int) -> GeneralScene:
+    rng = np.random.default_rng([*_STREAM, index])
     domain = DOMAINS[index % len(DOMAINS)]
     count = rng.choice(len(COUNT_PROBABILITIES), p=COUNT_PROBABILITIES)
     kinds = rng.permutation(KINDS[domain])[:count]
@@ -79,10 +72,10 @@ def _make(split: str, index: int) -> GeneralScene:
 # --- pixels ----------------------------------------------------------------------------------------------
 
 
-def paint(scene: GeneralScene, size: int = NOMINAL_SIZE) -> np.ndarray:
-    """Paint a scene: uint8 (size, size, 3), RGB; the same scene always gives the same pixels."""
+def paint(scene: GeneralScene) -> np.ndarray:
+    """Paint a scene: uint8 (72, 72, 3), RGB; the same scene always gives the same pixels."""
     rng = np.random.default_rng([scene.seed, DOMAINS.index(scene.domain)])
-    x, y = axis(size)[None, :], axis(size)[:, None]
+    x, y = AXIS[None, :], AXIS[:, None]
     picture = _background(scene.domain, x, y, rng)
     for thing in scene.things:
         cell = (2 * SIDES.index(thing.side) - 1, ZONES.index(thing.zone) - 1)
@@ -150,13 +143,6 @@ def caption(scene: GeneralScene) -> str:
     """Write one sentence with the kind of picture, and each thing with its colour, side and zone."""
     body = " and ".join(f"a {t.colour} {t.kind} in the {t.side} {t.zone} part" for t in scene.things)
     return f"A {scene.domain} with {body or 'nothing in it'}."
-
-
-def dialogue(scene: GeneralScene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:
-    """Ask several questions about one picture with their answers, no question twice."""
-    askable = [(probe, answer) for probe in PROBES if (answer := probe.answer(scene)) is not None]
-    chosen = [askable[i] for i in rng.permutation(len(askable))[:turns]]
-    return [(str(rng.choice(probe.wordings)), answer) for probe, answer in chosen]
 
 
 def _about_the_thing(

@@ -1,8 +1,7 @@
 """Brushes for phantom pictures: soft shapes, smooth noise and blending on float arrays.
 
-Lengths are nominal pixels: 1/72 of the picture's side, whatever size is rendered, so that a brush has the
-same shape at every size. Pictures are float32 in 0..1, (S, S) grey or (S, S, 3) colour, and are painted in
-place. The brushes know neither domains nor findings.
+Lengths are pixels. Pictures are float32 in 0..1, (S, S) grey or (S, S, 3) colour, S = 72, and are painted in place.
+The brushes know neither domains nor findings.
 """
 
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
-NOMINAL_SIZE = 72
-
-
-@lru_cache(maxsize=8)
-def axis(size: int) -> np.ndarray:
-    """Return pixel centres in nominal pixels from the middle of the picture, (size,)."""
-    return ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * NOMINAL_SIZE
+SIZE = 72
+AXIS = (
+    (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE - 0.5
+) * SIZE  # pixel centres from the picture's middle
+Paint = float | tuple[float, float, float] | np.ndarray
 
 
 @lru_cache(maxsize=64)
@@ -77,9 +74,7 @@ def dots(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray) -
     return np.clip(3 * (down.T @ across) - 0.6, 0, 1)
 
 
-def blend(
-    picture: np.ndarray, mask: np.ndarray, paint: float | tuple[float, float, float] | np.ndarray
-) -> None:
+def blend(picture: np.ndarray, mask: np.ndarray, paint: Paint) -> None:
     """Cover a picture in place with a grey, a colour or another picture, as opaque as the mask says."""
     if picture.ndim == 3:
         mask = mask[..., None]
@@ -95,7 +90,7 @@ class Spot:
 
     Attributes:
         view: the part of the picture that the finding may change, (h, w) or (h, w, 3).
-        x, y: axes of the view in nominal pixels from the finding's centre, (w,) and (h,).
+        x, y: axes of the view in pixels from the finding's centre, (w,) and (h,).
         window: how far a mark may show, (h, w): 1 inside the cell, fading to 0 at its border.
         rng: the finding's own random numbers; they depend on the scene's seed and the cell alone.
     """
@@ -112,11 +107,11 @@ class Spot:
         return self.x[None, :], self.y[:, None]
 
     def noise(self, spacing: float) -> np.ndarray:
-        """Draw smooth noise over the view, with a feature about every `spacing` nominal pixels."""
+        """Draw smooth noise over the view, with a feature about every `spacing` pixels."""
         cells = tuple(max(2, round(float(np.ptp(values)) / spacing) + 1) for values in (self.y, self.x))
         return smooth_noise(self.rng, self.window.shape, cells)
 
-    def paint(self, mask: np.ndarray, colour: float | tuple[float, float, float] | np.ndarray) -> None:
+    def paint(self, mask: np.ndarray, colour: Paint) -> None:
         """Cover the view where both the mask and the window allow it."""
         blend(self.view, mask * self.window, colour)
 

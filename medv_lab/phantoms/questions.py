@@ -51,34 +51,51 @@ class Draw(NamedTuple):
 
 
 def article(noun: str) -> str:
-    """Put the indefinite article before a noun, none before one that is not counted."""
+    """Put the indefinite article before a kind or domain, none before a kind that is not counted."""
     if noun in {"consolidation", "fibrosis", "haemorrhage", "oedema", "necrosis", "inflammation"}:
         return noun
+    if noun in ("histology", "gross pathology"):
+        return f"a {noun} image"
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _only(scene: Scene) -> Finding | None:
-    return scene.findings[0] if len(scene.findings) == 1 else None
-
-
 def _yes(condition: bool) -> str:
-    return "yes" if condition else "no"
+    return YES_NO[not condition]
 
 
 def _about_the_finding(
     family: str,
     name: str,
-    wordings: Sequence[str],
-    answers: Sequence[str],
+    wordings: tuple[str, ...],
+    answers: tuple[str, ...],
     read: Callable[[Finding], str | None],
 ) -> Probe:
     """Make a probe on pictures with exactly one finding, so that 'the abnormality' has one meaning."""
 
     def answer(scene: Scene) -> str | None:
-        finding = _only(scene)
-        return None if finding is None else read(finding)
+        return read(scene.findings[0]) if len(scene.findings) == 1 else None
 
-    return Probe(family, name, tuple(wordings), tuple(answers), answer)
+    return Probe(family, name, wordings, answers, answer)
+
+
+def _side_check(side: str) -> Probe:
+    wordings = (f"Is the abnormality on the {side}?", f"Does the abnormality lie on the {side} side?")
+    return _about_the_finding("side", f"side is {side}", wordings, YES_NO, lambda f: _yes(f.side == side))
+
+
+def _zone_check(zone: str) -> Probe:
+    wordings = (f"Is the abnormality in the {zone} zone?", f"Does the abnormality lie in the {zone} zone?")
+    return _about_the_finding("zone", f"zone is {zone}", wordings, YES_NO, lambda f: _yes(f.zone == zone))
+
+
+def _grade_check(grade: str) -> Probe:
+    scale = next(grades for grades in GRADES.values() if grade in grades)
+    wordings = (f"Is the abnormality {grade}?", f"Would you call the abnormality {grade}?")
+
+    def read(finding: Finding) -> str | None:
+        return _yes(finding.grade == grade) if finding.grade in scale else None
+
+    return _about_the_finding("extent", f"extent is {grade}", wordings, YES_NO, read)
 
 
 def _presence(kind: str) -> Probe:
@@ -94,13 +111,9 @@ def _presence(kind: str) -> Probe:
 
 
 def _modality_check(domain: str) -> Probe:
-    noun = {"histology": "a histology image", "gross pathology": "a gross pathology image"}.get(
-        domain, article(domain)
-    )
-    wordings = (f"Is this {noun}?", f"Was this taken as {noun}?")
-    return Probe(
-        "modality", f"modality is {domain}", wordings, YES_NO, lambda scene: _yes(scene.domain == domain)
-    )
+    wordings = (f"Is this {article(domain)}?", f"Was this taken as {article(domain)}?")
+    name = f"modality is {domain}"
+    return Probe("modality", name, wordings, YES_NO, lambda scene: _yes(scene.domain == domain))
 
 
 def _finding_on(side: str) -> Probe:
@@ -113,109 +126,35 @@ def _finding_on(side: str) -> Probe:
     return Probe("finding", f"finding on the {side}", wordings, ALL_KINDS, answer)
 
 
-def _grade_check(grade: str) -> Probe:
-    scale = next(scale for scale, grades in GRADES.items() if grade in grades)
-    wordings = (f"Is the abnormality {grade}?", f"Would you call the abnormality {grade}?")
+_TYPE = ("What type of image is this?", "How was this image made?")
+_NORMAL = ("Is this image normal?", "Is the picture free of abnormalities?")
+_FINDING = (
+    *("What abnormality is present?", "Which finding does the image show?"),
+    "What is wrong in this image?",
+)
+_SIDE = ("On which side is the abnormality?", "Which side is affected?")
+_ZONE = ("In which zone is the abnormality?", "Which zone is affected?")
+_EXTENT = ("How extensive is the abnormality?", "What is the extent of the abnormality?")
+_MULTIPLE = ("Is the abnormality multiple?", "Is there more than one lesion?")
 
-    def read(finding: Finding) -> str | None:
-        return _yes(finding.grade == grade) if finding.grade in GRADES[scale] else None
-
-    return _about_the_finding("extent", f"extent is {grade}", wordings, YES_NO, read)
-
-
-def _all_probes() -> tuple[Probe, ...]:
-    whole = [
-        Probe(
-            "modality",
-            "modality",
-            ("What type of image is this?", "How was this image made?"),
-            DOMAINS,
-            lambda scene: scene.domain,
-        ),
-        Probe(
-            "normality",
-            "normality",
-            ("Is this image normal?", "Is the picture free of abnormalities?"),
-            YES_NO,
-            lambda scene: _yes(not scene.findings),
-        ),
-    ]
-    one = [
-        _about_the_finding(
-            "finding",
-            "finding",
-            (
-                "What abnormality is present?",
-                "Which finding does the image show?",
-                "What is wrong in this image?",
-            ),
-            ALL_KINDS,
-            lambda f: f.kind,
-        ),
-        _about_the_finding(
-            "side",
-            "side",
-            ("On which side is the abnormality?", "Which side is affected?"),
-            SIDES,
-            lambda f: f.side,
-        ),
-        _about_the_finding(
-            "zone",
-            "zone",
-            ("In which zone is the abnormality?", "Which zone is affected?"),
-            ZONES,
-            lambda f: f.zone,
-        ),
-        _about_the_finding(
-            "extent",
-            "extent",
-            ("How extensive is the abnormality?", "What is the extent of the abnormality?"),
-            ALL_GRADES,
-            lambda f: f.grade,
-        ),
-        _about_the_finding(
-            "extent",
-            "multiple",
-            ("Is the abnormality multiple?", "Is there more than one lesion?"),
-            YES_NO,
-            lambda f: _yes(f.grade != "one") if f.grade in GRADES["count"] else None,
-        ),
-    ]
-    sides = [
-        _about_the_finding(
-            "side",
-            f"side is {side}",
-            (f"Is the abnormality on the {side}?", f"Does the abnormality lie on the {side} side?"),
-            YES_NO,
-            lambda f, side=side: _yes(f.side == side),
-        )
-        for side in SIDES
-    ]
-    zones = [
-        _about_the_finding(
-            "zone",
-            f"zone is {zone}",
-            (f"Is the abnormality in the {zone} zone?", f"Does the abnormality lie in the {zone} zone?"),
-            YES_NO,
-            lambda f, zone=zone: _yes(f.zone == zone),
-        )
-        for zone in ZONES
-    ]
-    grades = [_grade_check(grade) for grade in GRADES["size"] + GRADES["severity"]]
-    return (
-        *whole,
-        *one,
-        *(_finding_on(side) for side in SIDES),
-        *sides,
-        *zones,
-        *grades,
-        *(_presence(kind) for kind in ALL_KINDS),
-        *(_modality_check(domain) for domain in DOMAINS),
-    )
-
-
-PROBES = _all_probes()
-FAMILIES = tuple(sorted({probe.family for probe in PROBES}))
+PROBES = (
+    Probe("modality", "modality", _TYPE, DOMAINS, lambda scene: scene.domain),
+    Probe("normality", "normality", _NORMAL, YES_NO, lambda scene: _yes(not scene.findings)),
+    _about_the_finding("finding", "finding", _FINDING, ALL_KINDS, lambda f: f.kind),
+    _about_the_finding("side", "side", _SIDE, SIDES, lambda f: f.side),
+    _about_the_finding("zone", "zone", _ZONE, ZONES, lambda f: f.zone),
+    _about_the_finding("extent", "extent", _EXTENT, ALL_GRADES, lambda f: f.grade),
+    _about_the_finding(
+        *("extent", "multiple", _MULTIPLE, YES_NO),
+        lambda f: _yes(f.grade != "one") if f.grade in GRADES["count"] else None,
+    ),
+    *map(_finding_on, SIDES),
+    *map(_side_check, SIDES),
+    *map(_zone_check, ZONES),
+    *map(_grade_check, GRADES["size"] + GRADES["severity"]),
+    *map(_presence, ALL_KINDS),
+    *map(_modality_check, DOMAINS),
+)
 
 
 def balanced_questions(
@@ -238,8 +177,7 @@ def balanced_questions(
     for probe in probes:
         by_answer: dict[str, list[int]] = {}
         for index, scene in enumerate(scenes):
-            answer = probe.answer(scene)
-            if answer is not None:
+            if (answer := probe.answer(scene)) is not None:
                 by_answer.setdefault(answer, []).append(index)
         if len(by_answer) < 2:
             continue
@@ -247,12 +185,11 @@ def balanced_questions(
         queues = {answer: _endless(rng, by_answer[answer], rounds) for answer in answers}
         for number in range(rounds):
             text = probe.wordings[number % len(probe.wordings)]
-            for answer in answers:
-                questions.append(Draw(int(queues[answer][number]), probe, text, answer))
+            questions += [Draw(int(queues[answer][number]), probe, text, answer) for answer in answers]
     return questions
 
 
 def _endless(rng: np.random.Generator, items: Sequence[int], count: int) -> np.ndarray:
-    """`count` items, shuffled, starting over with a new shuffle when all were used."""
+    """Return `count` items, shuffled, starting over with a new shuffle when all were used."""
     times = -(-count // len(items))
     return np.concatenate([rng.permutation(items) for _ in range(times)])[:count]

@@ -1,6 +1,6 @@
 """Chest x-ray, abdominal CT and brain MRI: backgrounds and findings, painted in grey.
 
-A background is made in organ coordinates u (to the image's right) and v (down), nominal pixels from the
+A background is made in organ coordinates u (to the image's right) and v (down), pixels from the
 organ's middle. A finding gets its spot and the index of its grade.
 """
 
@@ -23,7 +23,7 @@ class DomainPainter:
     Attributes:
         background: (u, v, rng) -> float32 picture in 0..1, grey (S, S) or colour (S, S, 3).
         findings: kind -> painter of a finding, called with its spot and the index of its grade.
-        cell_offset: nominal pixels from the organ's middle to the outer cells' centres, across and down.
+        cell_offset: pixels from the organ's middle to the outer cells' centres, across and down.
         cell_half: half width and half height of a cell.
     """
 

@@ -5,19 +5,18 @@ vignette, burned-in marker) draw their random numbers from the seed and the doma
 its own from the seed and its cell. Two scenes that share domain and seed therefore differ only where their
 findings differ, which is what counterfactual evaluation needs.
 
-Findings lie in cells: 2 sides of the picture x 3 thirds of the organ. Lengths are nominal pixels (see
-`painting`).
+Findings lie in cells: 2 sides of the picture x 3 thirds of the organ.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 
-from medv_lab.phantoms import radiology as phantoms_radiology
-from medv_lab.phantoms import tissue as phantoms_tissue
-from medv_lab.phantoms.painting import NOMINAL_SIZE, Spot, axis, inside, smooth_noise
-from medv_lab.phantoms.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Finding, Scene
+from medv_lab.phantoms import radiology, tissue
+from medv_lab.phantoms.painting import AXIS, SIZE, Spot, inside, smooth_noise
+from medv_lab.phantoms.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Scene
 
-PAINTERS = phantoms_radiology.PAINTERS | phantoms_tissue.PAINTERS  # domain -> DomainPainter
-MINIMUM_SIZE = 24
+PAINTERS = radiology.PAINTERS | tissue.PAINTERS  # domain -> DomainPainter
 BACKGROUND_STREAM, CAMERA_STREAM, FIRST_FINDING_STREAM = range(3)
 
 MARKER_PROBABILITY = 0.25
@@ -28,21 +27,19 @@ GLYPHS = {
 }
 
 
-def render(scene: Scene, size: int = NOMINAL_SIZE) -> np.ndarray:
-    """Paint a scene; the same scene and size always give the same pixels.
+def render(scene: Scene) -> np.ndarray:
+    """Paint a scene; the same scene always gives the same pixels.
 
     Args:
-        scene: domain, findings (each in a cell of its own) and seed.
-        size: side of the picture in pixels, at least 24.
+        scene: domain, findings (each in a cell of its own) and seed, 0 or more.
 
     Returns:
-        uint8 array (size, size, 3), RGB; radiology is grey (three equal channels).
+        uint8 array (72, 72, 3), RGB; radiology is grey (three equal channels).
 
     Raises:
-        ValueError: for an unknown domain, kind, side, zone or grade, two findings in one cell, a negative
-            seed or a size below 24.
+        ValueError: for an unknown domain, kind, side, zone or grade, or two findings in one cell.
     """
-    _check(scene, size)
+    _check(scene)
     domain = DOMAINS.index(scene.domain)
     painter = PAINTERS[scene.domain]
     rng = np.random.default_rng([scene.seed, domain, BACKGROUND_STREAM])
@@ -50,7 +47,7 @@ def render(scene: Scene, size: int = NOMINAL_SIZE) -> np.ndarray:
     scale = rng.uniform(0.95, 1.04)
     shift = rng.uniform(-2.0, 2.0, 2)
     rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    x, y = axis(size)[None, :] - np.float32(shift[0]), axis(size)[:, None] - np.float32(shift[1])
+    x, y = AXIS[None, :] - np.float32(shift[0]), AXIS[:, None] - np.float32(shift[1])
     inverse = np.linalg.inv(rotation).astype(np.float32)
     u, v = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
     picture = painter.background(u, v, rng)
@@ -65,45 +62,35 @@ def render(scene: Scene, size: int = NOMINAL_SIZE) -> np.ndarray:
     return _photograph(picture, np.random.default_rng([scene.seed, domain, CAMERA_STREAM]))
 
 
-def _check(scene: Scene, size: int) -> None:
+def _check(scene: Scene) -> None:
     """Refuse what cannot be painted, naming what can."""
-    if scene.domain not in KINDS:
-        raise ValueError(f"unknown domain {scene.domain!r}: choose one of {', '.join(map(repr, DOMAINS))}")
-    if size < MINIMUM_SIZE:
-        raise ValueError(f"size {size} is too small to show findings: use at least {MINIMUM_SIZE} pixels")
-    if scene.seed < 0:
-        raise ValueError(f"seed {scene.seed} is negative: use 0 or more")
+
+    def require(field: str, value: str, allowed: Collection[str]) -> None:
+        if value not in allowed:
+            raise ValueError(f"unknown {field} {value!r} of a phantom; allowed are {', '.join(allowed)}")
+
+    require("domain", scene.domain, DOMAINS)
+    kinds = KINDS[scene.domain]
     for finding in scene.findings:
-        _check_finding(scene.domain, finding)
+        require("kind", finding.kind, kinds)
+        require("side", finding.side, SIDES)
+        require("zone", finding.zone, ZONES)
+        require("grade", finding.grade, GRADES[kinds[finding.kind]])
     if len({(finding.side, finding.zone) for finding in scene.findings}) < len(scene.findings):
-        raise ValueError(f"two findings share a cell in {scene.findings}: give each its own (side, zone)")
-
-
-def _check_finding(domain: str, finding: Finding) -> None:
-    kinds = KINDS[domain]
-    if finding.kind not in kinds:
-        raise ValueError(f"unknown kind {finding.kind!r} in a {domain}: choose one of {', '.join(kinds)}")
-    allowed = {"side": SIDES, "zone": ZONES, "grade": GRADES[kinds[finding.kind]]}
-    for field, choices in allowed.items():
-        value = getattr(finding, field)
-        if value not in choices:
-            raise ValueError(
-                f"unknown {field} {value!r} of a {finding.kind}: choose one of {', '.join(choices)}"
-            )
+        raise ValueError(f"two findings share a cell in {scene.findings}; give each its own (side, zone)")
 
 
 def _spot(picture: np.ndarray, home: np.ndarray, half: tuple[float, float], rng: np.random.Generator) -> Spot:
     """Return the view of one cell around `home`, with the finding's centre jittered a little inside it."""
-    ticks = axis(picture.shape[0])
-    columns, rows = (slice(*np.searchsorted(ticks, (home[i] - half[i], home[i] + half[i]))) for i in range(2))
+    columns, rows = (slice(*np.searchsorted(AXIS, (home[i] - half[i], home[i] + half[i]))) for i in range(2))
     centre = (home + rng.uniform(-1.0, 1.0, 2)).astype(np.float32)
     fade = [
-        inside(np.abs(ticks[part] - home[i]) - half[i] + 0.8, 1.6) for i, part in enumerate((columns, rows))
+        inside(np.abs(AXIS[part] - home[i]) - half[i] + 0.8, 1.6) for i, part in enumerate((columns, rows))
     ]
     return Spot(
         view=picture[rows, columns],
-        x=ticks[columns] - centre[0],
-        y=ticks[rows] - centre[1],
+        x=AXIS[columns] - centre[0],
+        y=AXIS[rows] - centre[1],
         window=(fade[1][:, None] * fade[0][None, :]).astype(np.float32),
         rng=rng,
     )
@@ -111,14 +98,13 @@ def _spot(picture: np.ndarray, home: np.ndarray, half: tuple[float, float], rng:
 
 def _photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Add what a camera or a scanner adds: contrast, brightness, gamma, tint, vignette, grain, a marker."""
-    size = picture.shape[0]
     contrast, brightness, gamma = rng.uniform(0.85, 1.08), rng.uniform(-0.03, 0.05), rng.uniform(0.88, 1.14)
     vignette, grain = rng.uniform(0, 0.22), rng.uniform(0.008, 0.032)
     tint = rng.uniform(0.96, 1.03, 3).astype(np.float32)
-    x = axis(size) / (NOMINAL_SIZE / 2)
+    x = AXIS / (SIZE / 2)
     shade = (1 - vignette * 0.5 * (x[None, :] ** 2 + x[:, None] ** 2)).astype(np.float32)
-    shade += 0.03 * smooth_noise(rng, (size, size), (4, 4))
-    noise = np.float32(grain) * rng.standard_normal((size, size), dtype=np.float32)
+    shade += 0.03 * smooth_noise(rng, (SIZE, SIZE), (4, 4))
+    noise = np.float32(grain) * rng.standard_normal((SIZE, SIZE), dtype=np.float32)
     if picture.ndim == 3:
         picture, shade, noise = picture * tint, shade[..., None], noise[..., None]
     picture = np.clip(picture, 0, 1) ** np.float32(gamma)
@@ -137,10 +123,8 @@ def _stamp_marker(pixels: np.ndarray, rng: np.random.Generator) -> None:
     at_bottom, at_right = rng.integers(2, size=2)
     if not is_stamped:
         return
-    size = pixels.shape[0]
-    unit = max(1, round(size / NOMINAL_SIZE))
-    bits = np.kron(np.array([list(map(int, row)) for row in glyph], bool), np.ones((unit, unit), bool))
-    top = size - 2 * unit - bits.shape[0] if at_bottom else 2 * unit
-    left = size - 2 * unit - bits.shape[1] if at_right else 2 * unit
+    bits = np.array([list(map(int, row)) for row in glyph], bool)
+    top = SIZE - 2 - bits.shape[0] if at_bottom else 2
+    left = SIZE - 2 - bits.shape[1] if at_right else 2
     corner = pixels[top : top + bits.shape[0], left : left + bits.shape[1]]
     corner[bits] = 20 if corner.mean() > 150 else 235

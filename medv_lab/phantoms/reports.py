@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medv_lab.phantoms.questions import PROBES, article
+from medv_lab.phantoms.questions import PROBES, Probe, article
 from medv_lab.phantoms.scenes import KINDS, Finding, Scene
 
 DESCRIPTION_REQUESTS = (
@@ -111,8 +111,7 @@ def make_caption(scene: Scene, rng: np.random.Generator) -> str:
     else:
         order = rng.permutation(len(scene.findings))
         body = " and ".join(_locate(scene, scene.findings[i]) for i in order)
-    noun = {"histology": "a histology image", "gross pathology": "a gross pathology image"}.get(scene.domain)
-    return f"{(noun or article(scene.domain)).capitalize()} with {body}."
+    return f"{article(scene.domain).capitalize()} with {body}."
 
 
 def make_description(scene: Scene, rng: np.random.Generator) -> str:
@@ -151,9 +150,11 @@ def make_description(scene: Scene, rng: np.random.Generator) -> str:
     return " ".join([*sentences, str(rng.choice(_IMPRESSIONS)).format(what=summary)])
 
 
-def make_dialogue(scene: Scene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:
+def make_dialogue(
+    scene: Scene, rng: np.random.Generator, turns: int, probes: Sequence[Probe] = PROBES
+) -> list[tuple[str, str]]:
     """Ask several questions about one picture with their answers, as (question, answer) pairs, no question twice."""
-    askable = [(probe, answer) for probe in PROBES if (answer := probe.answer(scene)) is not None]
+    askable = [(probe, answer) for probe in probes if (answer := probe.answer(scene)) is not None]
     chosen = [askable[i] for i in rng.permutation(len(askable))[:turns]]
     return [(str(rng.choice(probe.wordings)), answer) for probe, answer in chosen]
 

@@ -57,11 +57,6 @@ class Scene:
     seed: int
 
 
-def is_held_out(domain: str, finding: Finding) -> bool:
-    """Return whether a finding lies in the one cell that its kind never occupies in training."""
-    return HELD_OUT[domain, finding.kind] == (finding.side, finding.zone)
-
-
 def make_scene(split: str, index: int) -> Scene:
     """Draw scene number `index` of a split; the same arguments always give the same scene.
 
@@ -80,13 +75,15 @@ def make_scene(split: str, index: int) -> Scene:
     domain = DOMAINS[index % len(DOMAINS)]
     kinds = list(KINDS[domain])
     if split == "compositional":
-        kind = kinds[index // len(DOMAINS) % len(kinds)]
-        cells = [HELD_OUT[domain, kind]]
-        chosen = [kind]
+        chosen = [kinds[index // len(DOMAINS) % len(kinds)]]
+        cells = [HELD_OUT[domain, chosen[0]]]
     else:
         count = rng.choice(len(FINDING_COUNT_PROBABILITIES), p=FINDING_COUNT_PROBABILITIES)
         chosen = [kinds[i] for i in rng.permutation(len(kinds))[:count]]
-        cells = _draw_cells(rng, domain, chosen)
+        cells = []
+        for kind in chosen:  # a free cell, never the one held out for the kind
+            free = [cell for cell in CELLS if cell != HELD_OUT[domain, kind] and cell not in cells]
+            cells.append(free[rng.integers(len(free))])
     findings = tuple(
         Finding(kind, side, zone, str(rng.choice(GRADES[KINDS[domain][kind]])))
         for kind, (side, zone) in zip(chosen, cells, strict=True)
@@ -97,12 +94,3 @@ def make_scene(split: str, index: int) -> Scene:
 def make_scenes(split: str, count: int) -> list[Scene]:
     """Draw the first `count` scenes of a split."""
     return [make_scene(split, index) for index in range(count)]
-
-
-def _draw_cells(rng: np.random.Generator, domain: str, kinds: list[str]) -> list[tuple[str, str]]:
-    """Draw a free cell for every kind, never the one held out for it."""
-    cells: list[tuple[str, str]] = []
-    for kind in kinds:
-        free = [cell for cell in CELLS if cell != HELD_OUT[domain, kind] and cell not in cells]
-        cells.append(free[rng.integers(len(free))])
-    return cells

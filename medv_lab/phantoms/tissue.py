@@ -1,12 +1,12 @@
 """Histology (haematoxylin and eosin) and gross pathology: backgrounds and findings, painted in colour.
 
-Conventions are those of `phantoms_radiology`: organ coordinates u, v; a finding gets its spot and the index
+Conventions are those of `radiology`: organ coordinates u, v; a finding gets its spot and the index
 of its grade.
 """
 
 import numpy as np
 
-from medv_lab.phantoms.painting import Spot, axis, blend, dots, inside, lines, lobed, smooth_noise
+from medv_lab.phantoms.painting import AXIS, Spot, blend, dots, inside, lines, lobed, smooth_noise
 from medv_lab.phantoms.radiology import EXTENTS, RADII, STRENGTHS, DomainPainter
 
 NUCLEUS = (0.36, 0.2, 0.52)
@@ -22,16 +22,14 @@ def _wash(shape: tuple[int, int], colour: tuple[float, float, float]) -> np.ndar
 
 
 def _stroma(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    size = u.shape[0]
     picture = _wash(u.shape, (0.88, 0.62 + rng.uniform(-0.04, 0.04), 0.77))
     fibres = np.sin(0.55 * (u * rng.uniform(-0.7, 0.7) + v) + 1.6 * smooth_noise(rng, u.shape, (6, 6)))
     picture += fibres[..., None] * np.float32([0.03, 0.05, 0.03])
     picture += smooth_noise(rng, u.shape, (10, 10))[..., None] * np.float32([0.02, 0.035, 0.02])
-    ticks = axis(size)
     centres = rng.uniform(-36, 36, (NUCLEI, 2)).astype(np.float32)
     blend(
         picture,
-        0.8 * dots(ticks, ticks, centres, rng.uniform(0.8, 1.25, NUCLEI).astype(np.float32)),
+        0.8 * dots(AXIS, AXIS, centres, rng.uniform(0.8, 1.25, NUCLEI).astype(np.float32)),
         (0.5, 0.32, 0.64),
     )
     edge = np.maximum(np.abs(u) - 34, np.abs(v) - 34) + 1.0 * smooth_noise(rng, u.shape, (9, 9))

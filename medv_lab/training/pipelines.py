@@ -27,6 +27,7 @@ from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms import general
 from medv_lab.phantoms.questions import balanced_questions
+from medv_lab.phantoms.reports import make_dialogue
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.training.examples import (
     LATE_PROBES,
@@ -243,7 +244,7 @@ class PhantomData:
     @cached_property
     def general_scenes(self) -> list[general.GeneralScene]:
         """Draw what the pictures of the general domain show, once."""
-        return general.make_general_scenes("train", self.amounts.general_scenes)
+        return general.make_general_scenes(self.amounts.general_scenes)
 
     def images(self, collection: str) -> torch.Tensor:
         """Draw the pictures of a collection, uint8 (N, 3, side, side)."""
@@ -332,7 +333,7 @@ class PhantomData:
         captions = self._general_captions(seed + 1)
         some = round(self.amounts.captions * len(captions))
         dialogues = [
-            Example(general.dialogue(scene, rng, 2), number)
+            Example(make_dialogue(scene, rng, 2, probes), number)
             for number, scene in enumerate(self.general_scenes[:some])
         ]
         questions = question_examples(balanced_questions(self.general_scenes, rounds, seed, probes))

@@ -96,9 +96,7 @@ STATEMENTS = all_statements()
 
 def render_all(scenes: Sequence[Scene]) -> torch.Tensor:
     """Draw the pictures of all scenes, uint8, (N, 3, S, S)."""
-    return torch.from_numpy(np.stack([render(scene, size=IMAGE_SIZE) for scene in scenes])).permute(
-        0, 3, 1, 2
-    )
+    return torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2)
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:

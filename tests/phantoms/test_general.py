@@ -4,26 +4,17 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from medv_lab.phantoms import general, scenes
-from medv_lab.phantoms.general import (
-    PROBES,
-    GeneralScene,
-    Thing,
-    caption,
-    dialogue,
-    make_general_scenes,
-    paint,
-)
+from medv_lab.phantoms.general import PROBES, GeneralScene, Thing, caption, make_general_scenes, paint
 from medv_lab.phantoms.questions import balanced_questions
+from medv_lab.phantoms.reports import make_dialogue
 
-WORLD = make_general_scenes("train", 600)
+WORLD = make_general_scenes(600)
 
 
-def test_scenes_are_the_same_every_time_and_splits_differ():
-    assert WORLD[:50] == make_general_scenes("train", 50)
-    assert not set(WORLD) & set(make_general_scenes("test", 600))
+def test_scenes_and_pictures_are_the_same_every_time():
+    assert WORLD[:50] == make_general_scenes(50)
     assert all(np.array_equal(paint(scene), paint(scene)) for scene in WORLD[:5])
 
 
@@ -83,10 +74,5 @@ def test_captions_say_everything_and_dialogues_repeat_nothing():
         for thing in scene.things:
             place = f"{thing.colour} {thing.kind} in the {thing.side} {thing.zone}"
             assert place in caption(scene)
-        turns = dialogue(scene, rng, 3)
+        turns = make_dialogue(scene, rng, 3, PROBES)
         assert len({question for question, _ in turns}) == 3
-
-
-def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="train, validation, test"):
-        make_general_scenes("compositional", 1)
