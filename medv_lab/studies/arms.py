@@ -19,15 +19,7 @@ L_SWEEP = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer.
-
-    Attributes:
-        name: what tables call it.
-        group: arms of a group are drawn alike.
-        settings: of the sampler.
-        question: the text that is asked.
-        dtype: of the weights; None for the model's own.
-    """
+    """One way to answer; arms of a group are drawn alike. A dtype of None is the model's own."""
 
     name: str
     group: str
@@ -40,57 +32,42 @@ def frontier_arms() -> list[Arm]:
     """List every strategy, guard and cache at a quarter or an eighth of the passes, and the exact sampler at all Z."""
     quarter, eighth = replace(EXACT, steps=32), replace(EXACT, steps=16)
     arms = _z_sweep()
-    arms += [
-        Arm(f"{name} Z=16", "other order", replace(eighth, remasking=name))
-        for name in ("random", "entropy", "margin", "position")
-    ]
-    arms += [
-        Arm(f"{name} Z<=32", "adaptive", replace(quarter, remasking=name))
-        for name in ("threshold", "factor", "entropy_bound", "kl_stability")
-    ]
-    arms += [
-        Arm(f"{name} Z=16", "guard", replace(eighth, guard=name))
-        for name in ("penalty", "one_of_run", "spread")
-    ]
-    arms += [
-        Arm(f"{name} Z=16", "revision", replace(eighth, remasking=name))
-        for name in ("remdm", "wino", "revise_duplicates")
-    ]
-    arms += [Arm(f"{name} cache Z=32", "cache", replace(quarter, cache=name)) for name in ("prefix", "dual")]
+    for name in ("random", "entropy", "margin", "position"):
+        arms.append(Arm(f"{name} Z=16", "other order", replace(eighth, remasking=name)))
+    for name in ("threshold", "factor", "entropy_bound", "kl_stability"):
+        arms.append(Arm(f"{name} Z<=32", "adaptive", replace(quarter, remasking=name)))
+    for name in ("penalty", "one_of_run", "spread"):
+        arms.append(Arm(f"{name} Z=16", "guard", replace(eighth, guard=name)))
+    for name in ("remdm", "wino", "revise_duplicates"):
+        arms.append(Arm(f"{name} Z=16", "revision", replace(eighth, remasking=name)))
+    for name in ("prefix", "dual"):
+        arms.append(Arm(f"{name} cache Z=32", "cache", replace(quarter, cache=name)))
     arms += [
         Arm("image cache Z=16", "cache", replace(eighth, cache="image")),
         Arm("dual cache, spread Z=16", "cache", replace(eighth, cache="dual", guard="spread")),
         Arm("dual cache, penalty Z=32", "cache", replace(quarter, cache="dual", guard="penalty")),
     ]
     sure = replace(quarter, cache="dual", remasking=Threshold(0.7))
-    arms += [
+    daedal = Daedal(end_window=16, max_length=EXACT.gen_length)
+    growing = GenerationSettings(gen_length=32, block_length=32, steps=32, remasking=daedal)
+    return [
+        *arms,
         Arm("dual cache, threshold 0.7 Z<=32", "cache", sure),
         Arm("dual cache, threshold 0.7 Z<=16", "cache", replace(sure, steps=16)),
+        Arm("daedal Z<=32", "length", growing),
+        Arm("fast", "fast", PRESETS["fast"]),
     ]
-    growing = GenerationSettings(
-        gen_length=32,
-        block_length=32,
-        steps=32,
-        remasking=Daedal(end_window=16, max_length=EXACT.gen_length),
-    )
-    return [*arms, Arm("daedal Z<=32", "length", growing), Arm("fast", "fast", PRESETS["fast"])]
 
 
 def steps_arms() -> list[Arm]:
     """Vary Z, B and L one at a time, as Tables 3 and 5 of the paper do; low confidence throughout."""
     arms = _z_sweep()
-    arms += [
-        Arm(f"low_confidence B={block} Z=32", "B", replace(EXACT, block_length=block, steps=32))
-        for block in B_SWEEP
-    ]
-    arms += [
-        Arm(
-            f"low_confidence L=Z={length}",
-            "L",
-            replace(EXACT, gen_length=length, block_length=min(32, length), steps=length),
-        )
-        for length in L_SWEEP
-    ]
+    for block in B_SWEEP:
+        settings = replace(EXACT, block_length=block, steps=32)
+        arms.append(Arm(f"low_confidence B={block} Z=32", "B", settings))
+    for length in L_SWEEP:
+        settings = replace(EXACT, gen_length=length, block_length=min(32, length), steps=length)
+        arms.append(Arm(f"low_confidence L=Z={length}", "L", settings))
     return arms
 
 
@@ -107,11 +84,9 @@ def eos_arms() -> list[Arm]:
             settings = replace(base, suppressed_tokens=tokens)
             arms.append(Arm(f"B={block}, ends {said}", "end tokens", settings))
             arms.append(Arm(f"B={block}, ends {said}, suffix", "suffix", settings, QUESTION + DEMO_SUFFIX))
-    base = replace(EXACT, steps=32)
-    return arms + [
-        Arm(f"B=32, ends suppressed, {dtype}", "dtype", base, dtype=dtype)
-        for dtype in ("bfloat16", "float16")
-    ]
+    for dtype in ("bfloat16", "float16"):
+        arms.append(Arm(f"B=32, ends suppressed, {dtype}", "dtype", replace(EXACT, steps=32), dtype=dtype))
+    return arms
 
 
 # Study: its arms, and the one that the others are compared with.

@@ -7,11 +7,11 @@ manifest.json.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,8 +53,6 @@ def exactness_report(
     batch_sizes: tuple[int | None, int | None] = (None, None),
     backends: tuple[str | None, str | None] = (None, None),
     dtypes: tuple[torch.dtype | None, torch.dtype | None] = (None, None),
-    stop_ids: Sequence[Sequence[int]] = (),
-    suffix_ids: Sequence[int] = (),
 ) -> pd.DataFrame:
     """Run prompts in two ways, and compare tokens and logits.
 
@@ -67,9 +65,7 @@ def exactness_report(
         inputs: what the processor gives: `input_ids`, `attention_mask`, images.
         settings_a, settings_b: of the two ways; of the same gen_length.
         batch_sizes: prompts at a time; None for all.
-        backends: attention implementations, e.g. ("sdpa", "eager"); None for the model's own.
-        dtypes: of the weights, e.g. (torch.float32, torch.bfloat16); None for the model's own.
-        stop_ids, suffix_ids: as `denoise` takes them.
+        backends, dtypes: attention implementations, and dtypes of the weights; None for the model's own.
 
     Returns:
         One row per prompt: `positions` (of the longer answer, before its stop), `different` (how many tokens differ;
@@ -91,19 +87,14 @@ def exactness_report(
         (settings_a, settings_b), batch_sizes, backends, dtypes, strict=True
     ):
         with _varied(model, backend, dtype) as varied:
-            ways.append(_run(varied, inputs, settings, size, stop_ids, suffix_ids))
+            ways.append(_run(varied, inputs, settings, size))
     return pd.DataFrame([_compare(one, other) for one, other in zip(*ways, strict=True)])
 
 
 def run_exactness(
     model: MedVForMaskedDiffusion, processor: MedVProcessor, folder: Path, questions: int = 8
 ) -> pd.DataFrame:
-    """Compare every way with the plain one, and write the results folder.
-
-    Args:
-        model, processor: who answers.
-        folder: of results.
-        questions: the first so many phantoms of the test split are described.
+    """Compare every way with the plain one on the first phantoms of the test split, and write the results folder.
 
     Returns:
         What scores.csv holds.
@@ -113,18 +104,15 @@ def run_exactness(
     reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
     for name, cache in CACHES.items():
         reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
-    scores = pd.concat(
-        [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()],
-        ignore_index=True,
-    )
+    scores = [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()]
+    scores = pd.concat(scores, ignore_index=True)
     manifest = make_manifest({"questions": questions, **BASE.to_dict()}, seed=BASE.seed, model=model)
     replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return scores
 
 
-@dataclass(frozen=True, eq=False)
-class _Pass:
+class _Pass(NamedTuple):
     """A pass of one prompt: its candidates (N,), their logits (N, V), the answer after it, and where it ends."""
 
     positions: np.ndarray
@@ -162,46 +150,32 @@ def _varied(
             varied.set_attn_implementation(own)
 
 
-def _run(model, inputs, settings, size, stop_ids, suffix_ids) -> list[list[_Pass]]:
+def _run(
+    model: MedVForMaskedDiffusion, inputs: Mapping[str, Any], settings: GenerationSettings, size: int | None
+) -> list[list[_Pass]]:
     """Run the prompts, so many at a time, and return the passes of each."""
     ids = inputs["input_ids"].to(model.device)
     images = {name: part for name, part in inputs.items() if name not in ("input_ids", "attention_mask")}
-    mask = inputs.get("attention_mask")
-    mask = torch.ones_like(ids) if mask is None else mask.to(model.device)
+    mask = inputs.get("attention_mask", torch.ones_like(ids)).to(model.device)
     merged = model.merge_image_features(ids, attention_mask=mask, labels=ids, padding_side="left", **images)
     known = describe_prompts(model, merged)
     of_rows = [name for name, value in known.items() if isinstance(value, torch.Tensor)]
-    passes: list[list[_Pass]] = []
+    passes: list[list[_Pass]] = [[] for _ in ids]
     for start in range(0, len(ids), size or len(ids)):
         part = slice(start, start + (size or len(ids)))
         first = int(merged.attention_mask[part].any(0).long().argmax())  # padding of all rows is cut off
         recorder = _Recorder(model)
-        records = sample(
-            recorder,
-            merged.inputs_embeds[part, first:],
-            settings,
-            suppressed=suppressed_ids(model, settings),
-            stop_ids=stop_ids,
-            suffix_ids=suffix_ids,
-            **(known | {name: known[name][part, first:] for name in of_rows}),
-        )
-        rows: list[list[_Pass]] = [[] for _ in ids[part]]
-        for record in records:
+        prefix, suppressed = merged.inputs_embeds[part, first:], suppressed_ids(model, settings)
+        told = known | {name: known[name][part, first:] for name in of_rows}
+        for record in sample(recorder, prefix, settings, suppressed=suppressed, **told):
             logits = recorder.logits[0]
             if settings.cfg_scale > 0:
                 logits = recorder.logits[1] + (settings.cfg_scale + 1) * (logits - recorder.logits[1])
             recorder.logits.clear()
             for row in np.flatnonzero(record.active):
                 mine = record.candidate_rows == row
-                rows[row].append(
-                    _Pass(
-                        record.candidate_positions[mine],
-                        logits[torch.from_numpy(mine)],
-                        record.canvas[row],
-                        int(record.stops[row]),
-                    )
-                )
-        passes += rows
+                own = logits[torch.from_numpy(mine)], record.canvas[row], int(record.stops[row])
+                passes[start + row].append(_Pass(record.candidate_positions[mine], *own))
     return passes
 
 

@@ -21,6 +21,7 @@ from medv_lab.records import Question
 from medv_lab.runtime import make_manifest
 from medv_lab.store import read_lines, replace_text, write_lines
 from medv_lab.studies.panels import (
+    GROUPS,
     QUESTIONS,
     REPETITION,
     TRACE,
@@ -69,30 +70,26 @@ def plan_system(
 
     A model that writes from left to right has a longest answer and no other setting.
     """
-    at_length = [question for question in questions if question.kind != "vqa"]
-    described = [question for question in questions if question.kind == "description"]
-    briefly = [question for question in questions if question.kind == "vqa"]
+    kinds = {kind: [one for one in questions if one.kind == kind] for kind in GROUPS}
+    at_length, briefly = [*kinds["description"], *kinds["query"]], kinds["vqa"]
     if isinstance(model, MedVForNextToken):
         ways = [(plan.long, at_length, ["main"]), (plan.short, briefly, ["short"])]
-        asked = [
-            Asked(
-                NextTokenResponder(model, processor, name=name, max_new_tokens=settings.gen_length),
-                chosen,
-                parts,
-            )
-            for settings, chosen, parts in ways
-        ]
     else:
         ways = [
-            (settings, at_length if "main" in parts else described, parts)
+            (settings, at_length if "main" in parts else kinds["description"], parts)
             for settings, parts in plan.sweep().items()
         ]
         ways.append((plan.short, briefly, ["short"]))
-        asked = [
-            Asked(DiffusionResponder(model, processor, settings, name), chosen, parts)
-            for settings, chosen, parts in ways
-        ]
-    return [one for one in asked if one.questions]
+    asked = []
+    for settings, chosen, parts in ways:
+        if isinstance(model, MedVForNextToken):
+            most = settings.gen_length
+            responder: Responder = NextTokenResponder(model, processor, name=name, max_new_tokens=most)
+        else:
+            responder = DiffusionResponder(model, processor, settings, name)
+        if chosen:
+            asked.append(Asked(responder, chosen, parts))
+    return asked
 
 
 def answer_panels(
@@ -104,14 +101,8 @@ def answer_panels(
         ValueError, ImageError, OSError: as `answer_questions`.
     """
     for responder, questions, parts in asked:
-        answer_questions(
-            questions,
-            responder,
-            folder,
-            batch_size=batch_size,
-            notes={"parts": parts},
-            progress=progress,
-        )
+        how = {"batch_size": batch_size, "notes": {"parts": parts}, "progress": progress}
+        answer_questions(questions, responder, folder, **how)
     names, runs = {one.responder.name for one in asked}, {one.responder.run for one in asked}
     manifest = read_manifest(folder)
     for run in [run for run, about in manifest.items() if about["name"] in names and run not in runs]:

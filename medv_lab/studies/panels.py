@@ -14,7 +14,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,9 +50,8 @@ class PanelPlan:
     Attributes:
         long: for descriptions and queries.
         short: for visual question answering.
-        steps, lengths, blocks: Z of the sweep at the L and B of `long`; L of the sweep with Z = L and B of its own;
-            B of the sweep at the L and Z of `long`.
-        length_block: B of the sweep over lengths.
+        steps, lengths, blocks: Z of the sweep at the L and B of `long`; L of the sweep with Z = L and B = 32; B of the
+            sweep at the L and Z of `long`.
     """
 
     long: GenerationSettings
@@ -61,20 +59,15 @@ class PanelPlan:
     steps: tuple[int, ...]
     lengths: tuple[int, ...]
     blocks: tuple[int, ...]
-    length_block: int
 
     def sweep(self) -> dict[GenerationSettings, list[str]]:
         """Return all settings for descriptions, `long` first, each with the parts of the plan it belongs to."""
-        long, parts = self.long, {}
-        wanted = [
-            ("main", long),
-            *(("steps", replace(long, steps=steps)) for steps in self.steps),
-            *(
-                ("lengths", replace(long, gen_length=length, steps=length, block_length=self.length_block))
-                for length in self.lengths
-            ),
-            *(("blocks", replace(long, block_length=block)) for block in self.blocks),
-        ]
+        brief = replace(self.long, block_length=32)
+        wanted = [("main", self.long)]
+        wanted += [("steps", replace(self.long, steps=steps)) for steps in self.steps]
+        wanted += [("lengths", replace(brief, gen_length=length, steps=length)) for length in self.lengths]
+        wanted += [("blocks", replace(self.long, block_length=block)) for block in self.blocks]
+        parts: dict[GenerationSettings, list[str]] = {}
         for part, settings in wanted:
             parts.setdefault(settings, []).append(part)
         return parts
@@ -87,7 +80,6 @@ PLANS: Mapping[str, PanelPlan] = {
         steps=(96, 48, 24, 12, 6),
         lengths=(32, 64, 96, 128),
         blocks=(16, 32, 48, 96),
-        length_block=32,
     ),
     "full": PanelPlan(
         PRESETS["paper-open-ended"],
@@ -95,7 +87,6 @@ PLANS: Mapping[str, PanelPlan] = {
         steps=(256, 128, 64, 32, 16),
         lengths=(32, 64, 128, 256),
         blocks=(32, 64, 128, 256),
-        length_block=32,
     ),
 }
 
@@ -145,25 +136,31 @@ def read_questions(path: Path) -> list[Question]:
             )
         scene = line.get("scene")
         truth = tuple(line.get("phrases", ())) if scene is None else make_scene(SPLIT, scene)
-        about = {"reference": line["reference"], "kind": line["group"], "tags": {"domain": line["domain"]}}
-        questions.append(
-            Question(line["id"], line["question"], path.parent / line["picture"], **about, truth=truth)
-        )
+        picture, tags = path.parent / line["picture"], {"domain": line["domain"]}
+        about = {"reference": line["reference"], "kind": line["group"], "tags": tags, "truth": truth}
+        questions.append(Question(line["id"], line["question"], picture, **about))
     return questions
 
 
 def write_phantom_questions(folder: Path) -> None:
     """Write questions about phantoms of the test split, and their pictures."""
     scenes = [make_scene(SPLIT, number) for number in range(SCENES)]
-    lines = [
-        _describe(scene, number, DESCRIPTION, "description")
-        for number, scene in enumerate(scenes[:DESCRIPTIONS])
-    ]
-    lines += [_describe(scenes[number], number, text, "query") for number, text in enumerate(QUERIES)]
-    lines += [_ask(family, domain, scenes) for family, domain in VQA]
+    asked = [("description", number, DESCRIPTION) for number in range(DESCRIPTIONS)]
+    asked += [("query", number, text) for number, text in enumerate(QUERIES)]
+    found = []
+    for group, number, text in asked:
+        write = make_caption if text in CAPTION_REQUESTS else make_description
+        reference = write(scenes[number], np.random.default_rng(number))
+        found.append((f"{group}-{number:02d}", group, number, text, reference))
+    found += [(f"vqa-{family}", "vqa", *_ask(family, domain, scenes)) for family, domain in VQA]
+    lines = []
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for line in lines:
-        Image.fromarray(render(scenes[line["scene"]])).save(folder / line["picture"], optimize=True)
+    for name, group, number, text, reference in found:
+        picture = f"pictures/{SPLIT}-{number:02d}.png"
+        Image.fromarray(render(scenes[number])).save(folder / picture, optimize=True)
+        line = {"id": name, "group": group, "domain": scenes[number].domain, "question": text}
+        line |= {"reference": reference, "picture": picture, "scene": number, "phrases": []}
+        lines.append(line)
     write_lines(folder / QUESTIONS, lines)
 
 
@@ -190,43 +187,27 @@ def tabulate_repetition(answers: Sequence[PanelAnswer]) -> pd.DataFrame:
 
     Columns: system, L, B, Z, questions, words (mean), metric, estimate, low, high.
     """
-    groups: dict[tuple[Any, ...], list[list[str]]] = {}
-    for one in answers:
-        if one.question.kind == "description":
-            groups.setdefault((one.prediction.system, *one.lengths), []).append(
-                one.prediction.text.lower().split()
-            )
+    described = [one for one in answers if one.question.kind == "description"]
+    groups = {(one.prediction.system, *one.lengths): [] for one in described}
+    for one in described:
+        groups[one.prediction.system, *one.lengths].append(one.prediction.text.lower().split())
     rows = []
     for key, texts in groups.items():
         measured = [measure_repetition(words) for words in texts]
+        mean_words = float(np.mean([len(words) for words in texts]))
         for metric in METRICS:
             found = bootstrap_interval([getattr(one, metric) for one in measured])
-            mean_words = float(np.mean([len(words) for words in texts]))
             rows.append((*key, len(texts), mean_words, metric, found.estimate, found.low, found.high))
     columns = ("system", "L", "B", "Z", "questions", "words", "metric", "estimate", "low", "high")
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
+    return pd.DataFrame(rows, columns=columns).astype({"L": "Int64", "B": "Int64", "Z": "Int64"})
 
 
-def _describe(scene: Scene, number: int, text: str, group: str) -> dict[str, Any]:
-    write = make_caption if text in CAPTION_REQUESTS else make_description
-    reference = write(scene, np.random.default_rng(number))
-    return _line(f"{group}-{number:02d}", group, scene, text, reference, number)
-
-
-def _ask(family: str, domain: str, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Return the first question of a family that applies to a scene of the domain with one finding."""
+def _ask(family: str, domain: str, scenes: Sequence[Scene]) -> tuple[int, str, str]:
+    """Find the first question of a family on a scene of the domain with one finding: scene, question, answer."""
     for number, scene in enumerate(scenes):
-        if scene.domain != domain or len(scene.findings) != 1:
-            continue
-        for probe in PROBES:
-            answer = probe.answer(scene) if probe.family == family else None
-            if answer is not None:
-                return _line(f"vqa-{family}", "vqa", scene, probe.wordings[0], answer, number)
+        if scene.domain == domain and len(scene.findings) == 1:
+            for probe in PROBES:
+                answer = probe.answer(scene) if probe.family == family else None
+                if answer is not None:
+                    return number, probe.wordings[0], answer
     raise ValueError(f"none of {len(scenes)} pictures answers a question of {family!r} on {domain}")
-
-
-def _line(name: str, group: str, scene: Scene, text: str, reference: str, number: int) -> dict[str, Any]:
-    picture = f"pictures/{SPLIT}-{number:02d}.png"
-    values = (name, group, scene.domain, text, reference, picture, number, [])
-    return dict(zip((*_NEEDED, *_KNOWN), values, strict=True))

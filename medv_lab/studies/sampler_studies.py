@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from medv_lab.evaluation.responders import describe_model, dtype_name
-from medv_lab.generation import Answer, ask_many
+from medv_lab.generation import ask_many
 from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -60,8 +60,7 @@ def run_study(
 
     Args:
         name: one of `STUDIES`.
-        model, processor: who answers.
-        folder: of studies.
+        model, processor, folder: who answers, and where studies are kept.
         extra_arms: arms of one's own beside those of the study, e.g. with a strategy class of one's own, in a group
             of their own. Rows are kept by name and parameters: where a class changes, so should its name.
         questions: the first so many scenes of the test split are described.
@@ -130,19 +129,18 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
         row: dict[str, Any] = {"arm": arm, "group": part["group"].iloc[0], "questions": len(part)}
         row |= {measure: part[measure].mean() for measure in MEASURES}
         for measure in ("score", "recall", "adjacent_duplicates", "looped", "words"):
-            interval = bootstrap_interval(part[measure])
-            row |= {f"{measure}_low": interval.low, f"{measure}_high": interval.high}
-        difference = paired_difference(part["score"], exact)
-        row |= {"difference": difference.estimate}
-        row |= {"difference_low": difference.low, "difference_high": difference.high}
+            found = bootstrap_interval(part[measure])
+            row |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
+        found = paired_difference(part["score"], exact)
+        row |= {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
         row["share"] = row["score"] / exact.mean() if exact.mean() else float("nan")
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def choose_fast(summary: pd.DataFrame, enough: float = ENOUGH) -> str | None:
-    """Return the arm of least time among those that keep `enough` of the baseline's score; None if none does."""
-    good = summary[summary["share"] >= enough]
+def choose_fast(summary: pd.DataFrame) -> str | None:
+    """Return the arm of least time among those that keep `ENOUGH` of the baseline's score; None if none does."""
+    good = summary[summary["share"] >= ENOUGH]
     return None if good.empty else str(good.sort_values("seconds")["arm"].iloc[0])
 
 
@@ -160,22 +158,14 @@ def _describe(
     seconds = (clock() - began) / len(scenes)
     if not all(answer.is_complete for answer in answers):
         raise KeyboardInterrupt
-    pairs = zip(answers, scenes, strict=True)
-    return [{**_measure(answer, scene), "seconds": seconds} for answer, scene in pairs]
-
-
-def _measure(answer: Answer, scene: Scene) -> dict[str, float]:
-    facts, repetition = score_facts(answer.text, scene), measure_trace(answer.trace)
-    return {
-        "score": facts.f1,
-        "precision": facts.precision,
-        "recall": facts.recall,
-        "adjacent_duplicates": repetition.adjacent_duplicates,
-        "looped": repetition.looped,
-        "distinct_1": repetition.distinct_1,
-        "words": len(answer.text.split()),
-        "passes": answer.trace.forward_evaluations,
-    }
+    measured = []
+    for answer, scene in zip(answers, scenes, strict=True):
+        facts, repetition = score_facts(answer.text, scene), measure_trace(answer.trace)
+        row = {"score": facts.f1, "precision": facts.precision, "recall": facts.recall}
+        row |= {name: getattr(repetition, name) for name in ("adjacent_duplicates", "looped", "distinct_1")}
+        row |= {"words": len(answer.text.split()), "passes": answer.trace.forward_evaluations}
+        measured.append(row | {"seconds": seconds})
+    return measured
 
 
 def _keys(arm: Arm, model: MedVForMaskedDiffusion, questions: int) -> list[str]:

@@ -18,8 +18,8 @@ seconds are those of one question.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,9 @@ SYSTEMS = ("diffusion", "ours", "twin", "V1", "V2", "question-only")
 BLIND = ("question-only",)
 TABLES = (1, 2, 3)
 RUNNER_FOLDER = "answers"
-_ANSWERS, _SCORES, _DIFFERENCES = "answers.jsonl", "scores.csv", "differences.csv"
+_ANSWERS = "answers.jsonl"
 _FIELDS = ("question_id", "system", "run", "text")
 _VQA_BATCH = 32
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One system with its settings."""
-
-    system: str
-    model: str
-    settings: GenerationSettings
 
 
 def measure_tables(
@@ -85,7 +76,16 @@ def measure_tables(
         log(f"rows missing, since no model was named for them: {', '.join(missing)}")
     written = []
     for number in sorted(set(tables)):
-        runs = [_ask(number, way, run, output / RUNNER_FOLDER, log) for way in _ways(number, models, run)]
+        runs = []
+        for system, settings in _ways(number, models, run):
+            with_pictures = system not in BLIND
+            if number == 2:
+                questions, batch = make_benchmarks(run.rounds, with_pictures), _VQA_BATCH
+            else:
+                questions, batch = make_conversation("test", run.pictures, with_pictures), 1
+            log(f"table {number}: {system}, Z = {settings.steps}: {len(questions)} questions")
+            responder = load_responder(ModelChoice(models[system]), settings, system)
+            runs.append(answer_questions(questions, responder, output / RUNNER_FOLDER, batch_size=batch))
         if None not in runs:
             about = {"table": number, "run": asdict(run), "missing": missing}
             written.append(_write(number, run, runs, output, about))
@@ -111,39 +111,25 @@ def read_run(manifest: Mapping[str, Any]) -> TableRun:
 
 def frame_texts(number: int, run: TableRun, predictions: Sequence[Prediction]) -> dict[str, str]:
     """Write the CSV files of a table, by name, as they follow from its answers."""
-    frames = zip((_SCORES, _DIFFERENCES), score_table(number, run, predictions), strict=True)
-    return {
-        name: frame.to_csv(index=False, float_format="%.4f", lineterminator="\n") for name, frame in frames
-    }
+    names, frames = ("scores.csv", "differences.csv"), score_table(number, run, predictions)
+    texts = (frame.to_csv(index=False, float_format="%.4f", lineterminator="\n") for frame in frames)
+    return dict(zip(names, texts, strict=True))
 
 
-def _ways(number: int, models: Mapping[str, str], run: TableRun) -> list[_Way]:
-    given = [name for name in SYSTEMS if name in models]
+def _ways(number: int, models: Collection[str], run: TableRun) -> list[tuple[str, GenerationSettings]]:
+    """List systems and settings of a table; in Table 3 diffusion at every number of steps."""
     if number == 2:
-        return [_Way(name, models[name], PRESETS["embedded-vqa"]) for name in given]
-    preset = replace(PRESETS["embedded-description"], steps=run.steps[0])
-    if number == 1:
-        return [_Way(name, models[name], preset) for name in given]
-    ways = []
-    if "diffusion" in models:
-        ways += [_Way("diffusion", models["diffusion"], replace(preset, steps=steps)) for steps in run.steps]
-    ways += [_Way(name, models[name], preset) for name in ("ours", "twin") if name in models]
+        return [(name, PRESETS["embedded-vqa"]) for name in SYSTEMS if name in models]
+    preset = PRESETS["embedded-description"]
+    ways = [
+        (name, replace(preset, steps=steps))
+        for name in (SYSTEMS if number == 1 else ("diffusion", "ours", "twin"))
+        for steps in (run.steps if (number, name) == (3, "diffusion") else run.steps[:1])
+        if name in models
+    ]
     if not ways:
         raise ValueError("Table 3 is of diffusion, ours and twin; name one of them")
     return ways
-
-
-def _ask(
-    number: int, way: _Way, run: TableRun, folder: Path, log: Callable[[str], None]
-) -> list[Prediction] | None:
-    with_pictures = way.system not in BLIND
-    if number == 2:
-        questions, batch = make_benchmarks(run.rounds, with_pictures), _VQA_BATCH
-    else:
-        questions, batch = make_conversation("test", run.pictures, with_pictures), 1
-    log(f"table {number}: {way.system}, Z = {way.settings.steps}: {len(questions)} questions")
-    responder = load_responder(ModelChoice(way.model), way.settings, way.system)
-    return answer_questions(questions, responder, folder, batch_size=batch)
 
 
 def _write(number: int, run: TableRun, runs: Sequence[list[Prediction]], output: Path, about: dict) -> Path:

@@ -9,7 +9,7 @@ block. The split of a step is measured in a run of its own, since it needs a clo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.diffusion.reference import sample_reference
 from medv_lab.diffusion.sampler import sample
-from medv_lab.diffusion.state import StepRecord
 from medv_lab.generation import suppressed_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
@@ -29,6 +28,7 @@ from medv_lab.phantoms.scenes import make_scene
 from medv_lab.runtime import make_manifest, resolve_device
 
 PARTS = ("backbone", "head", "sampler")
+WAYS = ("reference", "exact", "floor", "fast", "fast_batch")
 BATCH = 8  # answers at a time of the fast settings; the published loop has one
 _SMALL_VISION = {  # never run: prompts of random models are random vectors
     "hidden_size": 16,
@@ -119,15 +119,10 @@ def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subje
 
 def fast_settings(settings: GenerationSettings) -> GenerationSettings:
     """Return the preset `fast` at other lengths: as many steps per position, as many blocks as the settings have."""
-    fast = PRESETS["fast"]
-    steps = settings.gen_length * fast.steps // fast.gen_length
-    blocks = settings.num_blocks
-    return replace(
-        fast,
-        gen_length=settings.gen_length,
-        block_length=settings.block_length,
-        steps=max(1, steps // blocks) * blocks,
-    )
+    fast, blocks = PRESETS["fast"], settings.num_blocks
+    steps = settings.L * fast.steps // fast.gen_length
+    lengths = {"gen_length": settings.L, "block_length": settings.B}
+    return replace(fast, **lengths, steps=max(1, steps // blocks) * blocks)
 
 
 def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int = 3) -> dict[str, Any]:
@@ -147,15 +142,11 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
         raise ValueError(f"repeats is {repeats}; give 1 or more")
     fast = fast_settings(settings)
     _measure_steps(subject, settings, fast, limit=settings.steps // fast.steps)
-    runs = []
-    for _ in range(repeats):
-        run = _measure_steps(subject, settings, fast)
-        run["parts"] = _measure_parts(subject, settings)
-        runs.append(run)
-    seconds = {
-        way: np.array([sum(run[way]) for run in runs])
-        for way in ("reference", "exact", "floor", "fast", "fast_batch")
-    }
+    runs = [
+        _measure_steps(subject, settings, fast) | {"parts": _measure_parts(subject, settings)}
+        for _ in range(repeats)
+    ]
+    seconds = {way: np.array([sum(run[way]) for run in runs]) for way in WAYS}
     seconds["fast_batch"] /= BATCH
     ratios = {
         "ratio_exact_vs_reference": seconds["reference"] / seconds["exact"],
@@ -167,20 +158,21 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
     for name, values in ratios.items():
         result[name] = float(np.median(values))
         result[f"{name}_range"] = [float(values.min()), float(values.max())]
-    passes = {way: len(runs[0][way]) for way in seconds}
-    per_step = {way: float(np.median(values)) / passes[way] for way, values in seconds.items()}
-    for part in PARTS:
-        per_step[part] = float(np.median([run["parts"][part] for run in runs]))
+    passes = {way: len(runs[0][way]) for way in WAYS}
+    per_answer = {way: float(np.median(seconds[way])) for way in WAYS}
+    per_step = {way: per_answer[way] / passes[way] for way in WAYS}
+    per_step |= {part: float(np.median([run["parts"][part] for run in runs])) for part in PARTS}
+    device = subject.model.device
     return result | {
         "seconds_per_step": per_step,
-        "seconds_per_answer": {way: float(np.median(values)) for way, values in seconds.items()},
+        "seconds_per_answer": per_answer,
         "passes": passes,
         "same_tokens": all(run["same_tokens"] for run in runs),
         "repeats": repeats,
         "batch": BATCH,
         "prompt": subject.prefix_embeds.shape[1],
         "threads": torch.get_num_threads(),
-        "device_name": _device_name(subject.model.device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "fast_settings": fast.to_dict(),
         "manifest": make_manifest(settings.to_dict(), seed=settings.seed, model=subject.model),
     }
@@ -196,9 +188,11 @@ def _measure_steps(
     runs = {
         "reference": sample_reference(subject.model, prefix, settings, **known),
         "exact": sample(subject.model, prefix, settings, **known),
-        "fast": _fast_run(subject, fast, 1),
-        "fast_batch": _fast_run(subject, fast, BATCH),
     }
+    for way, batch in (("fast", 1), ("fast_batch", BATCH)):
+        many = prefix.repeat(batch, 1, 1)
+        is_image = torch.zeros(many.shape[:2], dtype=torch.bool)
+        runs[way] = sample(subject.model, many, fast, is_image=is_image, **known)
     steps = {way: (fast if way.startswith("fast") else settings).steps for way in runs}
     seconds: dict[str, list[float]] = {way: [] for way in (*runs, "floor")}
     last: dict[str, Any] = {}
@@ -217,13 +211,6 @@ def _measure_steps(
                 seconds["floor"].append(_floor(subject.model, embeds, len(result.candidate_rows), clock))
     same = bool(np.array_equal(last["reference"].cpu().numpy(), last["exact"].canvas[0]))
     return {**seconds, "same_tokens": same}
-
-
-def _fast_run(subject: Subject, settings: GenerationSettings, batch: int) -> Iterator[StepRecord]:
-    """Start a run of the fast settings: one prompt, or a batch of the same."""
-    prefix = subject.prefix_embeds.repeat(batch, 1, 1)
-    is_image = torch.zeros(prefix.shape[:2], dtype=torch.bool)
-    return sample(subject.model, prefix, settings, is_image=is_image, **subject.known)
 
 
 @torch.no_grad()
@@ -250,19 +237,17 @@ class _TimedDenoiser:
 
     def __init__(self, model: MedVForMaskedDiffusion):
         self.clock, self.seconds = _clock(model.device), {"backbone": 0.0, "head": 0.0}
-        self.embed_tokens, self._model = model.embed_tokens, model
+        self.embed_tokens = model.embed_tokens
+        self.backbone, self.head = self._timed("backbone", model.backbone), self._timed("head", model.head)
 
-    def backbone(self, *inputs: Any, **more: Any) -> torch.Tensor:
-        return self._timed("backbone", inputs, **more)
+    def _timed(self, part: str, run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def timed(*inputs: Any, **named: Any) -> torch.Tensor:
+            started = self.clock()
+            result = run(*inputs, **named)
+            self.seconds[part] += self.clock() - started
+            return result
 
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._timed("head", (hidden,))
-
-    def _timed(self, part: str, inputs: tuple, **named: Any) -> torch.Tensor:
-        started = self.clock()
-        result = getattr(self._model, part)(*inputs, **named)
-        self.seconds[part] += self.clock() - started
-        return result
+        return timed
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
@@ -275,7 +260,3 @@ def _clock(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return finished
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,8 +1,8 @@
 """An answer's unmasking as an animated GIF for slides; the same trace gives the same bytes."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -26,14 +26,7 @@ def save_gif(trace: SampleTrace, path: str | Path) -> Path:
     """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
 
     Every token stays where it is from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
-    are shown, always the first and the last.
-
-    Args:
-        trace: what the sampler did.
-        path: where to write.
-
-    Returns:
-        The path.
+    are shown, always the first and the last. Returns the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +51,7 @@ def frame_steps(trace: SampleTrace) -> list[int]:
     return np.unique(np.linspace(-1, last, min(MOST_FRAMES, last + 2)).round().astype(int)).tolist()
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """The box of each position, (left, top, right, bottom) in pixels, the font, and the image's height."""
 
     boxes: list[tuple[int, int, int, int]]
@@ -74,30 +66,24 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fit(trace: SampleTrace) -> _Layout:
-    """Lay out in the largest type in which the answer fits on a slide."""
+    """Lay out in the largest type in which the answer fits on a slide, each box as wide as its widest token ever."""
     for size in FONT_SIZES:
-        layout = _lay_out(trace, _font(size))
-        if layout.height <= HEIGHT:
-            return layout
-    return layout
-
-
-def _lay_out(trace: SampleTrace, font: ImageFont.FreeTypeFont) -> _Layout:
-    """Lay boxes out in lines, each as wide as the widest token that ever stood there."""
-    widths = [2 * font.size] * trace.gen_length  # of what was never filled
-    known: dict[int, float] = {}
-    for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
-        if position >= 0:
-            known[position] = max(known.get(position, 0.6 * font.size), font.getlength(_text(trace, token)))
-    widths = [int(known.get(position, width)) + 8 for position, width in enumerate(widths)]
-    height = round(1.55 * font.size)
-    left, top, boxes = MARGIN, MARGIN, []
-    for width in widths:
-        if left > MARGIN and left + width > WIDTH - MARGIN:
-            left, top = MARGIN, top + height + GAP
-        boxes.append((left, top, left + width, top + height))
-        left += width + GAP
-    return _Layout(boxes, font, max(HEIGHT, top + height + 3 * MARGIN))
+        font = _font(size)
+        known: dict[int, float] = {}
+        for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
+            known[position] = max(known.get(position, 0.6 * size), font.getlength(_text(trace, token)))
+        height = round(1.55 * size)
+        left, top, boxes = MARGIN, MARGIN, []
+        for position in range(trace.gen_length):
+            width = int(known.get(position, 2 * size)) + 8  # the default: never filled
+            if left > MARGIN and left + width > WIDTH - MARGIN:
+                left, top = MARGIN, top + height + GAP
+            boxes.append((left, top, left + width, top + height))
+            left += width + GAP
+        whole = top + height + 3 * MARGIN
+        if whole <= HEIGHT:
+            break
+    return _Layout(boxes, font, max(HEIGHT, whole))
 
 
 def _text(trace: SampleTrace, token: int) -> str:
@@ -126,13 +112,10 @@ def _draw(trace: SampleTrace, layout: _Layout, step: int, before: int) -> Image.
         draw.rectangle((left, bottom - 3, right, bottom), fill=to_hex(colours(committed[position] / last)))
         if committed[position] > before:
             draw.rounded_rectangle(box, 5, outline=ACCENT, width=2)
-    _draw_progress(draw, layout.height, step + 1, trace.forward_evaluations)
-    return image
-
-
-def _draw_progress(draw: ImageDraw.ImageDraw, height: int, made: int, passes: int) -> None:
-    top = height - MARGIN
-    right = MARGIN + round((WIDTH - 2 * MARGIN) * made / max(1, passes))
+    # The progress of the run.
+    passes, top = trace.forward_evaluations, layout.height - MARGIN
+    end = MARGIN + round((WIDTH - 2 * MARGIN) * (step + 1) / max(1, passes))
     draw.rectangle((MARGIN, top, WIDTH - MARGIN, top + 5), fill=MASKED)
-    draw.rectangle((MARGIN, top, right, top + 5), fill=ACCENT)
-    draw.text((MARGIN, top - 24), f"{made} of {passes} passes", font=_font(16), fill=SOFT)
+    draw.rectangle((MARGIN, top, end, top + 5), fill=ACCENT)
+    draw.text((MARGIN, top - 24), f"{step + 1} of {passes} passes", font=_font(16), fill=SOFT)
+    return image

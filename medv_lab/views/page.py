@@ -33,11 +33,7 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 @dataclass(frozen=True, repr=False)
 class UnmaskingPage:
-    """An interactive page; it displays itself in a notebook, in a frame of its own.
-
-    Attributes:
-        html: the whole document.
-    """
+    """An interactive page as one HTML document; it displays itself in a notebook, in a frame of its own."""
 
     html: str
 
@@ -73,10 +69,8 @@ def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> Unmaskin
     data = page_data(trace)
     if image is not None:
         data |= {"picture": picture_source(image), "looks": looks_data(trace)}
-    parts = {
-        "style": player_part("player.css"),
-        "markup": player_part("player.html"),
-        "script": player_part("player.js"),
+    names = {"style": "player.css", "markup": "player.html", "script": "player.js"}
+    parts = {part: player_part(name) for part, name in names.items()} | {
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).translate(_ESCAPES),
     }
     page = player_part("page.html")
@@ -98,30 +92,29 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
         repeats: what an earlier call found for the first passes of the same run.
     """
     commits, tokens, steps = _events(trace)
-    alternatives = [
-        [[int(token), _rounded(share)] for token, share in zip(ids, shares, strict=True)]
-        for ids, shares in zip(trace.alternative_ids[commits], trace.alternative_probs[commits], strict=True)
-    ]
-    used = {*tokens.tolist(), *trace.alternative_ids[commits].ravel().tolist()}
+    ids, shares = trace.alternative_ids[commits], trace.alternative_probs[commits]
+    new = range(len(repeats), trace.forward_evaluations)
     return {
         "length": trace.gen_length,
         "block": trace.block_length,
         "mask": trace.mask_token_id,
         "facts": f"L {trace.gen_length}, B {trace.block_length}, {trace.forward_evaluations} passes",
         "text": trace.text,
-        "pieces": {str(token): trace.piece(token) for token in sorted(used)},
+        "pieces": {
+            str(token): trace.piece(token) for token in sorted({*tokens.tolist(), *ids.ravel().tolist()})
+        },
         "step": steps.tolist(),
         "position": trace.position[commits].tolist(),
         "token": tokens.tolist(),
         "confidence": [_rounded(value) for value in trace.confidence[commits]],
         "entropy": [_rounded(value) for value in trace.entropy[commits]],
-        "alternatives": alternatives,
+        "alternatives": [
+            [[token, _rounded(share)] for token, share in zip(*pair, strict=True)]
+            for pair in zip(ids.tolist(), shares, strict=True)
+        ],
         "stops": trace.stops.tolist(),
         "born": trace.born.tolist(),
-        "repeats": [
-            *repeats,
-            *(_repeated_positions(trace, step) for step in range(len(repeats), trace.forward_evaluations)),
-        ],
+        "repeats": [*repeats, *(_repeated_positions(trace, step) for step in new)],
         "ramp": _ramp(),
     }
 

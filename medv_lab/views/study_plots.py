@@ -1,9 +1,10 @@
 """Measurements, drawn: curves, forests, the frontier of quality and cost, exactness, and the time of a step.
 
-Every function takes a table, draws all of it, and gives the Axes back.
+Every function takes a table, draws all of it on `ax`, or on a new figure, and gives the Axes back.
 """
 
 from collections.abc import Collection, Mapping
+from itertools import cycle
 from typing import Any, Literal
 
 import pandas as pd
@@ -11,14 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from medv_lab.views.style import (
-    ACCENT,
-    PALETTE,
-    SMALLEST_FONT,
-    SYSTEM_COLOURS,
-    SYSTEM_LINES,
-    new_axes,
-)
+from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, SYSTEM_COLOURS, SYSTEM_LINES, new_axes
 
 HEIGHTS = {"curves": 2.4, "frontier": 4.2, "exactness": 2.6, "speed": 2.0}  # inches
 FOREST_ROW = 0.19  # inches per row of a forest
@@ -66,8 +60,7 @@ def plot_curves(
         data: rows of `by`, `x`, estimate, low, high; at most 8 names.
         x: column of the abscissa.
         by: column of the names; systems keep their colours.
-        ax: where to draw; a new figure of column width by default.
-        xlabel, ylabel: labels of the axes.
+        ax, xlabel, ylabel: where to draw, and labels of the axes.
         is_falling: draw large values of `x` on the left.
 
     Returns:
@@ -83,17 +76,10 @@ def plot_curves(
             colour, (marker, dash) = SYSTEM_COLOURS[name], SYSTEM_LINES[name]
         else:
             (colour, marker), dash = next(free), "-"
-        ax.fill_between(rows[x].astype(float), rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
-        ax.plot(
-            rows[x].astype(float),
-            rows.estimate,
-            color=colour,
-            marker=marker,
-            linestyle=dash,
-            markersize=3.5,
-            linewidth=1.2,
-            label=name,
-        )
+        at = rows[x].astype(float)
+        ax.fill_between(at, rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
+        look = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 3.5, "linewidth": 1.2}
+        ax.plot(at, rows.estimate, label=name, **look)
     _use_binary_scale(ax)
     ax.set_xticks(sorted(data[x].astype(int).unique()))
     if is_falling:
@@ -102,50 +88,26 @@ def plot_curves(
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.grid(linewidth=0.4)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     if len(names) > 1:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0)
     return ax
 
 
 def plot_repetition_vs_steps(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw repetition against the number of sampling steps Z, with its intervals; fewer steps to the right.
+    """Draw repetition against the number of sampling steps Z, as `plot_curves` does; fewer steps to the right.
 
-    Args:
-        frame: rows of steps, metric, estimate, low, high, e.g. of `bootstrap_interval`; at most 8 metrics.
-        ax: where to draw; a new figure of column width by default.
-
-    Returns:
-        The Axes, as of `plot_curves`.
-
-    Raises:
-        ValueError: if a column is missing.
+    The frame has rows of steps, metric, estimate, low, high, e.g. of `bootstrap_interval`, and at most 8 metrics.
     """
-    _check_columns(frame, ("steps", "metric", "estimate", "low", "high"), "bootstrap_interval")
-    named = frame.assign(metric=frame.metric.str.replace("_", " "))
-    ax = plot_curves(
-        named,
-        "steps",
-        by="metric",
-        ax=ax,
-        xlabel="sampling steps Z",
-        ylabel="repetition",
-        is_falling=True,
-    )
+    frame = frame.assign(metric=frame.metric.str.replace("_", " "))
+    labels = {"xlabel": "sampling steps Z", "ylabel": "repetition"}
+    ax = plot_curves(frame, "steps", by="metric", ax=ax, is_falling=True, **labels)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return ax
 
 
 def plot_forest(data: pd.DataFrame, by: str, x: str, *, ax: Axes | None = None, xlabel: str = "") -> Axes:
-    """Draw means with their intervals, one row per name, the first on top.
-
-    Args:
-        data: rows of `by`, `x`, `x`_low, `x`_high.
-        by: column of the names.
-        x: column of the means.
-        ax: where to draw; a new figure of column width by default.
-        xlabel: what is measured.
+    """Draw the means `x` with their intervals `x`_low to `x`_high, one row per name in `by`, the first on top.
 
     Returns:
         The Axes; its container holds the points in the order of the data.
@@ -184,9 +146,7 @@ def plot_frontier(
     """
     ax = new_axes("page", HEIGHTS["frontier"]) if ax is None else ax
     own = [group for group in dict.fromkeys(summary["group"]) if group not in GROUP_LOOKS]
-    looks = {
-        group: (ACCENT, OWN_MARKERS[number % len(OWN_MARKERS)]) for number, group in enumerate(own)
-    } | GROUP_LOOKS
+    looks = GROUP_LOOKS | {group: (ACCENT, marker) for group, marker in zip(own, cycle(OWN_MARKERS))}
     for group, part in summary.groupby("group", sort=False):
         colour, marker = looks[group]
         part = part.sort_values(x)
@@ -242,21 +202,17 @@ def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Returns:
         The Axes; its first collection holds the prompts whose tokens are the same, its second the others.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    _check_columns(reports, ("comparison", "largest_drift", "different"), "exactness_report")
     ax = new_axes("page", HEIGHTS["exactness"]) if ax is None else ax
     names = list(dict.fromkeys(reports["comparison"]))
     drift = reports["largest_drift"].clip(lower=SMALLEST_DRIFT)
     line = reports["comparison"].map(names.index)
     differs = reports["different"] > 0
-    for chosen, colour, marker, label in (
-        (~differs, PALETTE["blue"], "o", "same tokens"),
-        (differs, ACCENT, "X", "other tokens"),
+    for chosen, look in (
+        (~differs, {"color": PALETTE["blue"], "marker": "o", "label": "same tokens"}),
+        (differs, {"color": ACCENT, "marker": "X", "label": "other tokens"}),
     ):
-        ax.scatter(drift[chosen], line[chosen], color=colour, marker=marker, s=18, label=label)
+        ax.scatter(drift[chosen], line[chosen], s=18, **look)
     ax.set_xscale("log")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
@@ -266,35 +222,20 @@ def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def speed_data(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Tabulate milliseconds per step of each way (rows), whole and by part, which are known of the exact sampler only.
-
-    Args:
-        result: what `run_benchmark` returned, or the JSON that `medv benchmark` wrote.
-    """
-    seconds = result["seconds_per_step"]
-    rows = {way: {"step": 1e3 * seconds[way]} for way in WAYS}
-    rows["exact"] |= {part: 1e3 * seconds[part] for part in STEP_PARTS}
-    data = pd.DataFrame.from_dict(rows, orient="index")
-    data.index.name = "way"
+    """Tabulate milliseconds per step of each way of a result of `run_benchmark`; by part of the exact sampler only."""
+    times = pd.Series(result["seconds_per_step"]) * 1e3
+    data = times[list(WAYS)].rename_axis("way").to_frame("step")
+    data.loc["exact", list(STEP_PARTS)] = times[list(STEP_PARTS)]
     return data
 
 
 def plot_speed(result: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
-    """Draw a bar per way, as long as a step of it takes; the exact sampler's is split into its parts.
-
-    Args:
-        result: as in `speed_data`.
-        ax: where to draw; a new figure of column width by default.
-    """
+    """Draw a bar per way, as long as a step of it takes; the exact sampler's is split into its parts."""
     ax = new_axes("column", HEIGHTS["speed"]) if ax is None else ax
-    data = speed_data(result)
-    for way, row in data.iterrows():
-        if way != "exact":
-            ax.barh(way, row["step"], color="0.6")
-            continue
+    for way, row in speed_data(result).iterrows():
         left = 0.0
-        for part, colour in STEP_PARTS.items():
-            ax.barh(way, row[part], left=left, color=colour, label=part)
+        for part, colour in STEP_PARTS.items() if way == "exact" else (("step", "0.6"),):
+            ax.barh(way, row[part], left=left, color=colour, label=part if way == "exact" else None)
             left += row[part]
     ax.invert_yaxis()
     ax.set(xlabel=f"milliseconds per step ({result['size']}, {result['device_name']})")
@@ -313,9 +254,3 @@ def _use_binary_scale(ax: Axes) -> None:
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _check_columns(frame: pd.DataFrame, needed: Collection[str], maker: str) -> None:
-    missing = [name for name in needed if name not in frame]
-    if missing:
-        raise ValueError(f"the frame lacks {missing}; give one made by {maker}, with {', '.join(needed)}")

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 
-WIDTHS = {"column": 3.35, "page": 6.9, "screen": 9.0}  # inches
-FONT_SIZES = {"column": 7, "page": 7, "screen": 10}  # points, at these widths
+WIDTHS = {"column": 3.35, "page": 6.9}  # inches
+FONT_SIZE = 7  # points, at these widths
 SMALLEST_FONT = 6  # points, in print
 
 # Okabe and Ito's palette; every other colour is a grey.
@@ -65,22 +65,17 @@ SYSTEM_LINES = {
 
 
 @contextmanager
-def themed(medium: str = "page") -> Iterator[None]:
-    """Draw in the theme; what was set before holds again afterwards.
-
-    Args:
-        medium: where it is read: "column", "page" or "screen".
-    """
-    size = FONT_SIZES[medium]
-    fixed = {"svg.hashsalt": "medv-lab", "pdf.fonttype": 42, "font.size": size, "axes.titlesize": size + 1}
-    fixed["text.hinting"] = "none"  # letters as wide on the screen as in print, and as `sheet` measures them
-    sizes = {
-        "axes.labelsize": size,
-        "xtick.labelsize": size,
-        "ytick.labelsize": size - 1,
-        "legend.fontsize": size,
+def themed() -> Iterator[None]:
+    """Draw in the theme; what was set before holds again afterwards."""
+    theme = {
+        "svg.hashsalt": "medv-lab",
+        "pdf.fonttype": 42,
+        "text.hinting": "none",  # letters as wide on the screen as in print, and as `sheet` measures them
+        "axes.titlesize": FONT_SIZE + 1,
+        "ytick.labelsize": FONT_SIZE - 1,
     }
-    with mpl.rc_context(sns.axes_style("whitegrid") | sns.plotting_context("paper") | fixed | sizes):
+    theme |= dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "legend.fontsize"), FONT_SIZE)
+    with mpl.rc_context(sns.axes_style("whitegrid") | sns.plotting_context("paper") | theme):
         yield
 
 

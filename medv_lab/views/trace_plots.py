@@ -1,7 +1,8 @@
 """What a sampler did, drawn from a `SampleTrace`: which position was committed when, how surely, and instead of what.
 
 A position may be committed more than once: `plot_unmasking` shows the last commit, `plot_commit_order` shows all and
-rings those that no longer stand in the finished answer.
+rings those that no longer stand in the finished answer. Commits in the prompt are left out. Every function draws on
+`ax`, or on a new figure, and gives the Axes back.
 """
 
 import numpy as np
@@ -24,12 +25,11 @@ def plot_unmasking(
 ) -> Axes:
     """Draw the answer as a grid of tokens in reading order, coloured by the pass that committed each or how surely.
 
-    The last commit of a position is the one shown. What lies behind the end of the answer is faded. A vertical bar
-    stands before the first token of every block but the first.
+    The last commit of a position is the one shown; one that is not filled in the end stays blank. What lies behind the
+    end of the answer is faded. A vertical bar stands before the first token of every block but the first.
 
     Args:
-        trace: what the sampler did; positions that are not filled in the end stay blank, commits in the prompt are
-            left out.
+        trace: what the sampler did.
         ax: where to draw; a new figure of page width by default.
         columns: tokens per line.
         colour: "step" for the forward pass, "confidence" for the probability of the token when it was chosen.
@@ -54,41 +54,21 @@ def plot_unmasking(
     end = int(trace.stops[-1]) if len(trace.stops) else trace.gen_length
     alpha = np.where(cells < end, 1.0, FADED)
     highest = max(1, trace.forward_evaluations - 1) if colour == "step" else 1
-    image = ax.imshow(
-        shown.reshape(rows, columns),
-        cmap=SCALE,
-        aspect="auto",
-        vmin=0,
-        vmax=highest,
-        alpha=alpha.reshape(rows, columns),
-    )
+    image = ax.imshow(shown.reshape(rows, columns), cmap=SCALE, aspect="auto", vmin=0, vmax=highest)
+    image.set_alpha(alpha.reshape(rows, columns))
 
     # The tokens, in an ink that can be read on the cell's colour.
     for position, token in enumerate(trace.replay()):
         if token != trace.mask_token_id:
             is_dark = shown[position] < 0.6 * highest and position < end
-            ax.text(
-                position % columns,
-                position // columns,
-                token_label(trace.piece(token)),
-                ha="center",
-                va="center",
-                color="white" if is_dark else "black",
-                fontsize=SMALLEST_FONT,
-                parse_math=False,
-            )
+            row, column = divmod(position, columns)
+            look = {"color": "white" if is_dark else "black", "fontsize": SMALLEST_FONT, "parse_math": False}
+            ax.text(column, row, token_label(trace.piece(token)), ha="center", va="center", **look)
 
     # The borders of the blocks.
-    starts = np.arange(trace.block_length, trace.gen_length, trace.block_length)
-    ax.vlines(
-        starts % columns - 0.5,
-        starts // columns - 0.45,
-        starts // columns + 0.45,
-        color=ACCENT,
-        linewidth=2,
-        clip_on=False,
-        zorder=3,
-    )
+    row, column = np.divmod(np.arange(trace.block_length, trace.gen_length, trace.block_length), columns)
+    bars = {"color": ACCENT, "linewidth": 2, "clip_on": False, "zorder": 3}
+    ax.vlines(column - 0.5, row - 0.45, row + 0.45, **bars)
     ax.set_xticks([])
     ax.set_yticks(range(rows), [str(row * columns) for row in range(rows)])
     ax.set_ylabel("position")
@@ -104,10 +84,6 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
     Block borders are dashed. A run from left to right would be a rising line; the distance from it is what masked
     diffusion does otherwise.
 
-    Args:
-        trace: what the sampler did; commits in the prompt are left out.
-        ax: where to draw; a new figure of column width by default.
-
     Returns:
         The Axes; its first collection holds (position, step) and the confidences of the commits, in their order.
         If some do not stand in the finished answer, a second one rings them; if something was remasked, the last one
@@ -115,37 +91,20 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes("column", HEIGHT) if ax is None else ax
     in_answer = trace.position >= 0
-    points = ax.scatter(
-        trace.position[in_answer],
-        trace.step[in_answer],
-        c=trace.confidence[in_answer],
-        cmap=SCALE,
-        vmin=0,
-        vmax=1,
-        s=9,
-        linewidths=0,
-    )
+    at, step, confidence = (part[in_answer] for part in (trace.position, trace.step, trace.confidence))
+    points = ax.scatter(at, step, c=confidence, cmap=SCALE, vmin=0, vmax=1, s=9, linewidths=0)
     replaced = in_answer & ~np.isin(np.arange(len(trace.step)), trace.final_commits())
     if replaced.any():
-        ax.scatter(
-            trace.position[replaced],
-            trace.step[replaced],
-            s=24,
-            facecolors="none",
-            edgecolors=ACCENT,
-            linewidths=0.8,
-            label="replaced later",
-        )
+        rings = {"facecolors": "none", "edgecolors": ACCENT, "linewidths": 0.8, "label": "replaced later"}
+        ax.scatter(trace.position[replaced], trace.step[replaced], s=24, **rings)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
     if len(trace.remasked_step):
-        ax.scatter(
-            trace.remasked_position, trace.remasked_step, marker="x", s=9, linewidths=0.8, color=ACCENT
-        )
+        crosses = {"marker": "x", "s": 9, "linewidths": 0.8, "color": ACCENT}
+        ax.scatter(trace.remasked_position, trace.remasked_step, **crosses)
     for start in range(trace.block_length, trace.gen_length, trace.block_length):
         ax.axvline(start - 0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.5, trace.gen_length - 0.5)
-    ax.set_xlabel("position in the answer")
-    ax.set_ylabel("committed in pass")
+    ax.set(xlabel="position in the answer", ylabel="committed in pass")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     ax.figure.colorbar(points, ax=ax, label="confidence", pad=0.02)
@@ -155,10 +114,6 @@ def plot_commit_order(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
 def plot_confidence(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
     """Draw the confidence of every commit over the passes, and the mean confidence and entropy of each pass.
 
-    Args:
-        trace: what the sampler did; commits in the prompt are left out.
-        ax: where to draw; a new figure of column width by default.
-
     Returns:
         The Axes; its collection holds (step, confidence) of the commits, its first line the mean confidences. The
         mean entropies (nats) are the line of a second Axes over it, the last of the figure.
@@ -167,23 +122,14 @@ def plot_confidence(trace: SampleTrace, *, ax: Axes | None = None) -> Axes:
     frame = trace.to_frame()
     frame = frame[frame.position >= 0]
     means = frame.groupby("step")[["confidence", "entropy"]].mean()
-    commits = ax.scatter(
-        frame.step, frame.confidence, s=7, color="0.55", linewidths=0, label="confidence, one commit"
-    )
-    (mean,) = ax.plot(means.index, means.confidence, color=ACCENT, linewidth=1.2, label="mean of a pass")
-    ax.set_ylim(-0.03, 1.03)
-    ax.set_xlabel("pass")
-    ax.set_ylabel("confidence")
+    dots = {"s": 7, "color": "0.55", "linewidths": 0, "label": "confidence, one commit"}
+    commits = ax.scatter(frame.step, frame.confidence, **dots)
+    (mean,) = ax.plot(means.confidence, color=ACCENT, linewidth=1.2, label="mean of a pass")
+    ax.set(ylim=(-0.03, 1.03), xlabel="pass", ylabel="confidence")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     other = ax.twinx()
-    (entropy,) = other.plot(
-        means.index,
-        means.entropy,
-        color=PALETTE["blue"],
-        linewidth=1,
-        linestyle="--",
-        label="mean entropy of a pass",
-    )
+    dashes = {"color": PALETTE["blue"], "linewidth": 1, "linestyle": "--", "label": "mean entropy of a pass"}
+    (entropy,) = other.plot(means.entropy, **dashes)
     other.set_ylim(bottom=0)
     other.set_ylabel("entropy (nats)")
     other.grid(visible=False)
@@ -197,11 +143,6 @@ def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = No
 
     A trace knows the most probable tokens at each commit, not in between. The chosen token is framed; a token that
     was not among the most probable ones then has a blank cell.
-
-    Args:
-        trace: what the sampler did.
-        position: an answer position.
-        ax: where to draw; a new figure of column width by default.
 
     Returns:
         The Axes; its image holds the probabilities, NaN where unknown, and its patches frame the chosen tokens.

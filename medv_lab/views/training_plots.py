@@ -14,12 +14,7 @@ ARM_LOOKS = {"steps": (PALETTE["blue"], "o"), "compute": (PALETTE["orange"], "s"
 
 
 def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw loss against step.
-
-    Args:
-        history: columns "step" and "loss", as `run_stage` returns them.
-        ax: where to draw; a new figure of column width by default.
-    """
+    """Draw loss against step of a history that `run_stage` returned (columns step, loss)."""
     ax = _loss_axes() if ax is None else ax
     ax.plot(history["step"], history["loss"], marker=".", linewidth=1)
     ax.set(xlabel="step", ylabel="loss")
@@ -65,7 +60,7 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
         raise ValueError(f"there is no score {score!r}; there are {', '.join(table.score.unique())}")
     arms = list(dict.fromkeys(own.arm))
     if ax is None:
-        with themed("column"):
+        with themed():
             ax = new_axes("column", 0.6 + 0.25 * len(arms))
     for equal, (colour, marker) in ARM_LOOKS.items():
         part = own[own.equal == equal]

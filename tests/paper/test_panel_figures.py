@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import pytest
 
 from medv_lab.config import PRESETS
@@ -45,12 +44,6 @@ def all_systems(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     fill(results, "diffusion", "twin", "V1", "V2")
     return results
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_each_figure_shows_what_its_caption_says(all_systems):

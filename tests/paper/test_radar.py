@@ -1,8 +1,6 @@
 """Figure 1: the published polygon is the paper's, and measured ones stand apart from it."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 
 from medv_lab.paper.published import load_table
 from medv_lab.paper.radar import RADAR_DOMAINS, draw_radar, radar_data
@@ -10,18 +8,13 @@ from medv_lab.views.style import MODEL_COLOURS, MODEL_LINES, themed
 from tests.paper.results_folder import write_table1
 
 
-@pytest.fixture
-def draw(tmp_path):
-    def drawn():
-        with themed():
-            return draw_radar(radar_data(tmp_path), tmp_path)
-
-    yield drawn
-    plt.close("all")
+def drawn_axes(results):
+    with themed():
+        return draw_radar(radar_data(results), results).axes
 
 
-def test_the_vertices_are_table_1(draw):
-    (ax,) = draw().axes
+def test_the_vertices_are_table_1(tmp_path):
+    (ax,) = drawn_axes(tmp_path)
     table = load_table(1).set_index("model")
     assert [line.get_label() for line in ax.lines] == list(MODEL_COLOURS)
     for line in ax.lines:
@@ -30,15 +23,15 @@ def test_the_vertices_are_table_1(draw):
         assert line.get_ydata()[-1] == expected[0]
 
 
-def test_models_differ_in_more_than_colour(draw):
-    (ax,) = draw().axes
+def test_models_differ_in_more_than_colour(tmp_path):
+    (ax,) = drawn_axes(tmp_path)
     assert len(set(MODEL_COLOURS.values())) == len(set(MODEL_LINES.values())) == 6
     assert {(line.get_marker(), line.get_linestyle()) for line in ax.lines} == set(MODEL_LINES.values())
 
 
-def test_measured_systems_have_axes_of_their_own_that_say_so(draw, tmp_path):
+def test_measured_systems_have_axes_of_their_own_that_say_so(tmp_path):
     scores = write_table1(tmp_path)
-    published, measured = draw().axes
+    published, measured = drawn_axes(tmp_path)
     assert "published" in published.get_title() and "measured" in measured.get_title()
     assert len(published.lines) == 6
     assert [line.get_label() for line in measured.lines] == ["diffusion", "twin"]

@@ -1,6 +1,5 @@
 """What goes beyond the paper draws the tables that the studies wrote."""
 
-import matplotlib.pyplot as plt
 import pytest
 
 from medv_lab.paper.exhibits import MissingResults
@@ -8,12 +7,6 @@ from medv_lab.paper.study_figures import STUDY_FIGURES, unbeaten
 from tests.paper.results_folder import write_ablations, write_study
 
 BY_NAME = {exhibit.name: exhibit for exhibit in STUDY_FIGURES}
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("exhibit", STUDY_FIGURES, ids=lambda exhibit: exhibit.name)

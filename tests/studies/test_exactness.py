@@ -43,9 +43,8 @@ def test_the_same_way_twice_shows_no_difference(model, inputs):
 )
 def test_batches_and_backends_differ_by_rounding_only(model, inputs, ways):
     backend = model.config._attn_implementation
-    report = exactness_report(
-        model, inputs, replace(SETTINGS, cfg_scale=0.5), replace(SETTINGS, cfg_scale=0.5), **ways
-    )
+    guided = replace(SETTINGS, cfg_scale=0.5)
+    report = exactness_report(model, inputs, guided, guided, **ways)
     assert report.different.tolist() == [0] * 3
     assert (report.largest_drift < 1e-3).all()
     assert (report.largest_drift >= report.mean_drift).all()
@@ -63,9 +62,8 @@ def test_a_dtype_drifts_and_leaves_the_model_as_it_was(model, inputs):
 def test_a_cache_drifts_from_the_second_pass_on(model, inputs, cache):
     report = exactness_report(model, inputs, SETTINGS, replace(SETTINGS, cache=cache))
     assert report.largest_drift.max() > 1e-3
-    only_first = exactness_report(
-        model, inputs, replace(SETTINGS, steps=2), replace(SETTINGS, steps=2, cache=cache)
-    )
+    brief = replace(SETTINGS, steps=2)
+    only_first = exactness_report(model, inputs, brief, replace(brief, cache=cache))
     assert only_first.largest_drift.max() < 1e-4  # each block has one pass, and that computes everything
 
 

@@ -1,6 +1,5 @@
 """Tables 1 to 3 of the small world: what a run writes, resumes and refuses, and that scores follow from answers."""
 
-import io
 import json
 from dataclasses import replace
 
@@ -34,9 +33,7 @@ class Oracle(scripted.Oracle):
 @pytest.fixture
 def oracles(monkeypatch):
     made = []
-    monkeypatch.setattr(
-        "os.fsync", lambda file: None
-    )  # hundreds of answers; what a crash leaves is tested elsewhere
+    monkeypatch.setattr("os.fsync", lambda file: None)  # what a crash leaves is tested elsewhere
 
     def load(choice, settings, name):
         made.append(Oracle(choice.model, settings, name))
@@ -47,11 +44,8 @@ def oracles(monkeypatch):
 
 
 def measure(folder, *systems, number=(1, 2, 3), run=RUN):
-    lines = []
-    written = measure_tables(
-        {name: f"folder of {name}" for name in systems}, folder, run, number, lines.append
-    )
-    return written, "\n".join(lines)
+    lines, models = [], {name: f"folder of {name}" for name in systems}
+    return measure_tables(models, folder, run, number, lines.append), "\n".join(lines)
 
 
 def test_all_tables_are_written_and_say_what_is_missing(oracles, tmp_path):
@@ -152,12 +146,7 @@ def test_the_command_prints_every_table(oracles, tmp_path):
         "tables",
         "--output",
         str(tmp_path),
-        "--twin",
-        "t",
-        "--pictures",
-        "5",
-        "--rounds",
-        "1",
+        *["--twin", "t", "--pictures", "5", "--rounds", "1"],
     ]
     result = CliRunner(env={"COLUMNS": "250"}).invoke(app, command)
     assert result.exit_code == 0, result.output
@@ -166,8 +155,4 @@ def test_the_command_prints_every_table(oracles, tmp_path):
         assert word in result.output
     manifest = json.loads((tmp_path / "table1" / "manifest.json").read_text())
     assert [system["model"]["name"] for system in manifest["systems"]] == ["embedded", "t"]
-    assert (
-        io.StringIO((tmp_path / "table2" / "scores.csv").read_text())
-        .readline()
-        .startswith("system,benchmark")
-    )
+    assert (tmp_path / "table2" / "scores.csv").read_text().startswith("system,benchmark")

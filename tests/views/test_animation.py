@@ -4,28 +4,16 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from medv_lab.views.animation import (
-    FONT_SIZES,
-    HEIGHT,
-    MARGIN,
-    MOST_FRAMES,
-    WIDTH,
-    _fit,
-    frame_steps,
-    save_gif,
-)
+from medv_lab.views.animation import HEIGHT, MARGIN, MOST_FRAMES, WIDTH, _fit, frame_steps, save_gif
 from medv_lab.views.style import ACCENT
 from tests.views.test_page import large_trace
-from tests.views.test_trace_plots import make_trace
+from tests.views.test_trace_plots import empty_trace, make_trace
 
 ACCENT_RGB = np.multiply(255, to_rgb(ACCENT)).astype(int)
 
 
 def test_the_same_trace_gives_the_same_bytes(tmp_path):
-    first, second = (
-        save_gif(make_trace(), tmp_path / "a.gif"),
-        save_gif(make_trace(), tmp_path / "b" / "b.gif"),
-    )
+    first, second = (save_gif(make_trace(), tmp_path / name) for name in ("a.gif", "b/b.gif"))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -37,12 +25,8 @@ def test_a_frame_for_each_pass_and_the_empty_canvas(tmp_path):
         for number in range(image.n_frames):
             image.seek(number)
             frames.append(np.asarray(image.convert("RGB")))
-    for position, frame in (
-        (2, 1),
-        (0, 2),
-        (1, 3),
-        (4, 4),
-    ):  # drawn where and when it was committed, not before
+    # Drawn where and when it was committed, not before.
+    for position, frame in ((2, 1), (0, 2), (1, 3), (4, 4)):
         left, top, right, bottom = _fit(make_trace()).boxes[position]
         cells = [still[top : bottom + 1, left : right + 1] for still in frames]
         assert all(np.array_equal(cells[0], cell) for cell in cells[:frame])
@@ -61,7 +45,6 @@ def test_many_passes_are_thinned_evenly_to_the_first_and_last():
 
 def test_boxes_stay_on_the_slide_and_apart():
     layout = _fit(large_trace())
-    assert layout.font.size >= min(FONT_SIZES)
     for number, (left, top, right, bottom) in enumerate(layout.boxes):
         assert left >= MARGIN and right <= WIDTH - MARGIN and bottom < layout.height - 2 * MARGIN
         if number:
@@ -70,9 +53,5 @@ def test_boxes_stay_on_the_slide_and_apart():
 
 
 def test_a_run_without_passes_is_one_frame(tmp_path):
-    full = make_trace()
-    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
-    tables = ("alternative_ids", "alternative_probs")
-    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
-    with Image.open(save_gif(empty, tmp_path / "x.gif")) as image:
+    with Image.open(save_gif(empty_trace(), tmp_path / "x.gif")) as image:
         assert getattr(image, "n_frames", 1) == 1

@@ -1,6 +1,5 @@
 """The overlay draws exactly the recorded shares, where the patches lie."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -9,12 +8,6 @@ from tests.diffusion.test_attention_maps import GRIDS, make_attention
 from tests.views.test_trace_plots import make_trace
 
 PICTURE = np.zeros((40, 80, 3), np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 def traced(**changes):
@@ -45,11 +38,6 @@ def test_commits_in_the_prompt_do_not_count():
     np.testing.assert_allclose(
         ax.images[1].get_array(), trace.attention.mean(np.array([1, 2, 3]))[GRIDS[0].indices()]
     )
-
-
-def test_it_draws_on_the_axes_it_is_given():
-    _, ax = plt.subplots()
-    assert plot_patch_attention(traced(), PICTURE, ax=ax) is ax
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medv_lab.views.highlights import HighlightedText, cut_text, highlight_repetition
+from medv_lab.views.highlights import cut_text, highlight_repetition
 from tests.views.test_page import Reader
 
 
@@ -41,7 +41,3 @@ def test_html_shows_the_text_and_nothing_else(text):
     assert page.data == text
     assert [tag for tag, _ in page.tags] == ["div", *["mark"] * len(highlighted.spans)]
     assert highlighted.spans
-
-
-def test_the_object_is_plain_data():
-    assert highlight_repetition("no no") == HighlightedText("no no", ((0, 5),))

@@ -12,17 +12,10 @@ from PIL import Image
 
 from medv_lab.views.page import page_data, unmasking_html
 from tests.diffusion.test_attention_maps import make_attention
-from tests.views.test_trace_plots import MASK, make_trace
+from tests.views.test_trace_plots import MASK, empty_trace, make_trace
 
-HOSTILE = [
-    b"<script>alert(1)</script>",
-    b"</script>",
-    b"<!--",
-    b"&lt;",
-    b'" onload="x',
-    "\u2028".encode(),
-    b"{{data}}",
-]
+HOSTILE = [b"<script>alert(1)</script>", b"</script>", b"<!--", b"&lt;", b'" onload="x', b"{{data}}"]
+HOSTILE.append("\u2028".encode())
 
 
 class Reader(HTMLParser):
@@ -44,11 +37,15 @@ class Reader(HTMLParser):
         self.data += data if self._is_data else ""
 
 
+def sent(trace, *image) -> dict:
+    """What the page is given of a trace."""
+    return json.loads(Reader(unmasking_html(trace, *image).html).data)
+
+
 def large_trace(length: int = 256, alternatives: int = 5):
     """As many passes as tokens, all texts different."""
     random = np.random.default_rng(0)
     ids = random.integers(10, 100_000, (length, alternatives))
-    numbers = {"confidence": random.random(length), "entropy": random.random(length)}
     return make_trace(
         step=np.arange(length),
         block=np.arange(length) // 64,
@@ -60,7 +57,8 @@ def large_trace(length: int = 256, alternatives: int = 5):
         gen_length=length,
         block_length=64,
         pieces={int(token): f" token{token}".encode() for token in ids.flat},
-        **numbers,
+        confidence=random.random(length),
+        entropy=random.random(length),
     )
 
 
@@ -70,7 +68,7 @@ def test_the_page_of_256_steps_and_tokens_is_small():
 
 def test_the_page_carries_the_numbers_of_the_trace():
     trace = large_trace(64)
-    data = json.loads(Reader(unmasking_html(trace).html).data)
+    data = sent(trace)
     for name in ("step", "position", "stops"):
         assert data[name] == getattr(trace, name).tolist()
     assert data["token"] == trace.token_id.tolist()
@@ -92,9 +90,8 @@ def test_a_token_stays_text(piece):
 
 def test_the_page_loads_nothing():
     page = Reader(unmasking_html(make_trace()).html)
-    policies = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv")]
-    assert len(policies) == 1
-    assert policies[0].startswith("default-src 'none';")
+    (policy,) = (attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy.startswith("default-src 'none';")
     addresses = [attrs[name] for _, attrs in page.tags for name in ("src", "href") if name in attrs]
     assert all(address.startswith("data:") for address in addresses)
     html = unmasking_html(make_trace()).html
@@ -140,31 +137,26 @@ def test_commits_in_the_prompt_and_replaced_ones():
 
 
 def test_a_run_without_passes_is_a_page():
-    full = make_trace()
-    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
-    tables = ("alternative_ids", "alternative_probs")
-    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
-    assert json.loads(Reader(unmasking_html(empty).html).data)["stops"] == []
+    assert sent(empty_trace())["stops"] == []
 
 
 def test_a_picture_comes_with_where_each_token_looked(tmp_path):
     attention = make_attention()
     trace = make_trace(attention=attention)
-    data = json.loads(Reader(unmasking_html(trace, np.zeros((40, 900, 3), np.uint8)).html).data)
+    data = sent(trace, np.zeros((40, 900, 3), np.uint8))
     header, _, picture = data["picture"].partition(",")
     assert header == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (384, 17)
     looks, grid = data["looks"], attention.grids[0]
     shares = attention.values.astype(float).mean(1)[:, grid.indices().ravel()]
-    sent = np.frombuffer(base64.b64decode(looks["shares"]), np.uint8).reshape(len(shares), -1)
-    np.testing.assert_allclose(sent / 255 * np.array(looks["most"])[:, None], shares, atol=shares.max() / 400)
+    shown = np.frombuffer(base64.b64decode(looks["shares"]), np.uint8).reshape(len(shares), -1)
+    np.testing.assert_allclose(
+        shown / 255 * np.array(looks["most"])[:, None], shares, atol=shares.max() / 400
+    )
     np.testing.assert_allclose(looks["pictures"], attention.values.astype(float).mean(1).sum(1), atol=1e-6)
     assert (looks["rows"], looks["columns"], looks["box"]) == (grid.rows, grid.columns, list(grid.box))
     assert "picture" not in page_data(trace)
-    assert (
-        json.loads(Reader(unmasking_html(make_trace(), np.zeros((4, 4), np.uint8)).html).data)["looks"]
-        is None
-    )
+    assert sent(make_trace(), np.zeros((4, 4), np.uint8))["looks"] is None
 
 
 def test_repeats_that_are_known_are_not_looked_for_again():

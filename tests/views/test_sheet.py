@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
@@ -16,12 +15,6 @@ PARTS = [
     ("left lower lobe", "right"),
     (", with\npneumonia and a verylongwordindeed.", ""),
 ]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_words_stay_where_they_are_put_and_the_sheet_grows_with_them():

@@ -3,12 +3,12 @@
 from itertools import combinations
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
 
-from medv_lab.views.style import FONT_SIZES, MODEL_COLOURS, PALETTE, SMALLEST_FONT, WIDTHS, new_axes, themed
+from medv_lab.views.style import PALETTE, SMALLEST_FONT, WIDTHS, new_axes, themed
 
+CONFUSED = {"protan": ("#ff0000", "#806000"), "deutan": ("#d62728", "#2ca02c")}
 # Machado, Oliveira and Fernandes (2009), severity 1: what readers without one kind of cone see of linear RGB.
 DEFICIENCIES = {
     "protan": [
@@ -29,9 +29,6 @@ def seen(colour: str, matrix) -> list[float]:
     return [sum(weight * part for weight, part in zip(row, linear, strict=True)) for row in matrix]
 
 
-CONFUSED = {"protan": ("#ff0000", "#806000"), "deutan": ("#d62728", "#2ca02c")}
-
-
 def distance(first: str, second: str, kind: str) -> float:
     pairs = zip(seen(first, DEFICIENCIES[kind]), seen(second, DEFICIENCIES[kind]), strict=True)
     return max(abs(a - b) for a, b in pairs)
@@ -43,17 +40,9 @@ def test_no_two_colours_look_the_same_to_colour_blind_readers(kind):
     assert distance(*CONFUSED[kind], kind) < 0.1  # the check can tell
 
 
-def test_models_take_their_colours_from_the_palette():
-    assert set(MODEL_COLOURS.values()) <= set(PALETTE.values())
-
-
-@pytest.mark.parametrize("medium", WIDTHS)
-def test_every_medium_has_a_width_and_readable_fonts(medium):
+def test_fonts_are_readable_and_the_theme_leaves_nothing_behind():
     before = mpl.rcParams.copy()
-    with themed(medium):
-        assert mpl.rcParams["font.size"] == FONT_SIZES[medium]
-        assert mpl.rcParams["ytick.labelsize"] >= SMALLEST_FONT
-        ax = new_axes(medium, 2)
-    assert ax.figure.get_size_inches().tolist() == [WIDTHS[medium], 2]
-    plt.close(ax.figure)
+    with themed():
+        assert mpl.rcParams["font.size"] >= mpl.rcParams["ytick.labelsize"] >= SMALLEST_FONT
+        assert new_axes("page", 2).figure.get_size_inches().tolist() == [WIDTHS["page"], 2]
     assert mpl.rcParams == before

@@ -1,6 +1,7 @@
 """Grid, order, confidence and alternatives are drawn exactly as the trace has them."""
 
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,10 +39,11 @@ def make_trace(**changes) -> SampleTrace:
     return SampleTrace(**fields | changes)
 
 
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
+def empty_trace() -> SampleTrace:
+    """A run without passes."""
+    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
+    tables = ("alternative_ids", "alternative_probs")
+    return make_trace(**{name: getattr(make_trace(), name)[:0] for name in (*names, *tables)})
 
 
 def drawn_steps(ax) -> np.ndarray:
@@ -51,28 +53,13 @@ def drawn_steps(ax) -> np.ndarray:
 def test_each_position_shows_its_pass_and_its_token():
     ax = plot_unmasking(make_trace(), columns=3)
     np.testing.assert_array_equal(drawn_steps(ax), [1, 2, 0, np.nan, 3, np.nan])
-    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [
-        ("b", (0, 0)),
-        ("c", (1, 0)),
-        ("a", (2, 0)),
-        ("a", (1, 1)),
-    ]
-
-
-def test_it_draws_on_the_axes_it_is_given():
-    _, ax = plt.subplots()
-    assert plot_unmasking(make_trace(), ax=ax) is ax
+    drawn = [(text.get_text(), *text.get_position()) for text in ax.texts]
+    assert drawn == [("b", 0, 0), ("c", 1, 0), ("a", 2, 0), ("a", 1, 1)]
 
 
 def test_commits_in_the_prompt_are_left_out():
     ax = plot_unmasking(make_trace(position=np.array([-1, 0, 1, 4])), columns=3)
     np.testing.assert_array_equal(drawn_steps(ax), [1, 2, np.nan, np.nan, 3, np.nan])
-
-
-def test_a_position_filled_at_the_second_try_shows_the_later_pass():
-    ax = plot_unmasking(make_trace(position=np.array([2, 0, 2, 4]), token_id=np.array([MASK, 6, 7, 5])))
-    assert drawn_steps(ax)[2] == 2
-    assert [text.get_text() for text in ax.texts] == ["b", "c", "a"]
 
 
 def test_what_lies_behind_the_end_is_faded():
@@ -110,11 +97,7 @@ def test_pieces_are_text_not_mathematics_and_not_too_long():
 
 
 def test_a_run_without_passes_draws_an_empty_grid():
-    full = make_trace()
-    names = ("step", "block", "position", "token_id", "confidence", "entropy", "stops")
-    tables = ("alternative_ids", "alternative_probs")
-    empty = make_trace(**{name: getattr(full, name)[:0] for name in (*names, *tables)})
-    ax = plot_unmasking(empty)
+    ax = plot_unmasking(empty_trace())
     assert not ax.texts
     assert np.isnan(drawn_steps(ax)).all()
 
@@ -128,21 +111,16 @@ def test_a_remasked_token_is_not_drawn():
 
 @pytest.fixture
 def trace() -> SampleTrace:
-    position = np.array([2, 0, -1, 1, 4])  # one commit lies in the prompt
-    return SampleTrace(
+    return make_trace(
         step=np.array([0, 0, 1, 1, 2]),
         block=np.array([0, 0, 0, 0, 1]),
-        position=position,
+        position=np.array([2, 0, -1, 1, 4]),  # one commit lies in the prompt
         token_id=np.array([5, 6, 7, 7, 5]),
         confidence=np.array([0.9, 0.5, 0.1, 0.4, 0.8]),
         entropy=np.array([0.2, 1.0, 2.0, 1.5, 0.5]),
         alternative_ids=np.array([[5, 6], [6, 5], [7, 5], [7, 6], [5, 7]]),
         alternative_probs=np.array([[0.9, 0.1], [0.5, 0.3], [0.1, 0.1], [0.4, 0.35], [0.8, 0.2]]),
         stops=np.full(3, 6),
-        gen_length=6,
-        block_length=3,
-        mask_token_id=MASK,
-        pieces={5: b" a", 6: b" b", 7: b" c"},
     )
 
 
@@ -194,12 +172,10 @@ def test_a_position_without_commits_has_no_alternatives(trace, position):
         plot_alternatives(trace, position)
 
 
-@pytest.mark.parametrize(
-    "plot", [plot_commit_order, plot_confidence, lambda trace, ax: plot_alternatives(trace, 2, ax=ax)]
-)
-def test_they_draw_on_the_axes_they_are_given(plot, trace):
-    ax = plt.subplots()[1]
-    assert plot(trace, ax=ax) is ax
+def test_they_draw_on_the_axes_they_are_given(trace):
+    for plot in (plot_unmasking, plot_commit_order, plot_confidence, partial(plot_alternatives, position=2)):
+        ax = plt.subplots()[1]
+        assert plot(trace, ax=ax) is ax
 
 
 def test_a_remasking_is_a_cross_where_and_when_it_was(trace):

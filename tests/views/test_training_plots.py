@@ -1,6 +1,5 @@
 """Losses and arms are drawn as the tables have them, and a watched run is drawn again."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +17,6 @@ TABLE = pd.DataFrame(
     columns=["arm", "equal", "score", "seeds", "mean", "low", "high"],
 )
 HISTORY = pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 2.0, 1.5]})
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 def test_points_and_intervals_are_those_of_the_table():
