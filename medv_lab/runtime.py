@@ -1,4 +1,4 @@
-"""Device and dtype of a run, its seeds, its home folder and its manifest.
+"""Device and dtype of a run, its home folder and its manifest.
 
 Knows no model class and no file format but safetensors' bytes. torch is imported inside the functions that
 need it, so that importing this module costs nothing.
@@ -7,12 +7,11 @@ need it, so that importing this module costs nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
-import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,58 +62,33 @@ def resolve_device(device: str = "auto", dtype: str = "auto") -> Placement:
     """
     import torch
 
-    asked = str(device)
-    if asked == "auto":
-        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        why = (
-            "device auto: a CUDA device is there" if chosen.type == "cuda" else "device auto: no CUDA device"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = str(device)
+    kind, _, index = device.partition(":")
+    if device == "auto":
+        kind = device = "cuda" if count else "cpu"
+        why = "device auto: a CUDA device is there" if count else "device auto: no CUDA device"
+    elif kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ValueError(
+            f"device is {device!r}; allowed are 'auto', 'cpu', 'cuda' and 'cuda:N' with N = 0, 1, ..."
+        )
+    elif kind == "cuda" and int(index or 0) >= count:
+        raise RuntimeError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees {count} CUDA device(s) here; use "
+            "device='cpu' or 'auto', or install a torch build with CUDA on a machine with a GPU"
         )
     else:
-        chosen, why = _named_device(asked), f"device {asked} as asked"
+        why = f"device {device} as asked"
     if isinstance(dtype, torch.dtype):
         dtype = str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}")
     if dtype == "auto":
-        name = "bfloat16" if chosen.type == "cuda" else "float32"
-        why_dtype = f"dtype auto: {name} on {chosen.type}"
+        dtype = "bfloat16" if kind == "cuda" else "float32"
+        why += f"; dtype auto: {dtype} on {kind}"
     else:
-        name, why_dtype = dtype, f"dtype {dtype} as asked"
-    return Placement(chosen, getattr(torch, name), f"Running on {chosen} in {name} ({why}; {why_dtype}).")
-
-
-def _named_device(name: str) -> torch.device:
-    import torch
-
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise ValueError(
-            f"device is {name!r}; allowed are 'auto', 'cpu', 'cuda' and 'cuda:N' with N = 0, 1, ..."
-        )
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(index or 0) >= count:
-            raise RuntimeError(
-                f"device {name!r} was asked for, but torch {torch.__version__} sees {count} CUDA device(s) "
-                "here; use device='cpu' or 'auto', or install a torch build with CUDA on a machine with a GPU"
-            )
-    return torch.device(name)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's (all devices) global generators.
-
-    Raises:
-        ValueError: if the seed is negative or does not fit 32 bits.
-    """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}; allowed are whole numbers from 0 to 2**32 - 1")
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+        why += f"; dtype {dtype} as asked"
+    return Placement(torch.device(device), getattr(torch, dtype), f"Running on {device} in {dtype} ({why}).")
 
 
 def medv_home() -> Path:
@@ -180,8 +154,7 @@ def hash_model(folder: Path | str) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 
@@ -212,10 +185,11 @@ def make_manifest(
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "medv_lab": medv_lab.__version__,
-        "versions": _versions(),
+        "versions": {"python": platform.python_version()}
+        | {package: metadata.version(package) for package in _RECORDED_PACKAGES},
         "commit": commit,
         "dirty": dirty,
-        "settings": _plain(settings),
+        "settings": json.loads(json.dumps(settings, default=_plain)),
         "seed": seed,
         "model": _model_record(model),
         "device": None if device is None else str(device),
@@ -228,18 +202,7 @@ def _model_record(model: Any) -> dict[str, Any] | None:
         return None
     if isinstance(model, Mapping):
         return {key: model.get(key) for key in _MODEL_FIELDS}
-    source = getattr(model, "medv_source", None)
-    return {key: getattr(source, key, None) for key in _MODEL_FIELDS}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in _RECORDED_PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {key: getattr(getattr(model, "medv_source", None), key, None) for key in _MODEL_FIELDS}
 
 
 def _checkout_state() -> tuple[str, bool | None]:
@@ -247,26 +210,14 @@ def _checkout_state() -> tuple[str, bool | None]:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "unknown", None
+    command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown", None
+    return done.stdout.strip().removesuffix("-dirty"), done.stdout.strip().endswith("-dirty")
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-    )
-    return done.stdout.strip()
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value to JSON: containers and scalars stay, paths lose their folder, others become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+def _plain(value: Any) -> str:
+    """Write what JSON cannot hold: a path without its folder, anything else as text."""
     return value.name if isinstance(value, Path) else str(value)

@@ -4,13 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
-from rattler.exceptions import InvalidMatchSpecError
 
 ROOT = Path(__file__).parents[1]
 INSTALL_PROJECT = "-e ."
@@ -73,57 +71,13 @@ def read_pins(text: str) -> dict[str, str]:
     return pins
 
 
-@pytest.fixture(scope="module")
-def environment() -> str:
-    return (ROOT / "environment.yml").read_text()
+def test_environment_equals_project():
+    environment, project = (ROOT / name for name in ("environment.yml", "pyproject.toml"))
+    assert read_environment(environment.read_text()) == read_project(project.read_text())
 
 
-@pytest.fixture(scope="module")
-def project() -> str:
-    return (ROOT / "pyproject.toml").read_text()
-
-
-def test_environment_equals_project(environment: str, project: str):
-    assert read_environment(environment) == read_project(project)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("numpy >=2", "numpy >=1"),
-        ("  - numpy >=2\n", ""),
-        ("python >=3.11", "python >=3.10"),
-        ("transformers>=5,<6", "transformers>=5"),
-        ("  - tqdm >=4.66\n", "  - tqdm >=4.66\n  - scipy >=1\n"),
-    ],
-)
-def test_a_difference_is_seen(environment: str, project: str, old: str, new: str):
-    assert old in environment
-    assert read_environment(environment.replace(old, new)) != read_project(project)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "error"),
-    [
-        ("numpy >=2", "numpy >=2,,<3", InvalidMatchSpecError),
-        ("numpy >=2", "numpy 2 py311 extra", InvalidMatchSpecError),
-        ("numpy >=2", "other::numpy >=2", ValueError),
-        ("torch>=2.8", "torch>=>2.8", InvalidRequirement),
-        ("torch>=2.8", "torch @ file:torch.whl", ValueError),
-        ("conda-forge", "defaults", ValueError),
-        ("      - -e .\n", "", ValueError),
-        ("  - pip\n", "", ValueError),
-        ("  - rich >=13\n", "  - rich >=13\n  - rich >=13\n", ValueError),
-    ],
-)
-def test_a_malformed_environment_is_refused(environment: str, old: str, new: str, error: type[Exception]):
-    assert old in environment
-    with pytest.raises(error):
-        read_environment(environment.replace(old, new))
-
-
-def test_constraints_pin_every_direct_requirement_exactly_within_its_range(project: str):
-    tables = tomllib.loads(project)
+def test_constraints_pin_every_direct_requirement_exactly_within_its_range():
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*tables["project"]["dependencies"], *tables["build-system"]["requires"]]
     for extra in tables["project"]["optional-dependencies"].values():
         wanted += [line for line in extra if not line.startswith("medv-lab[")]
@@ -131,12 +85,3 @@ def test_constraints_pin_every_direct_requirement_exactly_within_its_range(proje
     for requirement in map(Requirement, wanted):
         version = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
-
-
-@pytest.mark.parametrize(
-    "lines", ["numpy>=2", "numpy==2.*", "torch==2.13.0+cpu", "nvidia-nccl-cu13==2.0", "numpy==2\nNumPy==2"]
-)
-def test_a_loose_or_local_pin_is_refused(lines: str):
-    assert read_pins("# a comment\nnumpy==2.4.6") == {"numpy": "2.4.6"}
-    with pytest.raises(ValueError, match="pin"):
-        read_pins(lines)

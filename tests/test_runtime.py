@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,19 +29,18 @@ def test_unknown_public_name_says_what_there_is():
         _ = medv_lab.no_such_name
 
 
-def test_auto_without_cuda_is_cpu_float32_and_says_so(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize(
+    ("count", "device", "dtype", "why"),
+    [(0, "cpu", torch.float32, "no CUDA device"), (1, "cuda", torch.bfloat16, "a CUDA device is there")],
+)
+def test_auto_takes_what_is_there_and_says_so(monkeypatch, count, device, dtype, why):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     placement = runtime.resolve_device()
-    assert (placement.device.type, placement.dtype) == ("cpu", torch.float32)
-    assert "cpu" in placement.reason
-    assert "float32" in placement.reason
-    assert "no CUDA" in placement.reason
-
-
-def test_auto_with_cuda_is_bfloat16(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    placement = runtime.resolve_device()
-    assert (placement.device.type, placement.dtype) == ("cuda", torch.bfloat16)
+    assert (placement.device.type, placement.dtype) == (device, dtype)
+    assert (
+        f"Running on {device} in {placement.dtype_name} (device auto: {why}; dtype auto" in placement.reason
+    )
 
 
 def test_asking_for_absent_cuda_is_an_error(monkeypatch):
@@ -59,16 +57,6 @@ def test_unknown_device_or_dtype_names_the_allowed_ones(device, dtype):
 
 def test_torch_dtype_is_taken_as_it_is():
     assert runtime.resolve_device("cpu", torch.bfloat16).dtype_name == "bfloat16"
-
-
-def test_seeding_makes_all_generators_repeat():
-    def draw():
-        runtime.seed_everything(7)
-        return torch.rand(2).tolist(), np.random.rand(2).tolist()
-
-    assert draw() == draw()
-    with pytest.raises(ValueError, match="2\\*\\*32"):
-        runtime.seed_everything(-1)
 
 
 def test_home_follows_the_environment(monkeypatch, tmp_path):

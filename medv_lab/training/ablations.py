@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from transformers import set_seed
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation.autoregressive import NextTokenResponder
@@ -43,7 +44,7 @@ from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import CAPTION_REQUESTS
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.records import Prediction, Question
-from medv_lab.runtime import make_manifest, seed_everything
+from medv_lab.runtime import make_manifest
 from medv_lab.store import Store, content_key, replace_text
 from medv_lab.training.embedded import make_processor
 from medv_lab.training.pipelines import (
@@ -122,7 +123,7 @@ class AblationRunner:
         shipped = self.shipped[0]
         config = copy.deepcopy(shipped.config)
         config.is_causal = arm.is_causal
-        seed_everything(seed)
+        set_seed(seed)
         kind = MedVForNextToken if arm.is_causal else MedVForMaskedDiffusion
         model = kind._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
         model.model.vision_tower.load_state_dict(shipped.model.vision_tower.state_dict())

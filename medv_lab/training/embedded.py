@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, SiglipModel
+from transformers import PreTrainedTokenizerFast, SiglipModel, set_seed
 
 from medv_lab.config import PRESETS
 from medv_lab.evaluation.benchmarks import summarise_phantoms
@@ -40,7 +40,7 @@ from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import PROBES, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
-from medv_lab.runtime import make_manifest, seed_everything
+from medv_lab.runtime import make_manifest
 from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
     LATE_PROBES,
@@ -107,7 +107,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
         end_header_token_id=special.end_header,
         eot_token_id=special.end_of_turn,
     )
-    seed_everything(seed)
+    set_seed(seed)
     return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")
 
 
