@@ -4,14 +4,15 @@ Answers are those of `tables`. Whatever is compared was asked the same questions
 over questions. Systems stay in the order of their answers; those in `BASES` are compared with all that follow them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
 from medv_lab.evaluation.judges import FactJudge, OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
-from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
+from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
 from medv_lab.metrics.scoring import score_vqa
 from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks
 from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, make_conversation
@@ -75,37 +76,24 @@ def _conversation(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list
 
 def _vqa(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict], list[dict]]:
     asked = make_benchmarks(run.rounds, with_pictures=False)
-    points = {
-        own[0].system: np.array(
-            [100 * score_vqa(question, answer.text) for question, answer in pair_up(asked, own)]
-        )
-        for own in runs
-    }
-    parts = {
-        (benchmark, kind): np.array(
-            [one.tags["benchmark"] == benchmark and one.kind == kind for one in asked]
-        )
-        for benchmark in BENCHMARKS
-        for kind in ("open", "closed")
-    }
-
-    def row(labels: Mapping[str, str], part: tuple[str, str], found: Interval) -> dict:
-        questions = int(parts[part].sum())
-        return {**labels, "benchmark": part[0], "kind": part[1], "questions": questions, **asdict(found)}
-
+    points, parts = {}, []
+    for own in runs:
+        scored = [100 * score_vqa(question, answer.text) for question, answer in pair_up(asked, own)]
+        points[own[0].system] = np.array(scored)
+    for benchmark, kind in product(BENCHMARKS, ("open", "closed")):
+        chosen = np.array([one.tags["benchmark"] == benchmark and one.kind == kind for one in asked])
+        labels = {"benchmark": benchmark, "kind": kind, "questions": int(chosen.sum())}
+        parts.append((labels, chosen))
     scores = [
-        row({"system": name}, part, bootstrap_interval(own[chosen]))
+        {"system": name, **labels, **asdict(bootstrap_interval(own[chosen]))}
         for name, own in points.items()
-        for part, chosen in parts.items()
+        for labels, chosen in parts
     ]
     differences = [
-        row(
-            {"system": base, "minus": other},
-            part,
-            paired_difference(points[base][chosen], points[other][chosen]),
-        )
+        {"system": base, "minus": other, **labels}
+        | asdict(paired_difference(points[base][chosen], points[other][chosen]))
         for base, other in _pairs(list(points))
-        for part, chosen in parts.items()
+        for labels, chosen in parts
     ]
     return scores, differences
 
@@ -131,19 +119,14 @@ def _steps(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict],
 
 def _efforts(predictions: Sequence[Prediction], verdicts: Sequence[Verdict]) -> list[dict]:
     """Tabulate the quantities of Table 3; the ratio, seconds per word, has no interval."""
-    values = {
-        f"{name}_per_question": [getattr(one, name) for one in predictions]
-        for name in ("seconds", "words", "passes")
-    }
+    efforts = ("seconds", "words", "passes")
+    values = {f"{name}_per_question": [getattr(one, name) for one in predictions] for name in efforts}
     values["relative"] = [one.relative for one in verdicts]
-    questions = len(predictions)
-    rows = [
-        {"quantity": name, "questions": questions, **asdict(bootstrap_interval(own))}
-        for name, own in values.items()
-    ]
+    found = {name: asdict(bootstrap_interval(own)) for name, own in values.items()}
     words = sum(one.words for one in predictions)
     ratio = sum(one.seconds for one in predictions) / words if words else np.nan
-    return [*rows, {"quantity": "seconds_per_word", "questions": questions, "estimate": ratio}]
+    found["seconds_per_word"] = {"estimate": ratio}
+    return [{"quantity": name, "questions": len(predictions), **row} for name, row in found.items()]
 
 
 def _judge(asked: Sequence[Question], own: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
@@ -152,9 +135,7 @@ def _judge(asked: Sequence[Question], own: Sequence[Prediction]) -> dict[str, tu
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return which systems are compared: each base with all that follow it."""
-    return [
-        (base, other) for number, base in enumerate(names) if base in BASES for other in names[number + 1 :]
-    ]
+    return [pair for pair in combinations(names, 2) if pair[0] in BASES]
 
 
 def _of_group(asked: Sequence[Question], values: Sequence, group: str) -> list:

@@ -42,13 +42,12 @@ _SMALL_VISION = {  # never run: prompts of random models are random vectors
 
 @dataclass(frozen=True)
 class Size:
-    """A model to time, of random weights or the embedded one, and the lengths of its run.
+    """A model to time, and the settings of the exact sampler and the published loop.
 
     Attributes:
-        settings: of the exact sampler and the published loop.
         prompt: its length; the embedded model is asked to describe a phantom instead.
         config: sizes of a model with random weights; None for the embedded model.
-        needs_gpu: whether a CPU would take hours.
+        needs_gpu: true where a CPU would take hours.
     """
 
     settings: GenerationSettings
@@ -208,18 +207,12 @@ def _measure_steps(
             seconds[way].append(spent)
             last[way] = result
             if way == "exact":
-                seconds["floor"].append(_floor(subject.model, embeds, len(result.candidate_rows), clock))
+                started = clock()
+                with torch.no_grad():
+                    subject.model.head(subject.model.backbone(embeds)[0, -len(result.candidate_rows) :])
+                seconds["floor"].append(clock() - started)
     same = bool(np.array_equal(last["reference"].cpu().numpy(), last["exact"].canvas[0]))
     return {**seconds, "same_tokens": same}
-
-
-@torch.no_grad()
-def _floor(
-    model: MedVForMaskedDiffusion, embeds: torch.Tensor, masked: int, clock: Callable[[], float]
-) -> float:
-    started = clock()
-    model.head(model.backbone(embeds)[0, -masked:])
-    return clock() - started
 
 
 def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, float]:

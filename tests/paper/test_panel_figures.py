@@ -23,9 +23,10 @@ TEXT = "A chest x-ray with with fibrosis in the left lower zone."
 def fill(results, *systems):
     folder = results / "panels"
     questions = find_questions(folder)
-    described = [one for one in questions if one.kind == "description"]
-    at_length = [one for one in questions if one.kind != "vqa"]
-    briefly = [one for one in questions if one.kind == "vqa"]
+    described, at_length, briefly = (
+        [one for one in questions if one.kind in kinds]
+        for kinds in (["description"], ["description", "query"], ["vqa"])
+    )
     asked = []
     for name in systems:
         if name == "twin":

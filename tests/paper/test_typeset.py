@@ -31,13 +31,8 @@ def rows(text: str) -> list[list[str]]:
 
 def test_best_values_are_marked_within_each_source_and_ties_share_the_mark():
     table = rows(to_markdown(DATA, COLUMNS, "A caption."))
-    assert [row[2] for row in table] == [
-        "10.0",
-        "**30.0**",
-        "**90.0 [85.0, 95.0]**",
-        "80.0 [70.0, 90.0]",
-        MISSING_MARK,
-    ]
+    scores = ["10.0", "**30.0**", "**90.0 [85.0, 95.0]**", "80.0 [70.0, 90.0]", MISSING_MARK]
+    assert [row[2] for row in table] == scores
     assert [row[3] for row in table] == ["1.00", MISSING_MARK, "**5.00**", "**5.00**", "7.00"]
     assert [row[4] for row in table] == ["1,200", MISSING_MARK, "3", "4", "5"]
 

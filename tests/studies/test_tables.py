@@ -99,13 +99,6 @@ def test_equal_budgets_are_compared_with_each_other(oracles, tmp_path):
         assert pairs == [("diffusion", name) for name in others] + [("ours", name) for name in others[1:]]
 
 
-def test_the_twin_has_no_steps(oracles, tmp_path):
-    measure(tmp_path, "twin", number=(3,))
-    scores = pd.read_csv(tmp_path / "table3" / "scores.csv")
-    assert scores.steps.isna().all()
-    assert len(pd.read_csv(tmp_path / "table3" / "differences.csv")) == 0
-
-
 def test_what_cannot_be_measured_is_refused(oracles, tmp_path):
     for systems, number, message in (
         ((), (1,), "systems are none"),
