@@ -86,7 +86,7 @@ def _provenance(data: pd.DataFrame, results: Path) -> str:
 def _describe_run(path: Path) -> str:
     """Name the runs that the manifests of a results file record; a trace carries its own."""
     manifests = [json.loads(found.read_text(encoding="utf-8")) for found in find_manifests(path)]
-    runs = [run for manifest in manifests for run in _runs(manifest, path)]
+    runs = [run for manifest in manifests for run in runs_in(manifest, path)]
     if not runs:
         return "its manifest is in the file"
     models = [(run.get("model") or {"name": "no model", "sha256": ""}, run.get("commit")) for run in runs]
@@ -102,16 +102,16 @@ def find_manifests(path: Path) -> list[Path]:
     return [beside] if beside.is_file() else sorted((path.parent / "cells").glob("*.json"))
 
 
-def _runs(manifest: Any, path: Path) -> list[dict[str, Any]]:
+def runs_in(manifest: Any, path: Path) -> list[dict[str, Any]]:
     """Collect the records of runs anywhere in a manifest; of several by digest, those that a file is named for."""
     if isinstance(manifest, list):
-        return [record for part in manifest for record in _runs(part, path)]
+        return [record for part in manifest for record in runs_in(part, path)]
     if not isinstance(manifest, dict):
         return []
     if "versions" in manifest:
         return [manifest]
     own = [run for digest, run in manifest.items() if digest in path.name]
-    return [record for part in own or manifest.values() for record in _runs(part, path)]
+    return [record for part in own or manifest.values() for record in runs_in(part, path)]
 
 
 def _thumbnail(path: Path) -> str:

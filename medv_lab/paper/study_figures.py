@@ -51,13 +51,6 @@ def draw_eos(data: pd.DataFrame, results: Path) -> Figure:
     return figure
 
 
-def draw_exactness(data: pd.DataFrame, results: Path) -> Figure:
-    """Draw the largest drift of logits, and which prompts got other tokens."""
-    ax = plot_exactness(data)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0)
-    return ax.figure
-
-
 def collect_ablations(results: Path) -> pd.DataFrame:
     """Read every arm minus ours in the main scores."""
     table = read_measured(results, "ablations/differences.csv", "medv ablations")
@@ -114,7 +107,7 @@ STUDY_FIGURES = (
         "Largest difference of a logit between two ways of running the same prompts, one point per prompt; crosses "
         "where tokens differ. No difference at all is drawn at the left edge.",
         partial(read_measured, name="studies/exactness/scores.csv", command="medv exactness"),
-        draw_exactness,
+        lambda data, results: plot_exactness(data).figure,
     ),
     Exhibit(
         "ablation_forest",

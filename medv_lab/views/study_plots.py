@@ -34,7 +34,6 @@ AXIS_LABELS = {
     "passes": "forward passes per answer (NFE)",
     "seconds": "seconds per answer",
     "score": "fact score",
-    "recall": "recall of facts",
     "adjacent_duplicates": "adjacent duplicates",
 }
 NAME_WIDTH = 80  # points
@@ -128,7 +127,7 @@ def plot_frontier(
     summary: pd.DataFrame,
     *,
     x: Literal["passes", "seconds"] = "passes",
-    y: Literal["score", "recall", "adjacent_duplicates"] = "score",
+    y: Literal["score", "adjacent_duplicates"] = "score",
     ax: Axes | None = None,
     names: Collection[str] | None = None,
 ) -> Axes:
@@ -217,7 +216,7 @@ def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set(xlabel="largest drift of a logit")
-    ax.legend(frameon=False, loc="best")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0)
     return ax
 
 

@@ -6,6 +6,7 @@ rings those that no longer stand in the finished answer. Commits in the prompt a
 """
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -159,18 +160,13 @@ def plot_alternatives(trace: SampleTrace, position: int, *, ax: Axes | None = No
         )
 
     # Rows: every token that was chosen or considered, the most probable on top.
-    best = dict.fromkeys(trace.token_id[commits].tolist(), 0.0)
-    considered = [
-        (column, int(token), float(share))
-        for column, number in enumerate(commits)
-        for token, share in zip(trace.alternative_ids[number], trace.alternative_probs[number], strict=True)
-    ]
-    for _, token, share in considered:
-        best[token] = max(best.get(token, 0.0), share)
-    tokens = sorted(best, key=lambda token: (-best[token], token))
-    table = np.full((len(tokens), len(commits)), np.nan)
-    for column, token, share in considered:
-        table[tokens.index(token), column] = share
+    ids, shares = trace.alternative_ids[commits], trace.alternative_probs[commits]
+    column = np.repeat(np.arange(len(commits)), ids.shape[1])
+    considered = pd.DataFrame({"token": ids.ravel(), "column": column, "share": shares.ravel()})
+    known = considered.pivot_table(index="token", columns="column", values="share", aggfunc="last")
+    known = known.reindex(known.index.union(trace.token_id[commits]), columns=range(len(commits)))
+    tokens = known.max(axis=1).sort_values(ascending=False, kind="stable").index.tolist()
+    table = known.loc[tokens].to_numpy(float)
 
     ax = new_axes("column", 0.6 + ROW_HEIGHT["alternatives"] * len(tokens)) if ax is None else ax
     image = ax.imshow(table, cmap=SCALE, vmin=0, vmax=1, aspect="auto")

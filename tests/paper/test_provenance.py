@@ -18,7 +18,7 @@ import pytest
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.paper.exhibits import read_data
 from medv_lab.paper.figures import EXHIBITS
-from medv_lab.paper.gallery import find_manifests
+from medv_lab.paper.gallery import find_manifests, runs_in
 from medv_lab.studies.panels import read_panels
 
 ROOT = Path(__file__).parents[2]
@@ -93,22 +93,14 @@ def test_what_was_committed_is_what_is_read_now(exhibit):
 def test_manifests_record_what_made_the_results():
     sources = {source for one in EXHIBITS for source in read_data(FIGURES / f"{one.name}.csv").source}
     for name in (source.split(maxsplit=1)[1] for source in sources if source.startswith("measured")):
-        if name.endswith(".npz"):
-            manifests = [SampleTrace.load(RESULTS / name).manifest]
+        path = RESULTS / name
+        if path.suffix == ".npz":
+            manifests = [SampleTrace.load(path).manifest]
         else:
-            manifests = [json.loads(path.read_text()) for path in find_manifests(RESULTS / name)]
-        records = records_in(manifests)
+            manifests = [json.loads(found.read_text()) for found in find_manifests(path)]
+        records = runs_in(manifests, path)
         assert records, name
         assert all(record.keys() >= MANIFEST_FIELDS for record in records), name
-
-
-def records_in(value) -> list[dict]:
-    """The run records anywhere in a manifest."""
-    if isinstance(value, dict):
-        if "versions" in value:
-            return [value]
-        value = list(value.values())
-    return [record for part in value for record in records_in(part)] if isinstance(value, list) else []
 
 
 def test_marks_and_words_of_panels_are_those_of_the_answers():
