@@ -85,7 +85,7 @@ def count(
 
 
 def _measure(model: str) -> tuple[LengthOf, int | None]:
-    """Return what counts the sequence indices of a dialogue in a model, and the most it takes; reads no weights."""
+    """Return what counts the length of a dialogue in a model, and the longest that it takes; reads no weights."""
     from medv_lab.model.checkpoint_files import find_source
     from medv_lab.model.processing import MedVProcessor
 

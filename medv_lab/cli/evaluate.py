@@ -83,7 +83,7 @@ class JudgeOptions:
     cap: float | None = None
 
     def make(self, data: str, output: Path) -> Judge | None:
-        """Make the judge of answers to these data, with its journal in the output folder; None for "none".
+        """Make the judge of answers to these data, which keeps its replies in the output folder; None for "none".
 
         Raises:
             ValueError: for options that the judge does not have.

@@ -30,7 +30,7 @@ Maker = Callable[[dict[str, Any]], Any]
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a dataclass are options, and under which flags.
+    """The fields of a dataclass that are options, and their flags.
 
     Attributes:
         only: names of the fields; all of them by default.

@@ -1,4 +1,4 @@
-"""The explorer's choice of a picture: a gallery, uploads, and the chosen picture with what is known of it."""
+"""The explorer's choice of a picture: a gallery, uploads, and the chosen picture with a note of it."""
 
 from html import escape
 
