@@ -93,9 +93,8 @@ def train(
     elif question_only:
         raise ValueError("--question-only belongs to --stage all")
     else:
-        from medv_lab.training.single_stage import PhantomRun, check_stage, train_on_phantoms
+        from medv_lab.training.single_stage import PhantomRun, train_on_phantoms
 
-        check_stage(stage)
         recipe = vary(find_recipe(preset, stage), changes)
         run = PhantomRun(stage, recipe, model, budget.scenes, budget.question_rounds, budget.seed)
         train_on_phantoms(run, output, **how)

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
@@ -27,8 +27,13 @@ COLUMNS = ("step", "epoch", "loss", "grad_norm", "learning_rate")
 Watch = Callable[[pd.DataFrame], None]
 
 
-class LossHistory(TrainerCallback):
-    """Keeps step, loss, gradient norm and learning rate, and passes them on at every report.
+def tabulate_losses(state: TrainerState) -> pd.DataFrame:
+    """Tabulate step, epoch, loss, gradient norm and learning rate of every report, of a resumed run from its start."""
+    return pd.DataFrame([row for row in state.log_history if "loss" in row], columns=list(COLUMNS))
+
+
+class LossReports(TrainerCallback):
+    """Passes on the losses at every report.
 
     Args:
         name: of the stage, for the log.
@@ -38,25 +43,13 @@ class LossHistory(TrainerCallback):
 
     def __init__(self, name: str, log: Callable[[str], None], watch: Watch | None = None) -> None:
         self.name, self.log, self.watch = name, log, watch
-        self.frame = pd.DataFrame(columns=list(COLUMNS))
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Start from what a resumed run has reported already."""
-        self._read(state)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Take over the trainer's own record, which a resumed run continues."""
-        if not logs or "loss" not in logs:
-            return
-        self._read(state)
-        if state.is_world_process_zero:
+        """Write the line, and show the table."""
+        if "loss" in (logs or {}) and state.is_world_process_zero:
             self.log(f"{self.name} {state.global_step}/{state.max_steps}  loss {float(logs['loss']):.3f}")
             if self.watch is not None:
-                self.watch(self.frame)
-
-    def _read(self, state) -> None:
-        rows = [{name: row.get(name) for name in COLUMNS} for row in state.log_history if "loss" in row]
-        self.frame = pd.DataFrame(rows, columns=list(COLUMNS))
+                self.watch(tabulate_losses(state))
 
 
 class EpochOrder(Sampler[int]):
@@ -92,10 +85,6 @@ class EpochOrder(Sampler[int]):
             order = [index for batch in self._group(order) for index in batch]
         self._order = order
 
-    def end(self) -> None:
-        """Leave nothing in the order: the run has made all its steps."""
-        self._order = []
-
     def _group(self, order: list[int]) -> Iterator[list[int]]:
         """Yield batches of like length; the last one of the epoch, which may be short, stays the last."""
         whole = self.size // self.batch * self.batch
@@ -127,21 +116,17 @@ class Checkpoints(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Draw the order of the epoch; in a run that was resumed in the middle of it, draw it again."""
-        if state.global_step >= state.max_steps:  # resumed at its end: transformers would go one step on
-            self.order.end()
+        if state.global_step >= state.max_steps:  # resumed at its end; the order is empty, so no step is made
             control.should_training_stop = True
             return
         if self.resumed is None:
             self.order.draw()
             return
-        states = load_generator(self.resumed)
-        self.resumed = None
-        if state.global_step % self.order.steps == 0:
-            self.generator.set_state(states["now"])
-            self.order.draw()
-        else:
-            self.generator.set_state(states["epoch"])
-            self.order.draw()
+        states, self.resumed = load_file(self.resumed / GENERATOR_FILE), None
+        is_amid = state.global_step % self.order.steps != 0
+        self.generator.set_state(states["epoch" if is_amid else "now"])
+        self.order.draw()
+        if is_amid:
             self.generator.set_state(states["now"])
 
     def on_save(self, args, state, control, **kwargs):
@@ -170,20 +155,6 @@ def find_checkpoint(folder: Path) -> Path | None:
 def remove_pickled_arguments(folder: Path) -> None:
     """Remove transformers' own arguments, a pickle that nobody reads; recipes are kept as JSON."""
     (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-
-def load_generator(folder: Path) -> dict[str, torch.Tensor]:
-    """Read a generator's state in a checkpoint ("now"), and the one that the epoch's order was drawn from ("epoch").
-
-    Raises:
-        FileNotFoundError: if the checkpoint was not written by this trainer.
-    """
-    path = folder / GENERATOR_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder.name} has no {GENERATOR_FILE}: it was not written by medv-lab; its draws cannot go on"
-        )
-    return load_file(path)
 
 
 def _flush(path: Path) -> None:

@@ -14,27 +14,20 @@ from torch.utils.data import Dataset
 
 from medv_lab.data.instructions import Dialogue, from_question, read_dialogues
 from medv_lab.data.vqa import read_vqa
-from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.runtime import make_manifest
 from medv_lab.store import replace_text
-from medv_lab.training.embedded import (
-    learn_tokenizer,
-    make_model,
-    make_processor,
-    stage_examples,
-)
+from medv_lab.training.embedded import stage_examples
 from medv_lab.training.examples import Collator, DialogueDataset, ExampleDataset, PictureCollator
 from medv_lab.training.recipes import Budget, Engine, Recipe
-from medv_lab.training.stages import CHECKPOINTS, Log, Stage, StageRunner, claim_folder, is_main_process
-from medv_lab.training.trainer import Collate
+from medv_lab.training.stages import CHECKPOINTS, Log, claim_folder, is_main_process
+from medv_lab.training.trainer import ENGINE, Collate, run_stage
 from medv_lab.training.vision import frozen_features, render_all
 
 STAGES = ("alignment", "instruct", "vqa")
-SAVING = Engine(save_steps=100)
 
 Prepared = tuple[MedVLanguageModel, MedVProcessor, Dataset, Collate]
 
@@ -62,7 +55,8 @@ class PhantomRun:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_stage(self.stage)
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; on phantoms the stages are {', '.join(STAGES)}")
 
 
 @dataclass(frozen=True)
@@ -84,27 +78,12 @@ class DialogueRun:
     seed: int = 0
 
 
-def check_stage(stage: str) -> None:
-    """Raise ValueError for a stage that phantoms do not train from a checkpoint."""
-    if stage not in STAGES:
-        raise ValueError(f"stage is {stage!r}; on phantoms the stages are {', '.join(STAGES)}")
-
-
 def train_on_phantoms(run: PhantomRun, output: Path, **how: Any) -> None:
     """Train one stage on phantoms; `how` is what `train_stage` takes by name."""
 
-    def prepare(log: Log) -> Prepared:
-        scenes = make_scenes("train", run.scenes)
-        if run.start == "embedded" and not (embedded_folder() / "model.safetensors").is_file():
-            log(
-                "this copy of medv-lab has no embedded checkpoint: starting from fresh weights, vision tower included"
-            )
-            tokenizer = learn_tokenizer(scenes, run.seed)
-            model = make_model(tokenizer, run.seed).eval()
-            processor = make_processor(tokenizer, model.config)
-        else:
-            model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
-        tokenizer = processor.tokenizer
+    def prepare() -> Prepared:
+        model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
+        scenes, tokenizer = make_scenes("train", run.scenes), processor.tokenizer
         budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
         dataset = ExampleDataset(stage_examples(run.stage, scenes, budget), tokenizer, run.seed)
         collator = Collator(tokenizer.eos_token_id, frozen_features(model, render_all(scenes)))
@@ -130,7 +109,7 @@ def train_on_dialogues(
         ImageError: for a picture that cannot be opened.
     """
 
-    def prepare(log: Log) -> Prepared:
+    def prepare() -> Prepared:
         model, processor = load(run.start, device="cpu", dtype="float32")
         is_alignment = run.recipe.parts == ("projector",)
         dataset = DialogueDataset(dialogues, processor, is_alignment)
@@ -141,10 +120,10 @@ def train_on_dialogues(
 
 def train_stage(
     run: PhantomRun | DialogueRun,
-    prepare: Callable[[Log], Prepared],
+    prepare: Callable[[], Prepared],
     output: Path,
     *,
-    engine: Engine = SAVING,
+    engine: Engine = ENGINE,
     resume: bool = False,
     log: Log = print,
 ) -> None:
@@ -161,12 +140,20 @@ def train_stage(
     Raises:
         ValueError: if the folder holds checkpoints and `resume` was not asked for, or those of another run.
     """
-    report = log if is_main_process() else lambda line: None
     claim_folder(output, asdict(run), resume=resume)
-    model, processor, dataset, collator = prepare(report)
-    stage = Stage(run.recipe.name, CHECKPOINTS, run.recipe, lambda: (dataset, collator))
-    runner = StageRunner(output, engine=engine, log=report)
-    losses = runner.run(model, stage, seed=run.seed, resume=resume, output=output)
+    model, processor, dataset, collator = prepare()
+    losses = run_stage(
+        model,
+        run.recipe,
+        dataset,
+        collator,
+        seed=run.seed,
+        folder=output / CHECKPOINTS,
+        log=log,
+        engine=engine,
+        resume=resume,
+        output=output,
+    )
     if is_main_process():
         processor.save_pretrained(output)
         losses.to_csv(output / "losses.csv", index=False)

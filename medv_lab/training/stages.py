@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
@@ -57,23 +56,19 @@ class TensorCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, key: str) -> Path:
-        """Return the file of a key, whether or not it is there."""
-        return self.folder / f"{key}.safetensors"
-
     def __contains__(self, key: str) -> bool:
-        return self.path(key).is_file()
+        return (self.folder / f"{key}.safetensors").is_file()
 
     def load(self, key: str) -> Tensors:
         """Read the tensors of a key."""
-        return load_file(self.path(key))
+        return load_file(self.folder / f"{key}.safetensors")
 
     def save(self, key: str, tensors: Tensors) -> None:
         """Write the tensors of a key, replacing those that are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f".{key}.{uuid.uuid4().hex[:12]}"
         save_file(tensors, draft)
-        draft.replace(self.path(key))
+        draft.replace(self.folder / f"{key}.safetensors")
 
     def compute(self, key: str, work: Callable[[], Tensors]) -> Tensors:
         """Return the tensors of a key; where they are not there, `work` makes them, and they are kept."""
@@ -126,50 +121,25 @@ class StageRunner:
 
         # train the stages after it
         for stage in stages[first:]:
+            checkpoints = self.cache.folder / stage.key
             if fresh:
-                shutil.rmtree(self.cache.folder / stage.key, ignore_errors=True)
-            self.run(model, stage, seed=seed)
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            run_stage(
+                model,
+                stage.recipe,
+                *stage.load_data(),
+                seed=seed,
+                folder=checkpoints,
+                name=stage.name,
+                log=self.log,
+                engine=self.engine,
+                resume=True,
+            )
             self.cache.save(stage.key, model.state_dict())
             self._trained.add(stage.key)
-            shutil.rmtree(self.cache.folder / stage.key, ignore_errors=True)
+            shutil.rmtree(checkpoints, ignore_errors=True)
             if after_stage is not None:
                 after_stage(stage)
-
-    def run(
-        self,
-        model: MedVLanguageModel,
-        stage: Stage,
-        *,
-        seed: int,
-        resume: bool = True,
-        output: Path | None = None,
-    ) -> pd.DataFrame:
-        """Train a model in place through one stage, from the newest checkpoint of the stage if `resume` is true.
-
-        Args:
-            model: as it is before the stage.
-            stage: what to train.
-            seed: of order and noise.
-            resume: go on with what a killed run left.
-            output: folder to save the model in; sharded weights are gathered for it.
-
-        Returns:
-            The table of losses.
-        """
-        dataset, collator = stage.load_data()
-        return run_stage(
-            model,
-            stage.recipe,
-            dataset,
-            collator,
-            seed=seed,
-            folder=self.cache.folder / stage.key,
-            name=stage.name,
-            log=self.log,
-            engine=self.engine,
-            resume=resume,
-            output=output,
-        )
 
 
 def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:

@@ -28,10 +28,11 @@ from medv_lab.training.callbacks import (
     PARTIAL,
     Checkpoints,
     EpochOrder,
-    LossHistory,
+    LossReports,
     Watch,
     find_checkpoint,
     remove_pickled_arguments,
+    tabulate_losses,
 )
 from medv_lab.training.recipes import Engine, LoRA, Recipe
 
@@ -100,8 +101,7 @@ class MaskedDiffusionTrainer(Trainer):
     def __init__(self, *, recipe: Recipe, generator: torch.Generator, **kwargs) -> None:
         super().__init__(**kwargs)
         self.recipe = recipe
-        ignore_index = base_model(self.model).config.ignore_index
-        self.noise = NoiseSource(recipe.levels, recipe.t_min, generator, ignore_index)
+        self.noise = NoiseSource(recipe.levels, recipe.t_min, generator, self.model.config.ignore_index)
         data = self.train_dataset or []
         lengths = [len(item["input_ids"]) for item in data] if recipe.group_by_length else None
         self.order = EpochOrder(len(data), lengths, recipe.batch_size, generator)
@@ -135,7 +135,7 @@ class MaskedDiffusionTrainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-            parts = base_model(model).parts()
+            parts = model.parts()
             groups = [
                 {"params": [p for p in parts[part].values() if p.requires_grad], "lr": rate}
                 for part, rate in self.recipe.learning_rates.items()
@@ -144,18 +144,8 @@ class MaskedDiffusionTrainer(Trainer):
         return self.optimizer
 
 
-def base_model(model: MedVLanguageModel | PeftModel) -> MedVLanguageModel:
-    """Return the model itself, with or without adapters in it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
 def add_adapters(model: MedVLanguageModel, lora: LoRA) -> PeftModel:
-    """Put low-rank adapters into the layers of the backbone, in place; they and the projector learn.
-
-    Args:
-        model: parts that are frozen stay frozen.
-        lora: rank, scale and layers.
-    """
+    """Put low-rank adapters into the layers of the backbone, in place; a projector that learns goes on to learn."""
     names = "|".join(map(re.escape, lora.layers))
     is_projector_frozen = any(not p.requires_grad for p in model.parts()["projector"].values())
     config = LoraConfig(
@@ -168,16 +158,8 @@ def add_adapters(model: MedVLanguageModel, lora: LoRA) -> PeftModel:
 
 
 def freeze_all_but(model: MedVLanguageModel, names: tuple[str, ...]) -> None:
-    """Let only the named parts learn.
-
-    Raises:
-        ValueError: for a part that the model does not have.
-    """
-    parts = model.parts()
-    unknown = set(names) - set(parts)
-    if unknown:
-        raise ValueError(f"no part {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}")
-    for part, parameters in parts.items():
+    """Let only the named parts learn."""
+    for part, parameters in model.parts().items():
         for parameter in parameters.values():
             parameter.requires_grad_(part in names)
 
@@ -276,7 +258,6 @@ def run_stage(
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
 
     # the trainer, with its callbacks
-    history = LossHistory(name or recipe.name, log, watch)
     steps = recipe.count_steps(len(dataset))
     generator = torch.Generator().manual_seed(seed)
     trainer = MaskedDiffusionTrainer(
@@ -286,7 +267,7 @@ def run_stage(
         args=make_arguments(recipe, engine, seed=seed, folder=folder / PARTIAL, steps=steps),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[history],
+        callbacks=[LossReports(name or recipe.name, log, watch)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = find_checkpoint(folder) if resume else None
@@ -310,4 +291,4 @@ def run_stage(
         remove_pickled_arguments(output)
     model.requires_grad_(True)
     model.eval()
-    return history.frame
+    return tabulate_losses(trainer.state)

@@ -111,15 +111,6 @@ def test_a_folder_belongs_to_one_run(start, tmp_path):
     )
 
 
-def test_without_the_shipped_checkpoint_a_stage_starts_fresh(tmp_path, monkeypatch):
-    monkeypatch.setattr("medv_lab.training.single_stage.embedded_folder", lambda: tmp_path / "none")
-    lines, run = [], make_run("embedded")
-    run = replace(run, recipe=replace(run.recipe, steps=1))
-    train_on_phantoms(run, tmp_path / "out", engine=Engine(save_steps=1), log=lines.append)
-    assert "fresh weights" in lines[0]
-    assert (tmp_path / "out" / "model.safetensors").is_file()
-
-
 def test_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match="alignment, instruct, vqa"):
         PhantomRun("text", EMBEDDED["text"])

@@ -9,7 +9,7 @@ from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.examples import Collator, ExampleDataset, caption_examples
 from medv_lab.training.recipes import LoRA, Recipe
-from medv_lab.training.trainer import Engine, NoiseSource, freeze_all_but, run_stage, stratified_levels
+from medv_lab.training.trainer import Engine, NoiseSource, run_stage, stratified_levels
 from tests.model.tiny import tiny_model, tiny_tokenizer
 
 BOTH = {"projector_lr": 1e-3, "language_model_lr": 1e-3}
@@ -95,11 +95,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
         train_tiny(tmp_path, model=model)
-
-
-def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="no part head; the parts are vision_tower, projector"):
-        freeze_all_but(tiny_model(), ("head",))
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
