@@ -12,14 +12,7 @@ from matplotlib.figure import Figure
 from medv_lab.paper.exhibits import Exhibit, MissingResults
 from medv_lab.paper.measured import measured_open_ended
 from medv_lab.paper.published import load_table, published_source
-from medv_lab.views.style import (
-    MODEL_COLOURS,
-    MODEL_LINES,
-    SMALLEST_FONT,
-    SYSTEM_COLOURS,
-    SYSTEM_LINES,
-    WIDTHS,
-)
+from medv_lab.views.style import MODEL_LOOKS, SMALLEST_FONT, SYSTEM_LOOKS, WIDTHS
 
 RADAR_DOMAINS = {"cxr": "Chest X-ray", "mri": "MRI", "histology": "Histology", "gross": "Gross", "ct": "CT"}
 RINGS = (20, 40, 60, 80)
@@ -32,7 +25,7 @@ def radar_data(results: Path) -> pd.DataFrame:
     Columns: model, the five domains, source.
     """
     columns = ["model", *RADAR_DOMAINS, "source"]
-    table = load_table(1).set_index("model", drop=False).loc[list(MODEL_COLOURS)]
+    table = load_table(1).set_index("model", drop=False).loc[list(MODEL_LOOKS)]
     data = table.assign(source=published_source(1))[columns].reset_index(drop=True)
     with suppress(MissingResults):
         data = pd.concat([data, measured_open_ended(results)[columns]], ignore_index=True)
@@ -42,15 +35,14 @@ def radar_data(results: Path) -> pd.DataFrame:
 def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
     """Draw models (rows: model and the five domains) as closed polygons on polar Axes."""
     angles = np.linspace(0, 2 * np.pi, len(RADAR_DOMAINS), endpoint=False)
-    colours, lines = {**MODEL_COLOURS, **SYSTEM_COLOURS}, {**MODEL_LINES, **SYSTEM_LINES}
     scores = data.set_index("model")[list(RADAR_DOMAINS)].astype(float)
     for model, values in scores.iterrows():
         is_ours = model in ("LLaDA-MedV", "diffusion")
-        marker, dash = lines.get(model, (".", ":"))
+        colour, marker, dash = (MODEL_LOOKS | SYSTEM_LOOKS).get(model, ("#595959", ".", ":"))
         ax.plot(
             [*angles, angles[0]],
             [*values, values.iloc[0]],
-            color=colours.get(model, "#595959"),
+            color=colour,
             linewidth=1.8 if is_ours else 1.0,
             linestyle=dash,
             marker=marker,

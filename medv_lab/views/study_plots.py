@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, SYSTEM_COLOURS, SYSTEM_LINES, new_axes
+from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
 
 HEIGHTS = {"curves": 2.4, "frontier": 4.2, "exactness": 2.6, "speed": 2.0}  # inches
 FOREST_ROW = 0.19  # inches per row of a forest
@@ -67,14 +67,11 @@ def plot_curves(
     """
     ax = new_axes("column", HEIGHTS["curves"]) if ax is None else ax
     names = list(dict.fromkeys(data[by]))
-    taken = {SYSTEM_COLOURS[name] for name in names if name in SYSTEM_COLOURS}
+    taken = {SYSTEM_LOOKS[name][0] for name in names if name in SYSTEM_LOOKS}
     free = (look for look in SERIES if look[0] not in taken)
     for name, rows in data.groupby(by, sort=False):
         rows = rows.sort_values(x)
-        if name in SYSTEM_COLOURS:
-            colour, (marker, dash) = SYSTEM_COLOURS[name], SYSTEM_LINES[name]
-        else:
-            (colour, marker), dash = next(free), "-"
+        colour, marker, dash = SYSTEM_LOOKS.get(name) or (*next(free), "-")
         at = rows[x].astype(float)
         ax.fill_between(at, rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
         look = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 3.5, "linewidth": 1.2}

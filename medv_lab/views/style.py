@@ -26,41 +26,23 @@ PALETTE = {
 ACCENT = PALETTE["vermillion"]  # what a reader should see first: ours, repeated, new
 SCALE = "viridis"  # colour map of passes, confidence and entropy: even in lightness
 
-# The same model has the same colour everywhere.
-MODEL_COLOURS = {
-    "LLaVA-Med": PALETTE["blue"],
-    "Med-Flamingo": PALETTE["orange"],
-    "MedVLM-R1": PALETTE["green"],
-    "Qwen-RL-Med": PALETTE["purple"],
-    "RetinalGPT": PALETTE["sky"],
-    "LLaDA-MedV": ACCENT,
+# The same model has the same look everywhere: colour, and as a second sign marker and dash.
+MODEL_LOOKS = {
+    "LLaVA-Med": (PALETTE["blue"], "s", "--"),
+    "Med-Flamingo": (PALETTE["orange"], "v", ":"),
+    "MedVLM-R1": (PALETTE["green"], "^", "--"),
+    "Qwen-RL-Med": (PALETTE["purple"], "D", "-."),
+    "RetinalGPT": (PALETTE["sky"], "P", ":"),
+    "LLaDA-MedV": (ACCENT, "o", "-"),
 }
-# A second sign beside the colour: (marker, dash).
-MODEL_LINES = {
-    "LLaVA-Med": ("s", "--"),
-    "Med-Flamingo": ("v", ":"),
-    "MedVLM-R1": ("^", "--"),
-    "Qwen-RL-Med": ("D", "-."),
-    "RetinalGPT": ("P", ":"),
-    "LLaDA-MedV": ("o", "-"),
-}
-
 # Systems on phantoms: the embedded model as ours, the autoregressive twin as its counterpart LLaVA-Med.
-SYSTEM_COLOURS = {
-    "diffusion": ACCENT,
-    "twin": PALETTE["blue"],
-    "V1": PALETTE["green"],
-    "V2": PALETTE["purple"],
-    "ours": PALETTE["orange"],
-    "question-only": PALETTE["black"],
-}
-SYSTEM_LINES = {
-    "diffusion": ("o", "-"),
-    "twin": ("s", "--"),
-    "V1": ("^", "-."),
-    "V2": ("D", ":"),
-    "ours": ("P", "--"),
-    "question-only": ("v", ":"),
+SYSTEM_LOOKS = {
+    "diffusion": (ACCENT, "o", "-"),
+    "twin": (PALETTE["blue"], "s", "--"),
+    "V1": (PALETTE["green"], "^", "-."),
+    "V2": (PALETTE["purple"], "D", ":"),
+    "ours": (PALETTE["orange"], "P", "--"),
+    "question-only": (PALETTE["black"], "v", ":"),
 }
 
 

@@ -114,12 +114,6 @@ def test_table_8_sets_each_count_behind_the_published_row(tmp_path):
         assert data.loc[row].drop("source").tolist() == data.loc[row - 1].drop("source").tolist()
 
 
-def test_whole_numbers_stay_whole_in_the_csv(tmp_path):
-    write_table3(tmp_path)
-    text = BY_NUMBER[3].collect(tmp_path).to_csv(index=False)
-    assert "LLaDA-MedV-256,38.382,166.585,0.23,256,52.605" in text
-
-
 @pytest.mark.parametrize(
     ("published", "low", "high", "verdict"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 
 from medv_lab.paper.published import load_table
 from medv_lab.paper.radar import RADAR_DOMAINS, draw_radar, radar_data
-from medv_lab.views.style import MODEL_COLOURS, MODEL_LINES, themed
+from medv_lab.views.style import MODEL_LOOKS, themed
 from tests.paper.results_folder import write_table1
 
 
@@ -16,7 +16,7 @@ def drawn_axes(results):
 def test_the_vertices_are_table_1(tmp_path):
     (ax,) = drawn_axes(tmp_path)
     table = load_table(1).set_index("model")
-    assert [line.get_label() for line in ax.lines] == list(MODEL_COLOURS)
+    assert [line.get_label() for line in ax.lines] == list(MODEL_LOOKS)
     for line in ax.lines:
         expected = table.loc[line.get_label(), ["cxr", "mri", "histology", "gross", "ct"]].to_numpy(float)
         np.testing.assert_array_equal(line.get_ydata()[:-1], expected)
@@ -25,8 +25,8 @@ def test_the_vertices_are_table_1(tmp_path):
 
 def test_models_differ_in_more_than_colour(tmp_path):
     (ax,) = drawn_axes(tmp_path)
-    assert len(set(MODEL_COLOURS.values())) == len(set(MODEL_LINES.values())) == 6
-    assert {(line.get_marker(), line.get_linestyle()) for line in ax.lines} == set(MODEL_LINES.values())
+    signs = {(line.get_marker(), line.get_linestyle()) for line in ax.lines}
+    assert len(signs) == len({line.get_color() for line in ax.lines}) == len(MODEL_LOOKS)
 
 
 def test_measured_systems_have_axes_of_their_own_that_say_so(tmp_path):
