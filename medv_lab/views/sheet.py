@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from medv_lab.views.style import ACCENT, PALETTE
+from medv_lab.views.style import ACCENT, PALETTE, POINTS_PER_INCH
 
-POINTS_PER_INCH = 72
 TEXT_SIZE = 6.5
 LINE_HEIGHT = 1.32 * TEXT_SIZE
 MARGIN = 3

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from medv_lab.views.style import ACCENT, PALETTE, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
+from medv_lab.views.style import ACCENT, PALETTE, POINTS_PER_INCH, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
 
 HEIGHTS = {"curves": 2.4, "frontier": 4.2, "exactness": 2.6, "speed": 2.0}  # inches
 FOREST_ROW = 0.19  # inches per row of a forest
@@ -40,7 +40,6 @@ NAME_WIDTH = 80  # points
 SMALLEST_DRIFT = 1e-9  # no drift at all is drawn here, since a logarithm has no 0
 STEP_PARTS = {"backbone": PALETTE["blue"], "head": PALETTE["sky"], "sampler": ACCENT}
 WAYS = ("reference", "exact", "floor", "fast")
-_POINTS_PER_INCH = 72
 
 
 def plot_curves(
@@ -170,7 +169,7 @@ def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
     ax.figure.draw_without_rendering()  # settles the limits, which say where points are
     taken: list[tuple[float, float]] = []
     for row in summary.sort_values(y).to_dict("records"):
-        left, at = ax.transData.transform((row[x], row[y])) * _POINTS_PER_INCH / ax.figure.dpi
+        left, at = ax.transData.transform((row[x], row[y])) * POINTS_PER_INCH / ax.figure.dpi
         low = at
         for other_left, other_low in sorted(taken, key=lambda name: name[1]):
             if abs(other_left - left) < NAME_WIDTH and abs(other_low - low) < SMALLEST_FONT:

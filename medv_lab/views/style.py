@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 WIDTHS = {"column": 3.35, "page": 6.9}  # inches
 FONT_SIZE = 7  # points, at these widths
+POINTS_PER_INCH = 72
 SMALLEST_FONT = 6  # points, in print
 
 # Okabe and Ito's palette; every other colour is a grey.
