@@ -6,25 +6,16 @@ with the images in, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutput
 
 from medv_lab.diffusion.forward import masked_cross_entropy
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import Images, MedVLanguageModel
 from medv_lab.model.tiling import TileLayout
-
-
-@dataclass
-class NextTokenOutput(ModelOutput):
-    """The result of a forward pass: with labels the loss (a scalar), without the logits (B, T, V)."""
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
 
 
 class MedVForNextToken(MedVLanguageModel):
@@ -46,8 +37,8 @@ class MedVForNextToken(MedVLanguageModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         noise: Any = None,
-    ) -> NextTokenOutput:
-        """Score the prediction of each labelled token; without labels, return the logits of the ids.
+    ) -> CausalLMOutput:
+        """Score the prediction of each labelled token; without labels, return the logits (B, T, V) of the ids.
 
         The loss is normalised as the denoiser's: (1/B) sum over rows of the mean over a row's learned tokens. What
         follows an end of turn or of text is not learned, since decoding has ended there.
@@ -67,14 +58,14 @@ class MedVForNextToken(MedVLanguageModel):
         )
         hidden = self.backbone(merged.inputs_embeds, merged.attention_mask)
         if labels is None:
-            return NextTokenOutput(logits=self.head(hidden))
+            return CausalLMOutput(logits=self.head(hidden))
         # Each learned label is predicted from the index before it, unless the text had ended there; the mean over a
         # row's learned tokens, then over the rows.
         before, targets = merged.labels[:, :-1], merged.labels[:, 1:]
         learned = (targets != self.config.ignore_index) & ~torch.isin(before, before.new_tensor(self._ends))
         losses = masked_cross_entropy(self.head(hidden[:, :-1][learned]), targets[learned])
         share = (1 / learned.sum(1).clamp(min=1))[learned.nonzero()[:, 0]]
-        return NextTokenOutput(loss=(losses * share).sum() / len(targets))
+        return CausalLMOutput(loss=(losses * share).sum() / len(targets))
 
     @torch.no_grad()
     def write(

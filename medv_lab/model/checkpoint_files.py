@@ -25,7 +25,7 @@ SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = ("F64", "F32", "BF16", "F16")  # as safetensors headers name them
 DOWNLOADED_FILES = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
-BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2}
 WORKING_SHARE = 0.1
 """Memory for the activations of one question, as a share of the weights: a generous rule of thumb."""
 PARAMETERS_WITH_VISION = 8_434_837_024
@@ -81,13 +81,9 @@ class KnownCheckpoint:
     licence: str
     note: str = ""
 
-    def weight_bytes(self, dtype: str) -> int:
-        """Return the size of the weights in memory."""
-        return self.parameters * BYTES_PER_PARAMETER[dtype]
-
     def needed_bytes(self, dtype: str) -> int:
         """Return the size of the weights with room to answer one question."""
-        return int(self.weight_bytes(dtype) * (1 + WORKING_SHARE))
+        return int(self.parameters * BYTES_PER_PARAMETER[dtype] * (1 + WORKING_SHARE))
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,11 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
         CheckpointError: if there is no such folder, or the hub id is not cached and may not be fetched.
     """
     name = str(model)
+    if name == EMBEDDED and not embedded_folder().is_dir():
+        raise CheckpointError(
+            "this installation has no embedded checkpoint; rebuild it with 'python -m "
+            "medv_lab.training.embedded', or give a folder or hub id"
+        )
     folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -125,33 +126,20 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
             )
         label = name if name == EMBEDDED else folder.resolve().name
         return ModelSource(label, folder, stamp=_stamp(folder))
-    if name == EMBEDDED:
+    if folder.exists() or not _HUB_ID.fullmatch(name):
         raise CheckpointError(
-            "this installation has no embedded checkpoint; rebuild it with 'python -m "
-            "medv_lab.training.embedded', or give a folder or hub id"
+            f"{name!r} is neither a folder here nor a hub id; give 'embedded', an existing folder, or 'owner/name'"
         )
-    if folder.exists():
-        raise CheckpointError(f"{name!r} is a file; give the checkpoint's folder")
-    if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(
-            f"{name!r} is neither a folder here nor a hub id; give 'embedded', an existing folder, or "
-            "'owner/name'"
-        )
-    return _find_on_hub(name, download, revision)
-
-
-def _find_on_hub(name: str, download: bool, revision: str | None) -> ModelSource:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError
 
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            local_files_only=not download,
-            allow_patterns=list(DOWNLOADED_FILES),
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, local_files_only=not download, allow_patterns=list(DOWNLOADED_FILES)
+            )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         at = "" if revision is None else f" at revision {revision!r}"
         if not download:
             raise CheckpointError(
@@ -160,7 +148,7 @@ def _find_on_hub(name: str, download: bool, revision: str | None) -> ModelSource
                 "here and give its folder"
             ) from error
         raise CheckpointError(f"{name!r}{at} could not be downloaded from the hub: {error}") from error
-    return ModelSource(name, Path(folder), revision=Path(folder).name, stamp=_stamp(Path(folder)))
+    return ModelSource(name, folder, revision=folder.name, stamp=_stamp(folder))
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -209,7 +197,7 @@ def doctor() -> dict[str, Any]:
     checkpoints = [
         asdict(checkpoint)
         | {
-            "needs": {dtype: checkpoint.needed_bytes(dtype) for dtype in ("float32", "bfloat16")},
+            "needs": {dtype: checkpoint.needed_bytes(dtype) for dtype in BYTES_PER_PARAMETER},
             "fits": {name: checkpoint.needed_bytes(dtype) <= size for name, (size, dtype) in sizes.items()},
         }
         for checkpoint in known_checkpoints()
@@ -230,7 +218,7 @@ def read_json(path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}); copy or download the file again"
         ) from error
@@ -272,11 +260,7 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
 
 def _list_shards(folder: Path) -> list[StoredTensor]:
     weight_map = read_json(folder / INDEX).get("weight_map")
-    if (
-        not isinstance(weight_map, dict)
-        or not weight_map
-        or not all(isinstance(v, str) for v in weight_map.values())
-    ):
+    if not weight_map:
         raise CheckpointError(
             f"{folder / INDEX} has no weight_map of tensor names to file names; copy it again"
         )
@@ -306,7 +290,7 @@ def _read_header(file: Path) -> list[StoredTensor]:
     try:
         with safe_open(file, framework="numpy") as content:
             slices = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 (no mapping)
-            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            tensors = [StoredTensor(file, key, tuple(part.get_shape())) for key, part in slices.items()]
             dtypes = {key: part.get_dtype() for key, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -319,7 +303,7 @@ def _read_header(file: Path) -> list[StoredTensor]:
             f"{file} holds {len(coded)} tensors of types that are not plain floating point: "
             f"{shorten(coded)}; allowed are {', '.join(DTYPES)}: get the checkpoint that is not quantised"
         )
-    return [StoredTensor(file, key, shape) for key, shape in shapes.items()]
+    return tensors
 
 
 def shorten(names: Iterable[str]) -> str:

@@ -122,8 +122,7 @@ def load(
 
     # Configuration, tokenizer and processor.
     config, is_language_only = _read_config(source.folder, vision_folder)
-    tokenizer = _load_tokenizer(source.folder)
-    processor = _make_processor(source.folder, tokenizer, config)
+    processor = _load_processor(source.folder, config)
     # by name from the tokenizer: published configurations name a start token that it has not
     config.bos_token_id = processor.special.start
     config.eos_token_id = processor.special.end_of_text
@@ -139,7 +138,7 @@ def load(
     if vision_folder is not None:
         tensors = _take_vision(vision_folder, expected) | tensors
     fresh = _check_fit(expected, tensors, source.folder, is_language_only)
-    notes = [placement.reason, *_cut_vocabulary(config, len(tokenizer), source.folder)]
+    notes = [placement.reason, *_cut_vocabulary(config, len(processor.tokenizer), source.folder)]
     _check_memory(expected, placement)
 
     with _quiet_transformers():
@@ -184,17 +183,14 @@ def _read_config(folder: Path, vision_folder: Path | None) -> tuple[MedVConfig, 
         raise CheckpointError(f"{folder / 'config.json'} does not describe a model: {error}") from error
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _load_processor(folder: Path, config: MedVConfig) -> MedVProcessor:
     absent = {"model", "added_tokens"} - read_json(folder / "tokenizer.json").keys()
     if absent:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'} lacks {shorten(sorted(absent))}; copy the file again"
         )
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-def _make_processor(folder: Path, tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
     try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         if (folder / "processor_config.json").is_file():
             settings, _ = MedVProcessor.get_processor_dict(folder, local_files_only=True)
             processor = MedVProcessor.from_args_and_dict([tokenizer], settings)

@@ -82,95 +82,46 @@ class MedVConfig(LlamaConfig):
     def __post_init__(self, **kwargs):
         if isinstance(self.vision_config, dict):
             self.vision_config = {"vision_use_head": False, **self.vision_config}
-        self._check_sizes()
         super().__post_init__(**kwargs)
         if self.mm_hidden_size is None:
             self.mm_hidden_size = self.vision_config.hidden_size
         self.image_grid_pinpoints = _read_pinpoints(self.image_grid_pinpoints, self.vision_config.image_size)
-        self._check_vision()
         self._check_settings()
 
-    @property
-    def patches_per_side(self) -> int:
-        """Patches along one side of a tile; pixels that fill no patch are dropped."""
-        return self.vision_config.image_size // self.vision_config.patch_size
-
-    def _check_sizes(self) -> None:
-        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} with num_attention_heads {self.num_attention_heads}: the "
-                "heads must "
-                "divide the hidden size into even parts (rotary positions turn pairs)"
-            )
-        groups = self.num_key_value_heads
-        if groups is not None and (groups < 1 or self.num_attention_heads % groups):
-            raise ValueError(
-                f"num_key_value_heads is {groups}; it must divide num_attention_heads = "
-                f"{self.num_attention_heads}"
-            )
-
-    def _check_vision(self) -> None:
-        vision = self.vision_config
-        if vision.num_hidden_layers < 2:
-            raise ValueError(
-                f"vision_config.num_hidden_layers is {vision.num_hidden_layers}; the last layer is "
-                "dropped, so give at least 2"
-            )
-        if vision.hidden_size % vision.num_attention_heads:
-            raise ValueError(
-                f"vision_config: hidden_size {vision.hidden_size} is not a multiple of "
-                f"num_attention_heads {vision.num_attention_heads}"
-            )
-        if self.patches_per_side < 1:
-            raise ValueError(
-                f"vision_config: image_size {vision.image_size} is smaller than patch_size "
-                f"{vision.patch_size}"
-            )
-        if self.mm_hidden_size != vision.hidden_size:
+    def _check_settings(self) -> None:
+        """Check what neither the parent's validation nor the shapes of a checkpoint's tensors would show."""
+        parse_aspect_ratio(self.image_aspect_ratio)
+        if self.mm_hidden_size != self.vision_config.hidden_size:
             raise ValueError(
                 f"mm_hidden_size is {self.mm_hidden_size}, but vision_config.hidden_size is "
-                f"{vision.hidden_size}: "
-                "the projector reads the vision features, so make them equal or leave mm_hidden_size out"
+                f"{self.vision_config.hidden_size}: the projector reads the vision features, so make them equal or "
+                "leave mm_hidden_size out"
             )
-
-    def _check_settings(self) -> None:
-        parse_aspect_ratio(self.image_aspect_ratio)
-        if self.mm_patch_merge_type not in MERGE_TYPES:
-            raise ValueError(
-                f"mm_patch_merge_type is {self.mm_patch_merge_type!r}; allowed are {MERGE_TYPES}"
-            )
-        if self.mm_projector_type not in PROJECTOR_TYPES:
-            raise ValueError(
-                f"mm_projector_type is {self.mm_projector_type!r}; allowed are {PROJECTOR_TYPES}"
-            )
+        for name, allowed in (("mm_patch_merge_type", MERGE_TYPES), ("mm_projector_type", PROJECTOR_TYPES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {allowed}")
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise ValueError(
-                f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids "
-                f"0..{self.vocab_size - 1}; "
+                f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids 0..{self.vocab_size - 1}; "
                 "give the id of the mask token of this vocabulary"
             )
 
 
 def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[int]]:
     if pinpoints is None:
-        return [list(canvas) for canvas in grid_pinpoints(side)]
+        return grid_pinpoints(side)
     if isinstance(pinpoints, str):
         match = _PINPOINT_RANGE.fullmatch(pinpoints.strip())
         if match is None:
             raise ValueError(
-                f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, "
-                "height], ...]"
+                f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, height], ...]"
             )
         first_i, first_j, last_i, last_j = map(int, match.groups())
         columns, rows = range(first_i, last_i + 1), range(first_j, last_j + 1)
         return [[i * side, j * side] for i in columns for j in rows]
     canvases = [list(canvas) for canvas in pinpoints]
     if not canvases or any(
-        len(c) != 2 or c[0] < side or c[1] < side or c[0] % side or c[1] % side for c in canvases
+        len(canvas) != 2 or any(n < side or n % side for n in canvas) for canvas in canvases
     ):
         raise ValueError(
             f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the "

@@ -1,21 +1,18 @@
 """Image features in the place of their placeholders: tiles to one sequence, and sequences to input embeddings.
 
-`pack_image_features` arranges the features of one image as its `TileLayout` says. `plan_merge` decides, in integers
-only, which input each output position comes from; `apply_plan` then gathers embeddings, labels and conversation ids
-alike. B rows, S ids, T positions with the images in, H hidden size.
+`pack_image_features` arranges the features of one image as its `TileLayout` says; `merge_features` puts them between
+the embeddings of the text. B rows, S ids, T positions with the images in, H hidden size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from medv_lab.model.tiling import TileLayout
-
-PADDING = -1
 
 
 def pack_image_features(
@@ -82,110 +79,63 @@ class MergedInputs:
     conversation_ids: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
-class MergePlan:
-    """The origin of each output position; int64 arrays (B, T), `PADDING` where a row is padded.
-
-    Attributes:
-        source: index in the flattened ids (B * S); the placeholder's for every vector of an image.
-        table: row in [text embeddings (B * S); image vectors; zero vector].
-    """
-
-    source: np.ndarray
-    table: np.ndarray
-
-
-def plan_merge(
-    input_ids: np.ndarray,
-    image_lengths: Sequence[int],
+def merge_features(
+    input_ids: torch.Tensor,
+    text_embeds: torch.Tensor,
+    images: Sequence[torch.Tensor],
     image_token: int,
     *,
-    keep: np.ndarray | None = None,
+    attention_mask: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    conversation_ids: torch.Tensor | None = None,
+    ignore_index: int = -100,
     max_length: int | None = None,
     padding_side: Literal["left", "right"] = "right",
-) -> MergePlan:
-    """Lay out a batch: each placeholder becomes the vectors of the next image; rows are cut, then padded.
+) -> MergedInputs:
+    """Put the vectors of each image in the place of its placeholder; rows are cut, then padded anew.
 
     Args:
         input_ids: (B, S) with `image_token` for an image.
-        image_lengths: number of vectors of each image, in the order of the placeholders (row by row).
+        text_embeds: (B, S, H); what stands at placeholders is not read.
+        images: (length, H) each, in the order of the placeholders (row by row).
         image_token: the placeholder.
-        keep: bool (B, S), false for padded ids, which are removed first.
+        attention_mask: (B, S), 0 at padded ids, which are removed first; None if every id counts.
+        labels, conversation_ids: (B, S) or None.
+        ignore_index: label of images and padding.
         max_length: rows are cut to it on the right, after the images are in.
         padding_side: where shorter rows are filled up.
 
     Raises:
         ValueError: if the numbers of placeholders and images differ.
     """
-    batch, length = input_ids.shape
-    keep = np.ones((batch, length), dtype=bool) if keep is None else keep
-    is_image = (input_ids == image_token) & keep
-    if int(is_image.sum()) != len(image_lengths):
+    keep = torch.ones_like(input_ids) if attention_mask is None else attention_mask.bool().long()
+    is_image = (input_ids == image_token) & keep.bool()
+    if int(is_image.sum()) != len(images):
         raise ValueError(
-            f"the ids hold {int(is_image.sum())} image placeholders ({image_token}), but {len(image_lengths)} images "
+            f"the ids hold {int(is_image.sum())} image placeholders ({image_token}), but {len(images)} images "
             "were given; give one image for each placeholder, row by row"
         )
     # How often each id is repeated (padding 0, text 1, a placeholder as often as its image has vectors), and with
-    # it the origin of every position of all rows, one behind the other.
-    repeats = keep.astype(np.int64)
-    repeats[is_image] = image_lengths
-    source = np.repeat(np.arange(batch * length), repeats.ravel())
-    from_image = is_image.ravel()[source]
-    table = source.copy()
-    table[from_image] = batch * length + np.arange(int(from_image.sum()))
+    # it the id that every position of all rows, one behind the other, comes from.
+    repeats = keep
+    repeats[is_image] = keep.new_tensor([len(image) for image in images])
+    source = torch.arange(keep.numel(), device=keep.device).repeat_interleave(repeats.flatten())
+    from_image = is_image.flatten()[source]
+    embeds = text_embeds.flatten(0, 1)[source]
+    if images:
+        embeds = embeds.masked_scatter(from_image[:, None], torch.cat([*images]).to(embeds.dtype))
 
-    # Rows cut to the longest length, and padded to the longest row.
-    lengths = repeats.sum(axis=1)
-    kept = lengths if max_length is None else np.minimum(lengths, max_length)
-    total = int(kept.max(initial=0))
-    origins = np.full((2, batch, total), PADDING)
-    starts = lengths.cumsum() - lengths
-    for row, (start, size) in enumerate(zip(starts, kept, strict=True)):
-        filled = slice(total - size, total) if padding_side == "left" else slice(0, size)
-        origins[:, row, filled] = source[start : start + size], table[start : start + size]
-    return MergePlan(*origins)
+    def to_rows(values: torch.Tensor, padding: float) -> torch.Tensor:
+        rows = values.split(repeats.sum(1).tolist())
+        return pad_sequence([row[:max_length] for row in rows], True, padding, padding_side)
 
-
-def apply_plan(
-    plan: MergePlan,
-    text_embeds: torch.Tensor,
-    images: Sequence[torch.Tensor],
-    *,
-    attention_mask: torch.Tensor | None = None,
-    labels: torch.Tensor | None = None,
-    conversation_ids: torch.Tensor | None = None,
-    ignore_index: int = -100,
-) -> MergedInputs:
-    """Gather a planned batch.
-
-    Args:
-        plan: from `plan_merge`.
-        text_embeds: (B, S, H); what stands at placeholders is not read.
-        images: (length, H) each, in the order of the placeholders.
-        attention_mask: (B, S) or None; decides only whether there is a mask in the result, and its type.
-        labels: (B, S) or None.
-        conversation_ids: (B, S) or None.
-        ignore_index: label of images and padding.
-    """
-    device, hidden = text_embeds.device, text_embeds.shape[-1]
-    pieces = [text_embeds.reshape(-1, hidden), *(image.to(text_embeds.dtype) for image in images)]
-    is_padded = plan.source == PADDING
-    if is_padded.any():
-        pieces.append(text_embeds.new_zeros(1, hidden))
-    rows = torch.cat(pieces)
-    index = torch.from_numpy(np.where(is_padded, len(rows) - 1, plan.table)).to(device)
-    inputs_embeds = rows.index_select(0, index.view(-1)).view(*index.shape, hidden)
-
-    source = torch.from_numpy(np.where(is_padded, 0, plan.source)).to(device)
-    present = torch.from_numpy(~is_padded).to(device)
-    if labels is not None:
-        is_text = present & (index < labels.numel())
-        labels = labels.reshape(-1)[source].where(is_text, ignore_index)
-    if conversation_ids is not None:
-        conversation_ids = conversation_ids.reshape(-1)[source].where(present, 0)
     if attention_mask is not None:
-        attention_mask = present.to(attention_mask.dtype)
-    return MergedInputs(inputs_embeds, attention_mask, labels, conversation_ids)
+        attention_mask = to_rows(attention_mask.new_ones(len(source)), 0)
+    if labels is not None:
+        labels = to_rows(labels.flatten()[source].masked_fill(from_image, ignore_index), ignore_index)
+    if conversation_ids is not None:
+        conversation_ids = to_rows(conversation_ids.flatten()[source], 0)
+    return MergedInputs(to_rows(embeds, 0.0), attention_mask, labels, conversation_ids)
 
 
 def conversation_mask(conversation_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

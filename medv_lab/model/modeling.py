@@ -20,10 +20,9 @@ from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_en
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.image_features import (
     MergedInputs,
-    apply_plan,
     conversation_mask,
+    merge_features,
     pack_image_features,
-    plan_merge,
 )
 from medv_lab.model.last_layer import hidden_at
 from medv_lab.model.tiling import TileLayout
@@ -266,23 +265,17 @@ class MedVLanguageModel(MedVPreTrainedModel):
                 vision_features are given.
         """
         config = self.config
-        images = self.get_image_features(pixel_values, vision_features, tile_layouts)
-        plan = plan_merge(
-            input_ids.cpu().numpy(),
-            [len(image) for image in images],
-            config.image_token_index,
-            keep=None if attention_mask is None else attention_mask.bool().cpu().numpy(),
-            max_length=config.tokenizer_model_max_length,
-            padding_side=padding_side,
-        )
-        return apply_plan(
-            plan,
+        return merge_features(
+            input_ids,
             self.embed_tokens(input_ids.masked_fill(input_ids == config.image_token_index, 0)),
-            images,
+            self.get_image_features(pixel_values, vision_features, tile_layouts),
+            config.image_token_index,
             attention_mask=attention_mask,
             labels=labels,
             conversation_ids=conversation_ids,
             ignore_index=config.ignore_index,
+            max_length=config.tokenizer_model_max_length,
+            padding_side=padding_side,
         )
 
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
@@ -328,10 +321,7 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
 
         Args:
             input_ids: (B, S), as in `merge_image_features`.
-            pixel_values: as in `merge_image_features`.
-            vision_features: as in `merge_image_features`.
-            tile_layouts: as in `merge_image_features`.
-            attention_mask: as in `merge_image_features`.
+            pixel_values, vision_features, tile_layouts, attention_mask: as in `merge_image_features`.
             labels: (B, S), -100 where a token is neither noised nor learned.
             conversation_ids: turn of each id (B, S); a query then sees keys of its own and earlier turns
                 only.

@@ -1,8 +1,8 @@
 """Questions and pictures to model inputs, and ids back to text.
 
-`MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is
-saved beside the model (`processor_config.json`), and a published `llava_llada` folder without that file
-gives its settings through `config.json`. B prompts, S ids, N images.
+`MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is saved beside
+the model (`processor_config.json`); for a published `llava_llada` folder without that file, `load` makes it from the
+model's configuration. B prompts, S ids.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class MedVProcessor(ProcessorMixin):
         self.patch_size = patch_size
         self.image_aspect_ratio = image_aspect_ratio
         self.mm_patch_merge_type = mm_patch_merge_type
-        self.image_grid_pinpoints = image_grid_pinpoints or [
-            list(size) for size in grid_pinpoints(image_size)
-        ]
+        self.image_grid_pinpoints = image_grid_pinpoints or grid_pinpoints(image_size)
         self.max_length = max_length
         self.chat_mode = chat_mode
         self.system_prompt = system_prompt
@@ -86,23 +84,15 @@ class MedVProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
         """Return the processor that fits a model's configuration; `settings` override what it says."""
-        return cls(tokenizer, **{**_settings_of(config), **settings})
-
-    @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Read the settings of a saved processor; without `processor_config.json`, those of the model."""
-        settings, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        if "image_size" not in settings:
-            settings = {
-                **_settings_of(MedVConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)),
-                **settings,
-            }
-        return settings, rest
-
-    @property
-    def model_input_names(self) -> list[str]:
-        """Keys of what a call returns."""
-        return ["input_ids", "attention_mask", "pixel_values", "tile_layouts"]
+        own = {
+            "image_size": config.vision_config.image_size,
+            "patch_size": config.vision_config.patch_size,
+            "image_aspect_ratio": config.image_aspect_ratio,
+            "mm_patch_merge_type": config.mm_patch_merge_type,
+            "image_grid_pinpoints": config.image_grid_pinpoints,
+            "max_length": config.tokenizer_model_max_length,
+        }
+        return cls(tokenizer, **own | settings)
 
     def __call__(
         self,
@@ -133,14 +123,21 @@ class MedVProcessor(ProcessorMixin):
         tiles: list[torch.Tensor] = []
         layouts: list[TileLayout] = []
         for turns, own in zip(prompts, pictures, strict=True):
-            ids = self._encode(turns, len(own))
+            prompt = render_prompt(_mark_images(turns, len(own)), self.chat_mode, self.system_prompt)
+            ids = encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
             pixels, planned = self.prepare_images(own)
             positions = sum(layout.num_positions for layout in planned)
             self._check_length(len(ids) - len(own), positions, gen_length)
             rows.append(ids)
             tiles += pixels
             layouts += planned
-        data = _pad_left(rows, self.special.end_of_text)
+        longest = max(map(len, rows))
+        data = {
+            "input_ids": torch.tensor(
+                [[self.special.end_of_text] * (longest - len(row)) + row for row in rows]
+            ),
+            "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+        }
         if tiles:
             data |= {"pixel_values": tiles, "tile_layouts": layouts}
         return BatchFeature(data)
@@ -162,8 +159,7 @@ class MedVProcessor(ProcessorMixin):
         """
         opened = [open_image(image) for image in images]
         layouts = self._plan([image.size for image in opened], aspect_ratio)
-        pairs = zip(opened, layouts, strict=True)
-        return [torch.from_numpy(cut_tiles(image, layout)) for image, layout in pairs], layouts
+        return [torch.from_numpy(cut_tiles(*pair)) for pair in zip(opened, layouts, strict=True)], layouts
 
     def _plan(self, sizes: Sequence[tuple[int, int]], aspect_ratio: str | None = None) -> list[TileLayout]:
         """The layouts of one prompt's images; several are single padded tiles, as published."""
@@ -215,11 +211,6 @@ class MedVProcessor(ProcessorMixin):
             return bytes(_BYTE_OF_CHARACTER[character] for character in characters)
         return self.tokenizer.decode([token]).encode("utf-8")
 
-    def _encode(self, turns: list[tuple[str, str]], images: int) -> list[int]:
-        turns = _mark_images(turns, images)
-        prompt = render_prompt(turns, self.chat_mode, self.system_prompt)
-        return encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
-
     def _check_length(self, words: int, image_positions: int, gen_length: int) -> None:
         if self.max_length is None or words + image_positions + gen_length <= self.max_length:
             return
@@ -231,31 +222,14 @@ class MedVProcessor(ProcessorMixin):
         )
 
 
-def _settings_of(config: MedVConfig) -> dict[str, Any]:
-    return {
-        "image_size": config.vision_config.image_size,
-        "patch_size": config.vision_config.patch_size,
-        "image_aspect_ratio": config.image_aspect_ratio,
-        "mm_patch_merge_type": config.mm_patch_merge_type,
-        "image_grid_pinpoints": config.image_grid_pinpoints,
-        "max_length": config.tokenizer_model_max_length,
-    }
-
-
-def _is_turns(value: Any) -> bool:
-    is_list = isinstance(value, list | tuple) and len(value) > 0
-    return is_list and all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value)
-
-
-def _is_single(text: Any) -> bool:
-    return isinstance(text, str) or (_is_turns(text) and all(isinstance(role, str) for role, _ in text))
-
-
 def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list[list[Any]]]:
     """Questions as conversations and images as one list per question."""
-    if text is None or (not isinstance(text, str) and len(text) == 0):
+    if not text:
         raise ValueError("no question was given; give text='...' or a conversation [('user', '...'), ...]")
-    if _is_single(text):
+    first = text[
+        0
+    ]  # of one question a character or a turn (role, text), of a batch a question or a conversation
+    if isinstance(text, str) or (not isinstance(first, str) and isinstance(next(iter(first), None), str)):
         questions, pictures = [text], [images]
     else:
         questions = list(text)
@@ -266,7 +240,11 @@ def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list
                 f"{len(questions)} questions came with {given} for images; give a list with one entry per "
                 "question (a picture, a list of pictures, or None)"
             )
-    return [_as_turns(question) for question in questions], [_as_pictures(picture) for picture in pictures]
+    lists = [
+        list(entry) if isinstance(entry, list | tuple) else [] if entry is None else [entry]
+        for entry in pictures
+    ]
+    return [_as_turns(question) for question in questions], lists
 
 
 def _as_turns(question: Any) -> list[tuple[str, str]]:
@@ -279,12 +257,6 @@ def _as_turns(question: Any) -> list[tuple[str, str]]:
     if not turns[-1][1].replace(IMAGE_TOKEN, "").strip():
         raise ValueError("the question is empty; ask something")
     return turns
-
-
-def _as_pictures(entry: Any) -> list[Any]:
-    if entry is None:
-        return []
-    return list(entry) if isinstance(entry, list | tuple) else [entry]
 
 
 def _mark_images(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
@@ -300,10 +272,3 @@ def _mark_images(turns: list[tuple[str, str]], images: int) -> list[tuple[str, s
     role, text = turns[first]
     marked = (role, " ".join([IMAGE_TOKEN] * images) + "\n" + text)
     return [*turns[:first], marked, *turns[first + 1 :]]
-
-
-def _pad_left(rows: list[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    longest = max(map(len, rows))
-    padded = [[pad_id] * (longest - len(row)) + row for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}

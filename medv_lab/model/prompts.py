@@ -136,10 +136,7 @@ def encode_prompt(prompt: str, tokenizer: Any, *, drop_after_image: bool = True)
     """
     first, *rest = (tokenizer.encode(piece, add_special_tokens=False) for piece in prompt.split(IMAGE_TOKEN))
     drops = drop_after_image and first[:1] == [special_ids(tokenizer).start]
-    ids = list(first)
-    for piece in rest:
-        ids += [IMAGE_PLACEHOLDER, *piece[1 if drops else 0 :]]
-    return ids
+    return sum(([IMAGE_PLACEHOLDER, *piece[drops:]] for piece in rest), list(first))
 
 
 def move_image_first(text: str) -> str:
@@ -180,7 +177,10 @@ def encode_dialogue(
     """
     spoken = [(_role(role), move_image_first(text) if has_image else text) for role, text in turns]
     if chat_mode == PLAIN_MODE:
-        return _encode_caption(spoken, tokenizer, has_image)
+        if [role for role, _ in spoken] != ["user", "assistant"] or not has_image:
+            raise ValueError(f"{PLAIN_MODE} needs an image and exactly one user and one assistant turn")
+        caption = tokenizer.encode(spoken[1][1] + "\n", add_special_tokens=False)
+        return Encoded([IMAGE_PLACEHOLDER, *caption], [IGNORED_LABEL, *caption], [0] * (1 + len(caption)))
     if spoken and spoken[0][0] == "assistant":
         spoken = spoken[1:]
     if not spoken:
@@ -196,9 +196,14 @@ def encode_dialogue(
     exchange = -1
     for role, text in [("system", system)] * bool(system) + spoken:
         exchange += role == "user"
-        piece = _encode_with_images(_turn(role, text), tokenizer, has_image)
+        turn = _turn(role, text)
+        if has_image:
+            piece = encode_prompt(turn, tokenizer, drop_after_image=False)
+        else:
+            piece = tokenizer.encode(turn, add_special_tokens=False)
         ids += piece
-        labels += [_label(token, role, special) for token in piece]
+        learned = set(piece) - {IMAGE_PLACEHOLDER} if role == "assistant" else special.labelled
+        labels += [token if token in learned else IGNORED_LABEL for token in piece]
         exchanges += [max(exchange, 0)] * len(piece)
     return Encoded(ids, labels, exchanges)
 
@@ -242,26 +247,3 @@ def _header(role: str) -> str:
 
 def _turn(role: str, text: str) -> str:
     return f"{_header(role)}{text}{SPECIAL_TOKENS['end_of_turn']}"
-
-
-def _label(token: int, role: str, special: SpecialIds) -> int:
-    if token == IMAGE_PLACEHOLDER:
-        return IGNORED_LABEL
-    return token if role == "assistant" or token in special.labelled else IGNORED_LABEL
-
-
-def _encode_with_images(text: str, tokenizer: Any, has_image: bool) -> list[int]:
-    if not has_image:
-        return list(tokenizer.encode(text, add_special_tokens=False))
-    first, *rest = (tokenizer.encode(piece, add_special_tokens=False) for piece in text.split(IMAGE_TOKEN))
-    ids = list(first)
-    for piece in rest:
-        ids += [IMAGE_PLACEHOLDER, *piece]
-    return ids
-
-
-def _encode_caption(turns: Sequence[tuple[str, str]], tokenizer: Any, has_image: bool) -> Encoded:
-    if [role for role, _ in turns] != ["user", "assistant"] or not has_image:
-        raise ValueError(f"{PLAIN_MODE} needs an image and exactly one user and one assistant turn")
-    caption = tokenizer.encode(turns[1][1] + "\n", add_special_tokens=False)
-    return Encoded([IMAGE_PLACEHOLDER, *caption], [IGNORED_LABEL, *caption], [0] * (1 + len(caption)))

@@ -2,8 +2,7 @@
 
 The geometry is decided once, by `plan_tiles`: its `TileLayout` says how the pixels are cut (`cut_tiles`), how the
 features of the tiles are packed into one sequence (`image_features.pack_image_features`), how many positions that
-takes, and which part of the picture each of them saw (`TileLayout.patch_grids`). Knows no tokenizer, no model and
-no torch.
+takes, and which part of the picture each of them saw (`TileLayout.patch_grids`). Knows no tokenizer and no model.
 
 Sizes of images and canvases are (width, height) in pixels; grids and maps are (rows, columns).
 
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from transformers.image_processing_utils import select_best_resolution
 
 from medv_lab.diffusion.attention_maps import PatchGrid
 
@@ -190,10 +190,13 @@ def plan_tiles(
         pinpoints: candidate canvases (width, height), multiples of `tile_size`; read for anyres only.
 
     Raises:
-        ValueError: for another aspect ratio, or no candidates.
+        ValueError: for another aspect ratio.
     """
     kind, max_tiles = parse_aspect_ratio(aspect_ratio)
-    canvas = select_best_resolution(image_size, pinpoints) if kind == "anyres" else None
+    canvas = None
+    if kind == "anyres":  # the canvas that keeps most of the pixels, then the one that wastes fewest
+        candidates = [(height, width) for width, height in pinpoints]
+        canvas = select_best_resolution(image_size[::-1], candidates)[::-1]
     return TileLayout(image_size, tile_size, patch_size, merge_type, canvas, kind == "pad", max_tiles)
 
 
@@ -254,31 +257,6 @@ def parse_aspect_ratio(aspect_ratio: str) -> tuple[str, int | None]:
     return "anyres", int(match[1]) if match[1] else None
 
 
-def grid_pinpoints(side: int, limit: int = GRID_LIMIT) -> list[Size]:
-    """Return all (width, height) = (i side, j side) with i, j = 1..limit, i outer: the published 36 candidates."""
-    return [(side * i, side * j) for i in range(1, limit + 1) for j in range(1, limit + 1)]
-
-
-def select_best_resolution(image_size: Size, candidates: Sequence[Sequence[int]]) -> Size:
-    """Choose the canvas that keeps most of an image's pixels, then the one that wastes fewest.
-
-    Args:
-        image_size: (width, height) of the image.
-        candidates: allowed canvases as (width, height); of equals, the first wins.
-
-    Returns:
-        (width, height) of the chosen canvas.
-
-    Raises:
-        ValueError: if there are no candidates.
-    """
-    if not candidates:
-        raise ValueError("no candidate resolutions were given; give at least one (width, height)")
-    width, height = image_size
-
-    def merit(canvas: Sequence[int]) -> tuple[int, int]:
-        scale = min(canvas[0] / width, canvas[1] / height)
-        kept = min(int(width * scale) * int(height * scale), width * height)
-        return kept, kept - canvas[0] * canvas[1]
-
-    return tuple(max(candidates, key=merit))
+def grid_pinpoints(side: int, limit: int = GRID_LIMIT) -> list[list[int]]:
+    """Return all [width, height] = [i side, j side] with i, j = 1..limit, i outer: the published 36 candidates."""
+    return [[side * i, side * j] for i in range(1, limit + 1) for j in range(1, limit + 1)]

@@ -10,9 +10,7 @@ def test_published_sizes_at_both_dtypes():
     table = {checkpoint.name: checkpoint for checkpoint in checkpoint_files.known_checkpoints()}
     assert {"LLaDA-MedV", "LLaDA-V", "LLaDA-8B-Instruct"} <= set(table)
     medv = table["LLaDA-MedV"]
-    assert medv.weight_bytes("bfloat16") == 2 * 8_434_837_024
-    assert medv.weight_bytes("float32") == 2 * medv.weight_bytes("bfloat16")
-    assert medv.needed_bytes("bfloat16") > medv.weight_bytes("bfloat16")
+    assert 2 * 8_434_837_024 < medv.needed_bytes("bfloat16") < medv.needed_bytes("float32")
 
 
 def test_embedded_is_sized_from_its_file_if_it_is_there(monkeypatch, tmp_path):

@@ -430,7 +430,7 @@ def test_no_more_memory_is_taken_than_the_weights_need(folder, tmp_path):
 def test_file_or_missing_folder_or_strange_name(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint_files, "embedded_folder", lambda: tmp_path / "none")
     for model, match in [
-        (folder / SINGLE, "is a file"),
+        (folder / SINGLE, "neither a folder here nor a hub id"),
         (tmp_path / "absent", "neither a folder here nor a hub id"),
         ("embedded", "no embedded checkpoint"),
     ]:

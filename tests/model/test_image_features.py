@@ -1,30 +1,37 @@
 """Packing of tiles and merging with text (the recorded embeddings are checked by the parity suite)."""
 
-import numpy as np
 import pytest
 import torch
 
-from medv_lab.model.image_features import PADDING, conversation_mask, pack_image_features, plan_merge
+from medv_lab.model.image_features import conversation_mask, merge_features, pack_image_features
 from medv_lab.model.tiling import TileLayout
 
 IMAGE = -200
 
 
-def test_plan_puts_images_in_and_pads_on_the_asked_side():
-    ids = np.array([[7, IMAGE, 8], [9, 10, 11]])
-    right = plan_merge(ids, [3], IMAGE)
-    assert right.source.tolist() == [[0, 1, 1, 1, 2], [3, 4, 5, PADDING, PADDING]]
-    assert right.table.tolist() == [[0, 6, 7, 8, 2], [3, 4, 5, PADDING, PADDING]]
-    left = plan_merge(ids, [3], IMAGE, padding_side="left")
-    assert left.source[1].tolist() == [PADDING, PADDING, 3, 4, 5]
+def merged(ids, lengths, **options):
+    """Ids 0..59 embedded as themselves, image vectors counted from 100."""
+    ids = torch.tensor(ids)
+    vectors = torch.arange(100.0, 100 + sum(lengths))[:, None].split(lengths) if lengths else []
+    given = {"labels": ids, "conversation_ids": ids % 2, **options}
+    return merge_features(ids, ids[..., None].float(), vectors, IMAGE, **given)
 
 
-def test_plan_removes_padded_ids_and_cuts_at_the_maximal_length():
-    ids = np.array([[7, IMAGE, 8, IMAGE], [9, 10, 0, 0]])
-    keep = np.array([[True, True, True, False], [True, True, False, False]])
-    plan = plan_merge(ids, [4], IMAGE, keep=keep, max_length=3)
-    assert plan.source.tolist() == [[0, 1, 1], [4, 5, PADDING]]
-    assert plan.table.tolist() == [[0, 8, 9], [4, 5, PADDING]]
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_images_are_put_in_and_rows_padded_on_the_asked_side(side):
+    batch = merged([[7, IMAGE, 8], [9, 10, 11]], [3], padding_side=side)
+    padded = {"left": lambda row, pad: [pad, pad, *row], "right": lambda row, pad: [*row, pad, pad]}[side]
+    assert batch.inputs_embeds[..., 0].tolist() == [[7, 100, 101, 102, 8], padded([9, 10, 11], 0)]
+    assert batch.labels.tolist() == [[7, -100, -100, -100, 8], padded([9, 10, 11], -100)]
+    assert batch.conversation_ids.tolist() == [[1, 0, 0, 0, 0], padded([1, 0, 1], 0)]
+    assert batch.attention_mask is None
+
+
+def test_padded_ids_are_removed_and_rows_cut_at_the_maximal_length():
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    batch = merged([[7, IMAGE, 8, IMAGE], [9, 10, 0, 0]], [4], attention_mask=mask, max_length=3)
+    assert batch.inputs_embeds[..., 0].tolist() == [[7, 100, 101], [9, 10, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_dialogue_mask_shows_own_and_earlier_turns():
@@ -48,9 +55,3 @@ def test_tiles_are_read_row_by_row_across_the_canvas():
 def test_a_single_tile_ends_with_one_newline():
     assert packed("spatial_unpad", None) == [0, 1, 2, 3, -1]
     assert packed("flat", None) == [0, 1, 2, 3]
-
-
-def test_tiles_of_another_layout_are_refused():
-    layout = TileLayout((8, 4), 4, 2, "flat", (8, 4))
-    with pytest.raises(ValueError, match="2 tiles of 4 patches, its layout 3 of 4: give tile_layouts"):
-        pack_image_features(torch.zeros(2, 4, 1), layout, torch.zeros(1))

@@ -12,7 +12,6 @@ from medv_lab.model.tiling import (
     grid_pinpoints,
     parse_aspect_ratio,
     plan_tiles,
-    select_best_resolution,
 )
 
 MERGE_TYPES = pytest.mark.parametrize("merge_type", ["spatial_unpad", "spatial", "flat"])
@@ -58,25 +57,18 @@ def test_tiles_put_together_are_the_canvas_of_an_image_that_fits_exactly():
     assert np.array_equal(np.concatenate(rows), np.asarray(image))
 
 
-def test_best_resolution_prefers_no_loss_then_no_waste():
-    assert select_best_resolution((100, 100), [(50, 50), (200, 200), (100, 100)]) == (100, 100)
-    assert select_best_resolution((100, 40), [(100, 100), (100, 50)]) == (100, 50)
-    with pytest.raises(ValueError, match="at least one"):
-        select_best_resolution((1, 1), [])
+def test_the_canvas_keeps_the_pixels_and_wastes_few():
+    sizes = {"merge_type": "flat", "tile_size": 56, "patch_size": 14}
+    for size, canvas in [((100, 100), (112, 112)), ((112, 56), (112, 56)), ((50, 160), (56, 168))]:
+        assert plan(size, "anyres").canvas == canvas
+        candidates = [[224, 224], list(canvas)]
+        assert plan_tiles(size, aspect_ratio="anyres", pinpoints=candidates, **sizes).canvas == canvas
 
 
 @pytest.mark.parametrize("mode", ["", "anyres_max_", "anyres_max_x", "Square", "anyres_9"])
 def test_unknown_mode_names_the_allowed_ones(mode):
     with pytest.raises(ValueError, match="allowed are 'square', 'pad'"):
         parse_aspect_ratio(mode)
-
-
-def test_modes_and_their_numbers():
-    assert [parse_aspect_ratio(mode) for mode in ("pad", "anyres", "anyres_max_9")] == [
-        ("pad", None),
-        ("anyres", None),
-        ("anyres", 9),
-    ]
 
 
 @pytest.mark.parametrize(("size", "shape"), [((200, 50), (2, 8)), ((50, 200), (8, 2)), ((64, 64), (8, 8))])
