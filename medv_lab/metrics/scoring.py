@@ -23,8 +23,8 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from medv_lab.records import Question
 
@@ -62,8 +62,7 @@ class ScoreLineError(ValueError):
     """A judge's first line that holds no usable pair of scores; the text says what was given and allowed."""
 
 
-@dataclass(frozen=True)
-class Overlap:
+class Overlap(NamedTuple):
     """Word overlap of a prediction with a reference, each in [0, 1]."""
 
     f1: float
@@ -139,9 +138,7 @@ def token_recall(prediction: str, reference: str, variant: str = "llava_med") ->
 def bleu(prediction: str, reference: str, weights: Sequence[float] = (0.25, 0.25, 0.25, 0.25)) -> float:
     """Compute sentence BLEU of the normal forms without smoothing, in [0, 1] (Papineni et al. 2002, as NLTK has it).
 
-    Args:
-        prediction, reference: answers; BLEU sees the words of their normal forms.
-        weights: one weight per n-gram order, from 1 on; `BLEU_WEIGHTS` holds those in use.
+    `weights` has one per n-gram order, from 1 on; `BLEU_WEIGHTS` holds those in use.
     """
     predicted, true = normalize(prediction).split(), normalize(reference).split()
     precisions = []

@@ -31,18 +31,14 @@ def test_the_benchmark_is_whole(tmp_path, real):
 
 
 def test_all_texts_are_kept(tmp_path):
-    first, second = read_chatbot(make_chatbot(tmp_path), tmp_path / "images").questions
+    more = [{"tokens": "One."}, {"tokens": "Two."}]
+    rows = [chatbot_row(0), chatbot_row(1, in_text_mention=None), chatbot_row(2, in_text_mention=more)]
+    first, second, third = read_chatbot(make_chatbot(tmp_path, rows), tmp_path / "images").questions
     assert (first.id, first.text) == ("0", "What is the organ?")
     assert first.reference == "The organ is the eye."
     assert first.tags == {"domain": "histology"}  # the first in the order of DOMAINS; gross is true too
     assert first.context == "Cells were not found ( Fig. 3 ) ."
-    assert second.context == ""
-
-
-def test_all_sentences_about_a_figure_are_its_context(tmp_path):
-    row = chatbot_row(0, in_text_mention=[{"tokens": "One."}, {"tokens": "Two."}])
-    (question,) = read_chatbot(make_chatbot(tmp_path, [row]), tmp_path / "images").questions
-    assert question.context == "One.\nTwo."
+    assert (second.context, third.context) == ("", "One.\nTwo.")
 
 
 BROKEN = [

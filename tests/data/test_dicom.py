@@ -49,10 +49,6 @@ def make(
     dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
-    return write(dataset)
-
-
-def write(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=False)
     return buffer.getvalue()
@@ -84,17 +80,6 @@ def test_rescale_and_window_in_hounsfield_units():
     stored = np.array([[0, 984, 1064, 1144, 4000]], np.uint16)
     data = make(stored, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40.5, WindowWidth=161)
     assert grey_levels(data).tolist() == [[0, 0, 128, 255, 255]]
-
-
-def test_a_uniform_picture_keeps_its_place_in_the_window():
-    data = make(
-        np.full((4, 4), 1064, np.uint16),
-        RescaleSlope=1,
-        RescaleIntercept=-1024,
-        WindowCenter=40,
-        WindowWidth=400,
-    )
-    assert abs(grey_levels(data)[0, 0] - 128) <= 1
 
 
 def test_the_first_of_several_windows_counts():
@@ -197,6 +182,8 @@ def test_broken_files_are_refused(changes, message):
 def test_cut_off_files_are_refused(length):
     with pytest.raises(ImageError, match=f"{DAMAGE}|without pixel data"):
         open_image(make(RAMP)[:length])
+    with pytest.raises(ImageError, match=DAMAGE):
+        open_image(get_testdata_file("MR_truncated.dcm", download=False))
 
 
 def test_the_pixel_limit_comes_before_decoding(monkeypatch):
@@ -241,8 +228,3 @@ def test_the_same_picture_in_other_encodings_has_the_same_pixels():
     plain = opened(get_testdata_file("MR_small.dcm", download=False))
     for name in ("MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "MR_small_expb.dcm"):
         assert np.array_equal(opened(get_testdata_file(name, download=False)), plain)
-
-
-def test_a_truncated_real_file_is_refused():
-    with pytest.raises(ImageError, match=DAMAGE):
-        open_image(get_testdata_file("MR_truncated.dcm", download=False))

@@ -145,13 +145,14 @@ def test_missing_file_folder_and_wrong_type(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("source", "message"),
     [
         (np.zeros((0, 5), np.uint8), "no pixels"),
         (np.zeros(5, np.uint8), r"shape \(5,\).*Allowed shapes"),
         (np.zeros((3, 8, 8), np.uint8), "channels last"),
         (np.zeros((1, 8, 8, 3), np.uint8), "Allowed shapes"),
         (np.array([[0.5, np.nan]]), "NaN"),
+        (Image.fromarray(np.array([[1.0, np.nan]], np.float32)), "NaN"),
         (np.array([[0.0, np.inf]]), "NaN or infinite"),
         (np.array([[0.0, 255.0]]), "from 0 to 255.*0..1"),
         (np.zeros((4, 4, 3), np.int32), "int32 has the wrong type"),
@@ -159,14 +160,9 @@ def test_missing_file_folder_and_wrong_type(tmp_path):
         (np.full((4, 4), "a"), "wrong type"),
     ],
 )
-def test_arrays_that_are_no_pictures(array, message):
+def test_arrays_and_images_that_are_no_pictures(source, message):
     with pytest.raises(ImageError, match=message):
-        open_image(array)
-
-
-def test_nan_in_a_float_pillow_image():
-    with pytest.raises(ImageError, match="NaN"):
-        open_image(Image.fromarray(np.array([[1.0, np.nan]], np.float32)))
+        open_image(source)
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch):

@@ -56,9 +56,6 @@ def test_the_scripts_disagree_where_they_are_known_to():
     assert closed_hit("Left side", "left", "llava_med") == 0
     assert closed_hit("Left side", "left", "llava_med_batch") == 1
     assert closed_hit("The lung is normal", "no", "llava_med") == 1
-
-
-def test_open_hit_of_the_single_script_needs_candidates():
     with pytest.raises(ValueError, match="candidates"):
         open_hit("mass", "mass", "llava_med")
 
