@@ -12,11 +12,12 @@ Questions are balanced within what is asked: a wording has each of its answers e
 1 / number of answers for whoever sees no picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from medv_lab.phantoms.questions import Draw, balanced_questions
+from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.records import Question
@@ -48,24 +49,7 @@ def make_questions(split: str, rounds: int, pictures: str = "right") -> list[Que
     Raises:
         ValueError: for an unknown split or choice of pictures, or fewer than one round.
     """
-    if rounds < 1:
-        raise ValueError(
-            f"rounds is {rounds}; it must be at least 1 (one round asks each question once per answer)"
-        )
-    if pictures not in PICTURES:
-        raise ValueError(f"pictures is {pictures!r}; allowed are {', '.join(PICTURES)}")
-    scenes = make_scenes(split, SCENES)
-    draws = balanced_questions(scenes, rounds, SEED)
-    questions = [_question(f"{split}/{number:04}", draw, split) for number, draw in enumerate(draws)]
-    if pictures == "none":
-        return questions
-    shown = [scenes[draw.scene] for draw in draws]
-    if pictures == "shuffled":
-        order = np.random.default_rng(SEED).permutation(len(shown)).tolist()
-        # Rotating a random order by one leaves no question with its own picture.
-        donors = dict(zip(order, np.roll(order, 1).tolist(), strict=True))
-        shown = [shown[donors[number]] for number in range(len(shown))]
-    return [_show(question, scene) for question, scene in zip(questions, shown, strict=True)]
+    return _ask(split, split, make_scenes(split, SCENES), rounds, pictures)
 
 
 def make_benchmarks(rounds: int, with_pictures: bool = True) -> list[Question]:
@@ -81,23 +65,39 @@ def make_benchmarks(rounds: int, with_pictures: bool = True) -> list[Question]:
     Raises:
         ValueError: for fewer than one round.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; give 1 or more")
     questions: list[Question] = []
     for name, (split, domains) in BENCHMARKS.items():
         scenes = [scene for scene in make_scenes(split, SCENES) if scene.domain in domains]
-        for number, draw in enumerate(balanced_questions(scenes, rounds, SEED)):
-            question = _question(f"{name}/{number:04}", draw, split, benchmark=name)
-            questions.append(_show(question, scenes[draw.scene]) if with_pictures else question)
+        questions += _ask(name, split, scenes, rounds, "right" if with_pictures else "none", benchmark=name)
     return questions
 
 
-def _question(name: str, draw: Draw, split: str, **tags: str) -> Question:
-    kind = "closed" if draw.probe.is_closed else "open"
-    tags = {**tags, "family": draw.probe.family, "domain": "none"}
-    return Question(name, draw.text, reference=draw.answer, kind=kind, split=split, tags=tags)
-
-
-def _show(question: Question, scene: Scene) -> Question:
-    tags = {**question.tags, "domain": scene.domain}
-    return replace(question, image=render(scene), truth=scene, tags=tags)
+def _ask(
+    name: str, split: str, scenes: Sequence[Scene], rounds: int, pictures: str, **tags: str
+) -> list[Question]:
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give 1 or more (one round asks each question once per answer)")
+    if pictures not in PICTURES:
+        raise ValueError(f"pictures is {pictures!r}; allowed are {', '.join(PICTURES)}")
+    draws = balanced_questions(scenes, rounds, SEED)
+    shown = [scenes[draw.scene] for draw in draws]
+    if pictures == "shuffled":
+        order = np.random.default_rng(SEED).permutation(len(shown)).tolist()
+        # Rotating a random order by one leaves no question with its own picture.
+        donors = dict(zip(order, np.roll(order, 1).tolist(), strict=True))
+        shown = [shown[donors[number]] for number in range(len(shown))]
+    questions = []
+    for number, (draw, scene) in enumerate(zip(draws, shown, strict=True)):
+        question = Question(
+            id=f"{name}/{number:04}",
+            text=draw.text,
+            reference=draw.answer,
+            kind="closed" if draw.probe.is_closed else "open",
+            split=split,
+            tags={**tags, "family": draw.probe.family, "domain": "none"},
+        )
+        if pictures != "none":
+            seen = {**question.tags, "domain": scene.domain}
+            question = replace(question, image=render(scene), truth=scene, tags=seen)
+        questions.append(question)
+    return questions

@@ -46,7 +46,7 @@ def test_without_pictures_none_is_shown():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("test", 0), "at least 1"),
+        (("test", 0), "1 or more"),
         (("test", 1, "wrong"), "right, shuffled, none"),
         (("exam", 1), "splits are"),
     ],
