@@ -3,7 +3,7 @@
 The picture is built in three layers. The background (organ, pose, texture) and the camera (noise, contrast,
 vignette, burned-in marker) draw their random numbers from the seed and the domain alone; each finding draws
 its own from the seed and its cell. Two scenes that share domain and seed therefore differ only where their
-findings differ, which is what counterfactual evaluation needs.
+findings differ.
 
 Findings lie in cells: 2 sides of the picture x 3 thirds of the organ.
 """
