@@ -1,7 +1,8 @@
 """The explorer: ask about a picture, watch the answer fill, change a setting, compare.
 
 It knows no model: it is given a function that asks, so that everything here works with any model; only `explore` loads
-one. A run has a thread of its own, which also updates the widgets that show it.
+one. All explorers of a process share the thread that runs work in, so that they take turns; it also updates the widgets
+that show a run.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
-from threading import Lock
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -24,7 +26,6 @@ from medv_lab.explorer.controls import START, SettingsPanel
 from medv_lab.explorer.keys import OWN_KEYS, OwnKeys
 from medv_lab.explorer.results import Results
 from medv_lab.explorer.runs import Run
-from medv_lab.explorer.worker import Cancel, Worker
 
 if TYPE_CHECKING:
     from medv_lab.generation import Answer
@@ -43,7 +44,7 @@ SIDES = ("A", "B")
 REFRESH = 0.2  # seconds between two updates of a run that goes on
 PATIENCE = 30.0  # seconds that closing waits for a pass to end
 
-_one_run_at_a_time = Lock()  # runs of a process share its memory, and perhaps a model
+_thread = ThreadPoolExecutor(1, "medv-lab")  # one run at a time: runs share memory, and perhaps a model
 _open_explorers: weakref.WeakValueDictionary[str, Explorer] = weakref.WeakValueDictionary()
 
 
@@ -65,7 +66,6 @@ class Explorer(widgets.VBox):
         model_code: str,
         about: str = "",
         settings: GenerationSettings = START,
-        lock: Lock | None = None,
     ):
         """Build all controls.
 
@@ -75,10 +75,11 @@ class Explorer(widgets.VBox):
             model_code: statement that loads the model, for the code that asks again.
             about: description of the model, shown at the top.
             settings: to begin with; side B begins with a quarter of the steps.
-            lock: held while `ask` works; by default one that all explorers of the process share.
         """
         self._ask, self._model_code, self._about = ask, model_code, about
-        self._worker = Worker(lock or _one_run_at_a_time)
+        self._future: Future | None = None
+        self._cancelled, self._ended = Event(), Event()
+        self._ended.set()
         self._count = 0
         self.pictures = PictureChooser()
         self.question = widgets.Text(
@@ -125,20 +126,24 @@ class Explorer(widgets.VBox):
 
     def run(self) -> None:
         """Ask with the settings as they are, in the background; errors are shown in the widget."""
-        if not self._worker.is_busy:
+        if self._ended.is_set():
             self.message.value, self.status.value = "", "working …"
             self._set_busy(True)
-            self._worker.start(self._work, self._finish)
+            self._ended.clear()
+            self._cancelled.clear()
+            self._future = _thread.submit(self._work)
+            self._future.add_done_callback(self._finish)
 
     def cancel(self) -> None:
-        """End the run in progress; it keeps what it has."""
-        if self._worker.is_busy:
+        """End the run before its next pass; it keeps what it has. One that still waits for its turn is not begun."""
+        if not self._ended.is_set():
             self.status.value = "cancelling …"
-            self._worker.cancel()
+            self._cancelled.set()
+            self._future.cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the run, at most so many seconds; return whether it has ended."""
-        return self._worker.wait(timeout)
+        return self._ended.wait(timeout)
 
     def close(self) -> None:
         """End the run, and close the widget with all its parts."""
@@ -167,8 +172,8 @@ class Explorer(widgets.VBox):
             self.question.value = change["new"]
             self.examples.value = ""
 
-    def _work(self, cancel: Cancel) -> None:
-        """Ask once or twice, in the worker's thread."""
+    def _work(self) -> None:
+        """Ask once or twice, in the thread of runs."""
         picture, source = self.pictures.picture, self.pictures.source
         question, sides = self.question.value, self._sides()
         plans = [
@@ -177,28 +182,31 @@ class Explorer(widgets.VBox):
         self._count += 1
         self.progress.value, self.progress.max = 0, sum(settings.Z for _, settings, _ in plans)
         self.results.begin(sides)
-        before = 0
+        before, runs = 0, []
         for side, settings, record_attention in plans:
-            if cancel():
-                return
+            if self._cancelled.is_set():
+                break
             answer = self._ask(
                 picture.image,
                 question,
                 settings,
                 progress=False,
-                cancel=cancel,
+                cancel=self._cancelled.is_set,
                 record_attention=record_attention,
                 watch=self._watch(side, settings.Z, before, source),
             )
-            self.progress.value = before + (
-                settings.Z if answer.is_complete else answer.trace.forward_evaluations
-            )
+            passes = answer.trace.forward_evaluations
+            self.progress.value = before + (settings.Z if answer.is_complete else passes)
             before += settings.Z
             asked = (self._count, side, picture, question, settings, record_attention)
-            self.results.add(Run(*asked, answer, self._model_code, source))
-        seconds = sum(run.answer.seconds for run in list(self.results.runs)[-len(plans) :])
-        state = "done" if answer.is_complete else "cancelled"
-        self.status.value = f"{state}: {answer.trace.forward_evaluations} passes (NFE), {seconds:.1f} s"
+            runs.append(Run(*asked, answer, self._model_code, source))
+            self.results.add(runs[-1])
+        if not runs:
+            self.status.value = "cancelled"
+            return
+        is_done = len(runs) == len(plans) and answer.is_complete
+        seconds = sum(run.answer.seconds for run in runs)
+        self.status.value = f"{'done' if is_done else 'cancelled'}: {passes} passes (NFE), {seconds:.1f} s"
 
     def _watch(self, side: str, passes: int, before: int, source: str) -> Callable[[Any], None]:
         """Return what shows a run while it goes on, at most once per `REFRESH` seconds."""
@@ -215,11 +223,14 @@ class Explorer(widgets.VBox):
 
         return watch
 
-    def _finish(self, error: BaseException | None) -> None:
-        if error is not None:
+    def _finish(self, future: Future) -> None:
+        if future.cancelled():
+            self.status.value = "cancelled"
+        elif (error := future.exception()) is not None:
             self.message.value = complaint(f"{type(error).__name__}: {error}")
             self.status.value = "failed"
         self._set_busy(False)
+        self._ended.set()
 
     def _set_busy(self, is_busy: bool) -> None:
         self.run_button.disabled, self.cancel_button.disabled = is_busy, not is_busy

@@ -97,9 +97,7 @@ class SettingsPanel(widgets.VBox):
         self.cache = ChoiceControl(Cache, "cache", self._offer)
         self.stop = widgets.Text(description="stop at", **_wide())
         self.suppressed = widgets.Text(
-            description="suppress",
-            tooltip="reference, ids such as 1, 5, or nothing",
-            **_wide(),
+            description="suppress", tooltip="reference, ids such as 1, 5, or nothing", **_wide()
         )
         self.record_attention = widgets.Checkbox(
             value=True,
@@ -113,17 +111,12 @@ class SettingsPanel(widgets.VBox):
             widgets.VBox(controls, layout=widgets.Layout(flex="1 1 260px", min_width="0"))
             for controls in (left, right)
         ]
-        row = widgets.HBox(
-            columns,
-            layout=widgets.Layout(flex_flow="row wrap", width="100%"),
-        )
-        super().__init__([row])
+        super().__init__([widgets.HBox(columns, layout=widgets.Layout(flex_flow="row wrap", width="100%"))])
         self.preset.observe(self._take_preset, "value")
         self.gen_length.observe(self._settle, "value")
         self.block_length.observe(self._settle, "value")
         self.record_attention.observe(lambda _: self._offer(), "value")
         self.take(start)
-        self._offer()
 
     def settings(self) -> GenerationSettings:
         """Return the settings as they are shown; those without a control are as they were taken.
@@ -154,10 +147,8 @@ class SettingsPanel(widgets.VBox):
         """Offer the valid lengths, and take those closest to these."""
         strategy = self.remasking.value
         most = strategy.longest(1) if strategy.is_growing else None
-        offered = tuple(
-            sorted({*choices.lengths(most), *({length} if most is None or length <= most else ())})
-        )
-        length = length if length in offered else max(offered)
+        length = length if most is None or length <= most else max(choices.lengths(most))
+        offered = tuple(sorted({*choices.lengths(most), length}))
         length, block, steps = choices.settle_lengths(length, block, steps, before, strategy.is_growing)
         controls = (self.gen_length, self.block_length)
         for control in controls:
@@ -172,13 +163,10 @@ class SettingsPanel(widgets.VBox):
         """Show these settings; attention is recorded only if they have no cache."""
         self._taken = settings
         self.record_attention.value = isinstance(settings.cache, NoCache) and self.record_attention.value
-        for control, value in (
-            (self.remasking, settings.remasking),
-            (self.guard, settings.guard),
-            (self.cache, settings.cache),
-        ):
+        for name in ("remasking", "guard", "cache"):
+            control = getattr(self, name)
             control.offer(tuple(control.kind.known))
-            control.take(value)
+            control.take(getattr(settings, name))
         self.temperature.value, self.seed.value = settings.temperature, settings.seed
         self.stop.value = ", ".join(settings.stop)
         tokens = settings.suppressed_tokens

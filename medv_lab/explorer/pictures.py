@@ -9,39 +9,12 @@ import traitlets
 from medv_lab.data.images import open_image, sample_images
 from medv_lab.explorer.runs import Picture
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.scenes import Scene, make_scene
+from medv_lab.phantoms.scenes import make_scene
 from medv_lab.views.page import picture_source
 
 PHANTOMS = 10  # of the test split: each domain twice
 THUMBNAIL = 72  # pixels
 REAL_NOTE = "A real picture. The embedded model knows phantoms only: what it says of this one means nothing."
-
-
-def phantom_pictures(count: int = PHANTOMS) -> list[Picture]:
-    """Return the first phantoms of the test split."""
-    found = []
-    for number in range(count):
-        scene = make_scene("test", number)
-        code = (
-            "from medv_lab.phantoms.rendering import render\n"
-            "from medv_lab.phantoms.scenes import make_scene\n"
-            f'picture = render(make_scene("test", {number}))'
-        )
-        found.append(Picture(f"{scene.domain} {number}", render(scene), code, _painted(scene), scene))
-    return found
-
-
-def real_pictures() -> list[Picture]:
-    """Return the real pictures that come with a package.
-
-    Raises:
-        FileNotFoundError: without the package that holds them; the text says which.
-    """
-    found = []
-    for name, path in sample_images().items():
-        code = f'from medv_lab.data.images import sample_images\npicture = sample_images()["{name}"]'
-        found.append(Picture(name, path, code, REAL_NOTE))
-    return found
 
 
 def uploaded_picture(name: str, content: bytes) -> Picture:
@@ -62,18 +35,27 @@ def gallery_pictures() -> tuple[tuple[Picture, ...], tuple[str, ...], str]:
 
     Every call returns the same pictures: decoding them takes a moment.
     """
-    pictures, missing = phantom_pictures(), ""
+    pictures, missing = [_phantom(number) for number in range(PHANTOMS)], ""
     try:
-        pictures += real_pictures()
-    except FileNotFoundError as error:
+        for name, path in sample_images().items():
+            code = f'from medv_lab.data.images import sample_images\npicture = sample_images()["{name}"]'
+            pictures.append(Picture(name, path, code, REAL_NOTE))
+    except FileNotFoundError as error:  # they come with a package that need not be there; the text says which
         missing = f"No real pictures: {error}"
     return tuple(pictures), tuple(picture_source(one.image, THUMBNAIL, "JPEG") for one in pictures), missing
 
 
-def _painted(scene: Scene) -> str:
-    """Return a note of what was painted in a phantom."""
-    found = [f"{f.grade} {f.kind}, {f.side} {f.zone}" for f in scene.findings]
-    return f"A phantom of the test split. Painted: {scene.domain}; {'; '.join(found) or 'nothing abnormal'}."
+def _phantom(number: int) -> Picture:
+    """Return a phantom of the test split, with a note of what was painted."""
+    scene = make_scene("test", number)
+    code = (
+        "from medv_lab.phantoms.rendering import render\n"
+        "from medv_lab.phantoms.scenes import make_scene\n"
+        f'picture = render(make_scene("test", {number}))'
+    )
+    found = "; ".join(f"{f.grade} {f.kind}, {f.side} {f.zone}" for f in scene.findings) or "nothing abnormal"
+    note = f"A phantom of the test split. Painted: {scene.domain}; {found}."
+    return Picture(f"{scene.domain} {number}", render(scene), code, note, scene)
 
 
 class Gallery(anywidget.AnyWidget):

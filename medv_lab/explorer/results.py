@@ -53,11 +53,7 @@ class Results(widgets.VBox):
         self._describe()
 
     def player(self, side: str) -> Player:
-        """Return the player of a side, made when it is first needed.
-
-        It is not made together with all other widgets: anywidget gives up on one that a busy page takes 2 seconds to
-        set up.
-        """
+        """Return the player of a side, made late: anywidget gives up on one that a busy page takes 2 s to set up."""
         if side not in self._players:
             self._players[side] = Player()
             self._boxes[side].children = (self._titles[side], self._players[side])
@@ -72,14 +68,7 @@ class Results(widgets.VBox):
         self.difference.value = ""
 
     def watch(self, side: str, key: str, trace: SampleTrace, source: str) -> None:
-        """Show a run that goes on.
-
-        Args:
-            side: of the explorer.
-            key: of the run, which no other has.
-            trace: of the run so far.
-            source: the picture, as a data address.
-        """
+        """Show the trace so far of the run of this key, with its picture as a data address."""
         self.player(side).show(trace, key, picture=source, looks=looks_data(trace))
         self._boxes[side].layout.display = ""
 
@@ -99,10 +88,8 @@ class Results(widgets.VBox):
 
     def _show(self, run: Run, side: str) -> None:
         self._shown[side] = run
-        trace = run.answer.trace
-        self.player(side).show(trace, run.key, picture=run.source, looks=looks_data(trace))
+        self.watch(side, run.key, run.answer.trace, run.source)
         self._titles[side].value = f"<b>{side}</b> · run {run.key}, {run.summary()}"
-        self._boxes[side].layout.display = ""
 
     def _take_run(self, change: dict) -> None:
         if change["new"]:

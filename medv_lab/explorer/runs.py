@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from medv_lab.config import GenerationSettings
 from medv_lab.explorer.choices import changed_settings
 from medv_lab.metrics.repetition import measure_trace
@@ -22,7 +24,9 @@ from medv_lab.views.page import unmasking_html
 if TYPE_CHECKING:
     from medv_lab.generation import Answer
 
-CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:top"
+TABLE_STYLE = (
+    "<style>.medv-table :is(th, td) {padding: 1px 10px 1px 0; text-align: left; vertical-align: top}</style>"
+)
 LONGEST_IN_TABLE = 70  # characters of a question or an answer
 
 
@@ -107,37 +111,28 @@ def measure_run(run: Run) -> dict[str, str]:
 
 def metrics_html(runs: Sequence[Run]) -> str:
     """Return a table: one row per number, one column per run."""
-    columns = [measure_run(run) for run in runs]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    head = "".join(_cell("th", run.side) for run in runs) if len(runs) > 1 else ""
-    rows = "".join(
-        f"<tr>{_cell('th', name)}{''.join(_cell('td', column.get(name, '')) for column in columns)}</tr>"
-        for name in names
-    )
-    opening = f"<tr>{_cell('th', '')}{head}</tr>" if head else ""
-    return f"<table>{opening}{rows}</table>"
+    numbers = pd.DataFrame([measure_run(run) for run in runs], index=[run.side for run in runs])
+    return _table(numbers.T.fillna(""), header=len(runs) > 1)
 
 
 def history_html(runs: Sequence[Run]) -> str:
     """Return a table of runs, the latest first."""
     if not runs:
         return "No run yet."
-    names = ("run", "picture", "question", "L / B / Z", "other settings", "NFE", "seconds", "answer")
-    rows = [f"<tr>{''.join(_cell('th', name) for name in names)}</tr>"]
-    for run in reversed(runs):
-        settings, trace = run.settings, run.answer.trace
-        values = (
-            run.key,
-            run.picture.name,
-            _cut(run.question),
-            f"{settings.L} / {settings.B} / {settings.Z}",
-            describe_settings(settings),
-            str(trace.forward_evaluations),
-            f"{run.answer.seconds:.1f}",
-            _cut(run.answer.text) + ("" if run.answer.is_complete else " (cancelled)"),
-        )
-        rows.append(f"<tr>{''.join(_cell('td', value) for value in values)}</tr>")
-    return f"<table>{''.join(rows)}</table>"
+    rows = [
+        {
+            "run": run.key,
+            "picture": run.picture.name,
+            "question": _cut(run.question),
+            "L / B / Z": f"{run.settings.L} / {run.settings.B} / {run.settings.Z}",
+            "other settings": describe_settings(run.settings),
+            "NFE": str(run.answer.trace.forward_evaluations),
+            "seconds": f"{run.answer.seconds:.1f}",
+            "answer": _cut(run.answer.text) + ("" if run.answer.is_complete else " (cancelled)"),
+        }
+        for run in reversed(runs)
+    ]
+    return _table(pd.DataFrame(rows), index=False)
 
 
 def describe_settings(settings: GenerationSettings) -> str:
@@ -152,13 +147,10 @@ def compare_texts(one: str, other: str) -> list[tuple[str, str]]:
     parts: list[tuple[str, str]] = []
     matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in words), autojunk=False)
     for kind, first, last, start, end in matcher.get_opcodes():
-        if kind == "equal":
-            parts.append(("same", "".join(words[1][start:end])))
-            continue
-        if last > first:
+        if kind in ("delete", "replace"):
             parts.append(("removed", "".join(words[0][first:last])))
-        if end > start:
-            parts.append(("added", "".join(words[1][start:end])))
+        if kind != "delete":
+            parts.append(("same" if kind == "equal" else "added", "".join(words[1][start:end])))
     return parts
 
 
@@ -214,8 +206,9 @@ def _link(name: str, content: bytes, kind: str, text: str) -> str:
     )
 
 
-def _cell(tag: str, text: str) -> str:
-    return f'<{tag} style="{CELL}">{escape(text)}</{tag}>'
+def _table(frame: pd.DataFrame, **options: bool) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        return TABLE_STYLE + frame.to_html(border=0, classes="medv-table", **options)
 
 
 def _cut(text: str) -> str:

@@ -226,7 +226,7 @@ def test_notebook_09_is_worked_by_hand(lab: Lab, open_tab, measured):
     assert min(seconds) < FIRST_ANSWER, f"the answer took {seconds} seconds from pressing Run"
 
 
-def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open_tab):
+def test_running_the_cell_again_leaves_one_explorer_and_one_thread(lab: Lab, open_tab):
     tab = open_tab(viewport=WINDOW)
     work = run_all(tab, lab)
     page = tab.page
@@ -238,7 +238,7 @@ def test_running_the_cell_again_leaves_one_explorer_and_no_thread(lab: Lab, open
     page.keyboard.press("Control+a")
     page.keyboard.type(f"explorer = medv_lab.explore(model_name)\n{NUMBER_OF_EXPLORERS}\nexplorer")
     page.keyboard.press("Control+Enter")
-    expect(cell).to_contain_text("explorers 1 threads 0", timeout=1000 * PATIENCE)
+    expect(cell).to_contain_text("explorers 1 threads 1", timeout=1000 * PATIENCE)
     work.await_text("ready")
     assert page.locator(".medv-explorer").count() == 1
     assert tab.errors == []
