@@ -4,6 +4,7 @@ Data sets and phantoms make a `Question`, every responder turns it into a `Predi
 the pair, and every file holds their fields. Nothing is cut out of a name that a field could say.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -83,6 +84,13 @@ class Prediction:
         """Read it back from a record, which may hold more, and the settings of its run."""
         known = {one.name for one in fields(cls)}
         return cls(settings=settings, **{name: record[name] for name in record if name in known})
+
+
+def require_distinct(questions: Sequence[Question]) -> None:
+    """Raise a ValueError for questions with the same id."""
+    twice = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ")
 
 
 def pair_up(

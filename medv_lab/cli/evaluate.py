@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +22,8 @@ from medv_lab.evaluation.model_choice import ModelChoice
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medv_lab.evaluation.endpoint_judge import Spending
-    from medv_lab.evaluation.judges import Judge
+    from medv_lab.evaluation.endpoint_judge import EndpointJudge, Spending
+    from medv_lab.evaluation.judges import FactJudge, OverlapJudge
     from medv_lab.evaluation.responders import Responder
     from medv_lab.records import Prediction, Question
 
@@ -82,13 +82,13 @@ class JudgeOptions:
     prices: tuple[float, float] | None = None
     cap: float | None = None
 
-    def make(self, data: str, output: Path) -> Judge | None:
+    def make(self, data: str, output: Path) -> OverlapJudge | FactJudge | EndpointJudge | None:
         """Make the judge of answers to these data, which keeps its replies in the output folder; None for "none".
 
         Raises:
             ValueError: for options that the judge does not have.
         """
-        from medv_lab.evaluation.endpoint import Endpoint, Prices
+        from medv_lab.evaluation.endpoint import Endpoint
         from medv_lab.evaluation.endpoint_judge import EndpointJudge
         from medv_lab.evaluation.judges import FactJudge, OverlapJudge
 
@@ -102,9 +102,8 @@ class JudgeOptions:
                     "the judge 'facts' knows phantoms only; give 'overlap' or the name of an endpoint's model"
                 )
             return {"none": None, "overlap": OverlapJudge(), "facts": FactJudge()}[self.judge]
-        prices = None if self.prices is None else Prices(*self.prices)
         endpoint = Endpoint(self.judge, self.judge_url)
-        return EndpointJudge(endpoint, output, swap=self.swap, prices=prices, cap=self.cap)
+        return EndpointJudge(endpoint, output, swap=self.swap, prices=self.prices, cap=self.cap)
 
 
 @main_process_only()
@@ -147,7 +146,7 @@ def vqa(
 ) -> None:
     """Answer a VQA data set, or score answers to it: LLaVA-Med's metrics in percent, with 95 % intervals."""
     from medv_lab.data.vqa import count_questions, read_vqa, tell_dataset
-    from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa, without_pictures
+    from medv_lab.evaluation.benchmarks import answer_candidates, summarise_vqa
     from medv_lab.runtime import medv_home
 
     name = tell_dataset(data) if dataset == "auto" else dataset
@@ -162,7 +161,7 @@ def vqa(
         raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
     settings = given.over(_default_settings(choice, "vqa"))
     if answering.answers is not None:
-        asked = without_pictures(asked)
+        asked = [replace(one, image=None) for one in asked]
     if answering.dry_run:
         _print_answering(asked, settings, answering.answers)
         return
@@ -264,7 +263,6 @@ def _open_ended(data: str, images: Path | None, pictures: int, answering: Answer
         asked = make_conversation(pictures=pictures, with_pictures=with_pictures)[: answering.limit]
     else:
         from medv_lab.data.chatbot import read_chatbot
-        from medv_lab.evaluation.benchmarks import without_pictures
 
         images = images or Path(data) / "images"
         reading = read_chatbot(data, images, need_images=answering.need_pictures)
@@ -275,7 +273,7 @@ def _open_ended(data: str, images: Path | None, pictures: int, answering: Answer
             raise ValueError(
                 f"{data} has no usable question; its {len(reading.broken)} broken rows are listed above"
             )
-        asked = asked if with_pictures else without_pictures(asked)
+        asked = asked if with_pictures else [replace(one, image=None) for one in asked]
     typer.echo(f"{len(asked)} questions")
     for counted in (Counter(one.kind for one in asked), Counter(one.tags["domain"] for one in asked)):
         typer.echo("  " + ", ".join(f"{name} {count}" for name, count in counted.items()))
@@ -314,7 +312,10 @@ def _print_answering(
 
 
 def _print_plan(
-    judged_by: Judge | None, asked: Sequence[Question], settings: GenerationSettings, answers: Path | None
+    judged_by: OverlapJudge | FactJudge | EndpointJudge | None,
+    asked: Sequence[Question],
+    settings: GenerationSettings,
+    answers: Path | None,
 ) -> None:
     """Say what judging would take; answers that are not there yet count as long as they may get."""
     from medv_lab.evaluation.endpoint import CHARACTERS_PER_TOKEN

@@ -1,22 +1,15 @@
 """Scores of benchmarks from questions and predictions: tables with intervals over questions."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple
 
 import pandas as pd
 
-from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_difference
+from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa, score_vqa
 from medv_lab.records import Prediction, Question, pair_up
 
-VQA_COLUMNS = ("variant", "metric", "questions", "score", "low", "high")
 PHANTOM_COLUMNS = ("group", "kind", "questions", "score", "low", "high")
-KINDS = ("closed", "open")
-
-
-def without_pictures(questions: Sequence[Question]) -> list[Question]:
-    """Return the same questions with no picture: what they give away by themselves, or what a file answers."""
-    return [replace(question, image=None) for question in questions]
 
 
 def answer_candidates(questions: Sequence[Question]) -> list[str]:
@@ -40,7 +33,7 @@ def summarise_vqa(
         candidates: as in `metrics.open_hit`; without any, what `llava_med` does with them is left out.
 
     Returns:
-        Columns `VQA_COLUMNS`; scores in percent; a metric without questions has no row.
+        Columns variant, metric, questions, score, low, high; scores in percent; a metric without questions has no row.
 
     Raises:
         ValueError: if these are not the answers to these questions.
@@ -54,9 +47,8 @@ def summarise_vqa(
             values = scores[metric].dropna()
             is_guess = variant == "llava_med" and metric == "open accuracy" and not candidates
             if len(values) and not is_guess:
-                found = bootstrap_interval(values.to_numpy())
-                rows.append((variant, metric, len(values), found.estimate, found.low, found.high))
-    return pd.DataFrame(rows, columns=list(VQA_COLUMNS))
+                rows.append((variant, metric, len(values), *astuple(bootstrap_interval(values.to_numpy()))))
+    return pd.DataFrame(rows, columns=["variant", "metric", "questions", "score", "low", "high"])
 
 
 def score_phantoms(questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[float]:
@@ -65,10 +57,7 @@ def score_phantoms(questions: Sequence[Question], predictions: Sequence[Predicti
     Raises:
         ValueError: if these are not the answers to these questions.
     """
-    return [
-        score_vqa(question, prediction.text, "strict")
-        for question, prediction in pair_up(questions, predictions)
-    ]
+    return [score_vqa(one, answer.text, "strict") for one, answer in pair_up(questions, predictions)]
 
 
 def summarise_phantoms(
@@ -95,36 +84,10 @@ def summarise_phantoms(
         }
     )
     rows = []
-    for kind in KINDS:
-        part = scored[scored.kind == kind]
-        for name, scores in [
-            ("all", part.score),
-            *((name, own.score) for name, own in part.groupby("group")),
-        ]:
-            if len(scores):
-                found = bootstrap_interval(100 * scores.to_numpy())
-                rows.append((name, kind, len(scores), found.estimate, found.low, found.high))
+    for kind, part in scored.groupby("kind"):
+        for name, own in [("all", part), *part.groupby("group")]:
+            rows.append((name, kind, len(own), *astuple(bootstrap_interval(100 * own.score.to_numpy()))))
     return pd.DataFrame(rows, columns=list(PHANTOM_COLUMNS))
-
-
-def compare_phantoms(
-    questions: Sequence[Question], first: Sequence[Prediction], second: Sequence[Prediction]
-) -> dict[str, Interval]:
-    """Return the mean score of `first` minus that of `second`, in points, for closed and for open questions.
-
-    Raises:
-        ValueError: if either did not answer these questions in this order.
-    """
-    scores = [score_phantoms(questions, predictions) for predictions in (first, second)]
-    return {
-        kind: paired_difference(
-            *(
-                [100 * score for question, score in zip(questions, own, strict=True) if question.kind == kind]
-                for own in scores
-            )
-        )
-        for kind in KINDS
-    }
 
 
 def summarise_effort(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -30,12 +30,11 @@ class ReplyError(ValueError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how a model is asked; temperature is 0.
+    """Where and how a model is asked; temperature is 0. The key is that of OPENAI_API_KEY, and is never recorded.
 
     Attributes:
         model: the name that the endpoint knows.
         base_url: e.g. "http://127.0.0.1:8000/v1"; None for the client's default.
-        key_variable: environment variable that holds the key; it is never recorded.
         seed: sent along; whether it is honoured is the endpoint's affair.
         max_tokens: longest answer.
         timeout: seconds for one call.
@@ -48,7 +47,6 @@ class Endpoint:
 
     model: str
     base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
     seed: int = 0
     max_tokens: int = 512
     timeout: float = 120.0
@@ -56,32 +54,9 @@ class Endpoint:
     concurrency: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "tries", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout is {self.timeout}; give a number of seconds above 0")
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A body, read: the text, and the tokens that the endpoint counted (None if it did not)."""
-
-    text: str
-    tokens_in: int | None
-    tokens_out: int | None
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Price of a million tokens, in and out, in any one currency."""
-
-    tokens_in: float
-    tokens_out: float
-
-    def cost(self, tokens_in: float, tokens_out: float) -> float:
-        """Return what so many tokens cost."""
-        return (self.tokens_in * tokens_in + self.tokens_out * tokens_out) / 1e6
+        for name in ("max_tokens", "tries", "concurrency", "timeout"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")
 
 
 class ChatClient:
@@ -92,10 +67,10 @@ class ChatClient:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        key = os.environ.get(endpoint.key_variable)
+        key = os.environ.get("OPENAI_API_KEY")
         if not key and endpoint.base_url is None:
             raise EndpointError(
-                f"the environment has no {endpoint.key_variable}; set it, or name the base URL of a server without keys"
+                "the environment has no OPENAI_API_KEY; set it, or name the base URL of a server without keys"
             )
         self._endpoint = endpoint
         self._client = OpenAI(
@@ -139,8 +114,8 @@ class ChatClient:
         return response.http_response.text
 
 
-def read_completion(body: str) -> Completion:
-    """Read text and token counts of a body.
+def read_completion(body: str) -> tuple[str, int | None, int | None]:
+    """Return the text of a body, and the tokens in and out that the endpoint counted (None if it did not).
 
     Raises:
         ReplyError: if it is no chat completion, or has no text.
@@ -154,7 +129,8 @@ def read_completion(body: str) -> Completion:
         raise ReplyError(f"the body {body[:80]!r} is no chat completion") from error
     if not isinstance(text, str):
         raise ReplyError(f"the answer is {text!r}; a text is wanted")
-    return Completion(text, *(count if type(count) is int else None for count in counts))
+    tokens_in, tokens_out = (count if type(count) is int else None for count in counts)
+    return text, tokens_in, tokens_out
 
 
 def estimate_tokens(messages: Messages) -> int:

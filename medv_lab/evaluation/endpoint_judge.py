@@ -9,7 +9,7 @@ where a server charges for both, they are listed as lost and count as spent.
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from medv_lab.evaluation.endpoint import (
     Endpoint,
     EndpointError,
     Messages,
-    Prices,
     ReplyError,
     estimate_tokens,
     read_completion,
 )
 from medv_lab.evaluation.judges import HIGHEST, LOWEST, Judgement, Verdict
 from medv_lab.metrics.scoring import ScoreLineError, parse_scores
-from medv_lab.records import Prediction, Question, pair_up
+from medv_lab.records import Prediction, Question, pair_up, require_distinct
 from medv_lab.store import ExclusiveAccess, Store, content_key
 
 STORE = "reviews"
@@ -88,7 +87,7 @@ class _Job:
     """One answer that is to be judged in one order; `key` names it by its content."""
 
     key: str
-    question: Question
+    question_id: str
     is_swapped: bool
     messages: Messages
 
@@ -128,12 +127,12 @@ class EndpointJudge:
         endpoint: which model, and how it is called.
         folder: where the store is.
         swap: judge each answer a second time with the candidate's answer first.
-        prices: for costs.
+        prices: of a million tokens, in and out, in any one currency; for costs.
         cap: most that may be spent on all calls of the store by this judge, in the currency of the prices.
         read_tries: how often an answer is judged anew while its replies cannot be read; every time with another seed.
 
     Raises:
-        ValueError: for a cap without prices, or fewer than one try.
+        ValueError: for a cap without prices.
     """
 
     def __init__(
@@ -142,24 +141,18 @@ class EndpointJudge:
         folder: Path,
         *,
         swap: bool = False,
-        prices: Prices | None = None,
+        prices: tuple[float, float] | None = None,
         cap: float | None = None,
         read_tries: int = 3,
     ) -> None:
         if cap is not None and prices is None:
-            raise ValueError(f"the cap is {cap}, but no prices are given; give Prices, or no cap")
-        if read_tries < 1:
-            raise ValueError(f"read_tries is {read_tries}; give 1 or more")
+            raise ValueError(f"the cap is {cap}, but no prices are given; give prices, or no cap")
         self._endpoint, self._folder, self._swap = endpoint, folder, swap
         self._prices, self._cap, self._read_tries = prices, cap, read_tries
         settings = (endpoint.base_url, endpoint.model, endpoint.seed, endpoint.max_tokens)
         self._identity = content_key(settings, INSTRUCTIONS, MATERIAL)
+        self.name = f"{endpoint.model} ({self._identity[:8]})"
         self._guard = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """Name the model, and a digest of endpoint, seed, length and prompt."""
-        return f"{self._endpoint.model} ({self._identity[:8]})"
 
     def plan(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Spending:
         """Count what `judge` would still ask: a dry run, without a call. Tokens are estimated from characters."""
@@ -191,13 +184,12 @@ class EndpointJudge:
         bodies = self._read(Store(self._folder, STORE)).bodies
         verdicts, unscored = [], []
         for job in self._jobs(questions, predictions):
-            name = job.question.id
             scores = next(filter(None, map(_read_scores, bodies.get(job.key, []))), None)
             if scores is None:
-                unscored.append(name)
+                unscored.append(job.question_id)
                 continue
             reference, candidate = reversed(scores) if job.is_swapped else scores
-            verdicts.append(Verdict(name, self.name, reference, candidate, job.is_swapped))
+            verdicts.append(Verdict(job.question_id, self.name, reference, candidate, job.is_swapped))
         return Judgement(tuple(verdicts), tuple(dict.fromkeys(unscored)))
 
     def spending(self) -> Spending:
@@ -206,17 +198,13 @@ class EndpointJudge:
 
     def _jobs(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[_Job]:
         pairs = pair_up(questions, predictions)
-        twice = [name for name, count in Counter(one.id for one in questions).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ"
-            )
+        require_distinct(questions)
         jobs = []
         for is_swapped in (False, True) if self._swap else (False,):
             for question, prediction in pairs:
                 messages = make_messages(question, prediction, is_swapped)
                 key = content_key(self._identity, is_swapped, question.id, messages)
-                jobs.append(_Job(key, question, is_swapped, messages))
+                jobs.append(_Job(key, question.id, is_swapped, messages))
         return jobs
 
     def _is_open(self, job: _Job, calls: _Calls) -> bool:
@@ -232,24 +220,20 @@ class EndpointJudge:
 
     def _ask_all(self, jobs: Sequence[_Job], calls: _Calls, store: Store) -> None:
         client = ChatClient(self._endpoint)
-        ended = threading.Event()  # by a failure: no thread begins a further call
+        ended = threading.Event()  # by a failure or an interrupt: no thread begins a further call
 
         def ask(job: _Job) -> None:
-            is_done = False
-            try:
-                while not ended.is_set() and self._is_open(job, calls):
-                    self._ask_once(job, client, calls, store)
-                is_done = True
-            finally:
-                if not is_done:
-                    ended.set()
+            while not ended.is_set() and self._is_open(job, calls):
+                self._ask_once(job, client, calls, store)
 
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
+            futures = [pool.submit(ask, job) for job in jobs]
             try:
-                for future in [pool.submit(ask, job) for job in jobs]:
-                    future.result()
+                wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 ended.set()
+        for future in futures:
+            future.result()
 
     def _ask_once(self, job: _Job, client: ChatClient, calls: _Calls, store: Store) -> None:
         attempt = len(calls.bodies.get(job.key, []))
@@ -262,7 +246,7 @@ class EndpointJudge:
         # On the disk before the call: whatever happens now, it counts as spent.
         with self._guard:
             self._check_cap(job, calls)
-            note("begun", id=job.question.id, tokens_in=estimate_tokens(job.messages))
+            note("begun", id=job.question_id, tokens_in=estimate_tokens(job.messages))
         try:
             body = client.complete(
                 job.messages,
@@ -293,9 +277,12 @@ class EndpointJudge:
         tokens_in = tokens_out = unparsable = 0
         for key, bodies in calls.bodies.items():
             for attempt, body in enumerate(bodies):
-                counted = _count_tokens(body)
-                tokens_in += calls.estimates[key, attempt] if counted[0] is None else counted[0]
-                tokens_out += self._endpoint.max_tokens if counted[1] is None else counted[1]
+                try:
+                    _, counted_in, counted_out = read_completion(body)
+                except ReplyError:
+                    counted_in = counted_out = None
+                tokens_in += calls.estimates[key, attempt] if counted_in is None else counted_in
+                tokens_out += self._endpoint.max_tokens if counted_out is None else counted_out
                 unparsable += _read_scores(body) is None
         lost = sum(calls.open.values())
         tokens_in += sum(calls.estimates[call] * count for call, count in calls.open.items())
@@ -304,7 +291,9 @@ class EndpointJudge:
         return Spending(replies, unparsable, lost, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        return None if self._prices is None else self._prices.cost(tokens_in, tokens_out)
+        if self._prices is None:
+            return None
+        return (self._prices[0] * tokens_in + self._prices[1] * tokens_out) / 1e6
 
 
 def make_messages(question: Question, prediction: Prediction, is_swapped: bool = False) -> Messages:
@@ -325,15 +314,7 @@ def make_messages(question: Question, prediction: Prediction, is_swapped: bool =
 def _read_scores(body: str) -> tuple[float, float] | None:
     """Read both scores in the order shown, or None if the body has none from 1 to 10."""
     try:
-        scores = parse_scores(read_completion(body).text.strip())
+        scores = parse_scores(read_completion(body)[0].strip())
     except (ReplyError, ScoreLineError):
         return None
     return scores if all(LOWEST <= score <= HIGHEST for score in scores) else None
-
-
-def _count_tokens(body: str) -> tuple[int | None, int | None]:
-    try:
-        completion = read_completion(body)
-    except ReplyError:
-        return None, None
-    return completion.tokens_in, completion.tokens_out

@@ -3,14 +3,14 @@
 A judge scores a fixed reference answer and a candidate's from 1 to 10; the relative score is candidate / reference
 x 100, averaged over questions (LLaVA-Med's visual chatbot benchmark, Table 1 of the paper). The two judges here
 need no network: `FactJudge` knows the truth of phantoms, `OverlapJudge` compares words. `endpoint_judge.EndpointJudge`
-asks a language model. Their scores are not comparable with each other.
+asks a language model. Their scores are not comparable with each other. Any object with a `name` of its own and
+`judge(questions, predictions)`, which returns a `Judgement`, is a judge too.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import astuple, dataclass
 
 import pandas as pd
 
@@ -58,21 +58,6 @@ class Judgement:
 
     verdicts: tuple[Verdict, ...]
     unscored: tuple[str, ...] = ()
-
-
-class Judge(Protocol):
-    """Scores answers; `name` tells judges apart whose scores must not be mixed."""
-
-    @property
-    def name(self) -> str:
-        """Name of the judge in tables."""
-
-    def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
-        """Score every answer once.
-
-        Raises:
-            ValueError: if the predictions are not the answers to the questions, in their order.
-        """
 
 
 class OverlapJudge:
@@ -202,9 +187,7 @@ def summarise_verdicts(questions: Sequence[Question], verdicts: Sequence[Verdict
         relative = bootstrap_interval([one.relative for one in part])
         reference = sum(one.reference_score for one in part) / len(part)
         candidate = sum(one.candidate_score for one in part) / len(part)
-        rows.append(
-            (*labels, len(part), reference, candidate, relative.estimate, relative.low, relative.high)
-        )
+        rows.append((*labels, len(part), reference, candidate, *astuple(relative)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -5,13 +5,7 @@ import os
 import torch
 
 from medv_lab.config import GenerationSettings
-from medv_lab.evaluation.autoregressive import (
-    ImageTextResponder,
-    NextTokenResponder,
-    TextResponder,
-    load_image_text,
-    load_text,
-)
+from medv_lab.evaluation.autoregressive import NextTokenResponder, TransformersResponder, load_transformers
 from medv_lab.evaluation.endpoint import Endpoint
 from medv_lab.evaluation.model_choice import PUBLIC_MODELS, ModelChoice
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Responder
@@ -32,8 +26,8 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
         CheckpointError: for a checkpoint that is not here or not whole.
     """
     model, kind = choice.model, "medv" if choice.kind == "auto" else choice.kind
-    if model in PUBLIC_MODELS and choice.kind in ("auto", PUBLIC_MODELS[model].kind):
-        model, kind = PUBLIC_MODELS[model].model_id, PUBLIC_MODELS[model].kind
+    if model in PUBLIC_MODELS and choice.kind in ("auto", PUBLIC_MODELS[model][1]):
+        model, kind = PUBLIC_MODELS[model]
     name, length = name or choice.model, settings.gen_length
     if kind == "endpoint":
         return EndpointResponder(
@@ -41,21 +35,11 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
         )
     device = own_device(choice.device)
     if kind in ("image-text", "text"):
-        read = load_image_text if kind == "image-text" else load_text
-        make = ImageTextResponder if kind == "image-text" else TextResponder
-        network, reader = read(model, device, choice.dtype, choice.download)
-        return make(network, reader, name=name, prompt=choice.prompt, max_new_tokens=length)
+        loaded = load_transformers(kind, model, device, choice.dtype, choice.download)
+        return TransformersResponder(*loaded, name=name, prompt=choice.prompt, max_new_tokens=length)
     network, processor = load(model, device=device, dtype=choice.dtype, download=choice.download)
-    if isinstance(network, MedVForNextToken):
-        return NextTokenResponder(
-            network,
-            processor,
-            name=name,
-            max_new_tokens=length,
-            temperature=settings.temperature,
-            seed=settings.seed,
-        )
-    return DiffusionResponder(network, processor, settings, name)
+    make = NextTokenResponder if isinstance(network, MedVForNextToken) else DiffusionResponder
+    return make(network, processor, settings, name)
 
 
 def own_device(device: str) -> str:

@@ -6,24 +6,13 @@ CHAT = "chat"  # the prompt form of the tokenizer or processor
 KINDS = ("auto", "medv", "image-text", "text", "endpoint")
 
 
-@dataclass(frozen=True)
-class PublicModel:
-    """A model of the paper's Tables 1 and 2 whose public weights can be loaded here by its name in them.
-
-    Attributes:
-        model_id: on the Hugging Face hub, as read on the model's own page (November 2026). Which version the paper
-            used is not known to us, and Table 2 quotes fine-tuned ones.
-        kind: one of `KINDS`.
-    """
-
-    model_id: str
-    kind: str
-
-
+# Models of the paper's Tables 1 and 2 with public weights that can be loaded here: id on the Hugging Face hub, as read
+# on the model's own page (November 2026), and kind. Which version the paper used is not known to us, and Table 2 quotes
+# fine-tuned ones.
 PUBLIC_MODELS = {
-    "LLaVA": PublicModel("llava-hf/llava-1.5-7b-hf", "image-text"),
-    "MedVLM-R1": PublicModel("JZPeterPan/MedVLM-R1", "image-text"),
-    "LLaDA-V": PublicModel("GSAI-ML/LLaDA-V", "medv"),
+    "LLaVA": ("llava-hf/llava-1.5-7b-hf", "image-text"),
+    "MedVLM-R1": ("JZPeterPan/MedVLM-R1", "image-text"),
+    "LLaDA-V": ("GSAI-ML/LLaDA-V", "medv"),
 }
 
 

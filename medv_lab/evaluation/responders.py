@@ -97,32 +97,26 @@ class DiffusionResponder(Responder):
 
 
 class FileResponder(Responder):
-    """Answers that another program wrote: JSON Lines, one per answer.
-
-    Args:
-        path: the file.
-        name: of the system that wrote it.
-        id_field, text_field: names of the question's id and the answer in its lines.
+    """Answers that another system wrote: JSON Lines of question_id and text.
 
     Raises:
         ValueError: for a line without these fields, or an id that comes twice.
     """
 
-    def __init__(
-        self, path: Path, name: str, id_field: str = "question_id", text_field: str = "text"
-    ) -> None:
+    settings: Mapping[str, Any] = {}
+
+    def __init__(self, path: Path, name: str) -> None:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         self.name, self.model = name, {"name": path.name, "sha256": digest, "revision": None}
-        self.settings: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
         for number, line in enumerate(content.decode().splitlines(), 1):
             try:
                 record = json.loads(line)
-                key, text = str(record[id_field]), record[text_field]
+                key, text = str(record["question_id"]), record["text"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"line {number} of {path.name} has no {id_field!r} and {text_field!r} ({error}); name the fields"
+                    f"line {number} of {path.name} has no 'question_id' and 'text' ({error}); give one answer per line"
                 ) from error
             if key in self._texts or not isinstance(text, str):
                 raise ValueError(f"line {number} of {path.name}: id {key!r} comes twice, or has no text")
@@ -175,7 +169,7 @@ class EndpointResponder(Responder):
             seed=self._endpoint.seed,
             idempotency_key=content_key(self.model, self.settings, content),
         )
-        return self.predict(question, read_completion(body).text)
+        return self.predict(question, read_completion(body)[0])
 
 
 def describe_processing(processor: MedVProcessor) -> dict[str, Any]:

@@ -15,10 +15,9 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +26,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from medv_lab.evaluation.responders import Responder
-from medv_lab.records import Prediction, Question, pair_up
+from medv_lab.records import Prediction, Question, pair_up, require_distinct
 from medv_lab.runtime import make_manifest
 from medv_lab.store import ExclusiveAccess, Store, content_key, read_lines, replace_text, write_lines
 
 STORE, MANIFEST = "predictions", "manifest.json"
 PAUSE = 0.5  # seconds between two looks at what other processes have answered
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of the questions that one process answers: every `count`-th one, from `rank` on."""
-
-    rank: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.count:
-            raise ValueError(f"rank is {self.rank} of {self.count}; give 0 to {self.count - 1}")
-
-    @classmethod
-    def from_environment(cls) -> "Shard":
-        """Read the shard that a launcher's RANK and WORLD_SIZE name; the whole without them."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def answer_questions(
@@ -58,7 +40,6 @@ def answer_questions(
     folder: Path,
     *,
     batch_size: int = 8,
-    shard: Shard | None = None,
     notes: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[Prediction] | None:
@@ -69,7 +50,6 @@ def answer_questions(
         responder: who answers.
         folder: of results; one folder holds any number of runs.
         batch_size: questions at a time, of like length.
-        shard: by default the launcher's.
         notes: what the run's manifest is to say besides, e.g. which part of a plan it is.
         progress: show rate and time left on stderr.
 
@@ -82,21 +62,21 @@ def answer_questions(
         StoreError: if another process asks a paid responder in this folder.
         ImageError, OSError: for a picture that cannot be read.
     """
-    _require_distinct(questions, batch_size)
-    shard = shard or Shard.from_environment()
+    _check(questions, batch_size)
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if responder.is_paid:  # one process asks, as many questions at a time as the endpoint takes
-        if shard.rank:
+        if rank:
             return None
-        shard = Shard()
+        count = 1
     access = ExclusiveAccess(folder, f"run-{responder.run}") if responder.is_paid else nullcontext()
     with access, Store(folder, STORE) as store:
         # 1. Name every answer by its content; this process takes every count-th question.
         keys = [make_key(question, responder) for question in questions]
-        own = list(zip(keys, questions, strict=True))[shard.rank :: shard.count]
+        own = list(zip(keys, questions, strict=True))[rank::count]
         missing = [(key, question) for key, question in own if key not in store]
 
         # 2. Say what is run, then ask what is missing; a batch is on the disk before the next one is asked.
-        if shard.rank == 0:
+        if rank == 0:
             _record_run(folder, responder, len(questions), notes)
         done = len(own) - len(missing)
         with tqdm(
@@ -109,34 +89,30 @@ def answer_questions(
                 bar.update(len(batch))
 
         # 3. The first process waits for the others, and exports the answers in the order of the questions.
-        if shard.rank:
+        if rank:
             return None
         while any(key not in store for key in keys):
             time.sleep(PAUSE)
             store.refresh()
         found = [Prediction.from_dict(store[key], responder.settings) for key in keys]
-    answers = [
-        replace(answer, system=responder.name) for answer in found
-    ]  # the same run may have another name
+    answers = [replace(answer, system=responder.name) for answer in found]  # a run may have had another name
     _record_run(folder, responder, len(questions), notes)  # again: another launch may have written meanwhile
-    lines = [
-        {**_describe(question), **answer.to_dict(), "words": answer.words}
-        for question, answer in pair_up(questions, answers)
-    ]
+    lines = []
+    for question, answer in pair_up(questions, answers):
+        about = {"question": question.text, "reference": question.reference, "kind": question.kind}
+        about |= {"tags": dict(question.tags), **answer.to_dict(), "words": answer.words}
+        lines.append(about)
     write_lines(folder / f"answers-{responder.run}.jsonl", lines)
     return answers
 
 
 def answer_all(questions: Sequence[Question], responder: Responder, batch_size: int = 32) -> list[Prediction]:
-    """Answer questions in memory, e.g. between two stages of training.
-
-    Returns:
-        Answers in the order of the questions.
+    """Answer questions in memory, e.g. between two stages of training, and return the answers in their order.
 
     Raises:
         ValueError: for two questions with one id, or a batch size below 1.
     """
-    _require_distinct(questions, batch_size)
+    _check(questions, batch_size)
     found: dict[str, Prediction] = {}
     for batch in _make_batches([(question.id, question) for question in questions], batch_size):
         asked = [question for _, question in batch]
@@ -226,15 +202,7 @@ def _record_run(folder: Path, responder: Responder, questions: int, notes: Mappi
     replace_text(folder / MANIFEST, json.dumps({**known, responder.run: about | manifest}, indent=1) + "\n")
 
 
-def _describe(question: Question) -> dict[str, Any]:
-    """Return what a line of answers says of its question, for whoever reads the file."""
-    about = {"question": question.text, "reference": question.reference, "kind": question.kind}
-    return {**about, "tags": dict(question.tags)}
-
-
-def _require_distinct(questions: Sequence[Question], batch_size: int) -> None:
-    twice = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
-    if twice:
-        raise ValueError(f"{len(twice)} question ids come twice, the first is {twice[0]!r}; ids must differ")
+def _check(questions: Sequence[Question], batch_size: int) -> None:
+    require_distinct(questions)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more")

@@ -80,16 +80,12 @@ def plan_system(
             for settings, parts in plan.sweep().items()
         ]
         ways.append((plan.short, briefly, ["short"]))
-    asked = []
-    for settings, chosen, parts in ways:
-        if isinstance(model, MedVForNextToken):
-            most = settings.gen_length
-            responder: Responder = NextTokenResponder(model, processor, name=name, max_new_tokens=most)
-        else:
-            responder = DiffusionResponder(model, processor, settings, name)
-        if chosen:
-            asked.append(Asked(responder, chosen, parts))
-    return asked
+    make = NextTokenResponder if isinstance(model, MedVForNextToken) else DiffusionResponder
+    return [
+        Asked(make(model, processor, settings, name), chosen, parts)
+        for settings, chosen, parts in ways
+        if chosen
+    ]
 
 
 def answer_panels(

@@ -196,8 +196,7 @@ class AblationRunner:
     ) -> tuple[Responder, Responder, Responder | None]:
         """Return those for answers, for captions, and for captions in few steps, which only a denoiser can write."""
         if isinstance(model, MedVForNextToken):
-            lengths = (ANSWER.gen_length, CAPTION.gen_length)
-            return *(NextTokenResponder(model, processor, max_new_tokens=length) for length in lengths), None
+            return *(NextTokenResponder(model, processor, own) for own in (ANSWER, CAPTION)), None
         return tuple(DiffusionResponder(model, processor, own) for own in (ANSWER, CAPTION, HASTY_CAPTION))
 
     def _measure_captions(self, responder: Responder, batch_size: int = 50) -> dict[str, float]:

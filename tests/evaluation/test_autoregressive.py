@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medv_lab.evaluation.autoregressive import (
-    ImageTextResponder,
-    NextTokenResponder,
-    TextResponder,
-    load_image_text,
-    load_text,
-)
+from medv_lab.config import GenerationSettings
+from medv_lab.evaluation.autoregressive import NextTokenResponder, TransformersResponder, load_transformers
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import CheckpointError
 from medv_lab.records import Question
@@ -29,19 +24,20 @@ def said(predictions):
     return [(one.text, one.passes) for one in predictions]
 
 
+def responder_of(name, made, **settings):
+    return TransformersResponder(*made, name=name, **{"max_new_tokens": LENGTH, **settings})
+
+
 def llava(**settings):
-    model, processor = tiny_llava()
-    return ImageTextResponder(
-        model, processor, **{"name": "llava", "prompt": LLAVA_PROMPT, "max_new_tokens": LENGTH, **settings}
-    )
+    return responder_of("llava", tiny_llava(), **{"prompt": LLAVA_PROMPT, **settings})
 
 
 def qwen(**settings):
-    return ImageTextResponder(*tiny_qwen(), **{"name": "qwen", "max_new_tokens": LENGTH, **settings})
+    return responder_of("qwen", tiny_qwen(), **settings)
 
 
-def llama(**settings):
-    return TextResponder(*tiny_llama(), **{"name": "llama", "max_new_tokens": LENGTH, **settings})
+def llama(made=None, **settings):
+    return responder_of("llama", made or tiny_llama(), **settings)
 
 
 @pytest.mark.parametrize("make", [llava, qwen, llama])
@@ -64,24 +60,23 @@ def test_pictures_change_answers_of_whoever_looks(make, looks):
 
 def test_passes_are_the_tokens_up_to_the_end():
     model, tokenizer = tiny_llama()
-    free = TextResponder(model, tokenizer, name="llama", max_new_tokens=LENGTH)
+    free = llama((model, tokenizer))
     long = free.answer(QUESTIONS[:1])[0]
     assert long.passes == LENGTH
-    inputs = tokenizer(free._render(TEXTS[0]), return_tensors="pt", add_special_tokens=False)
+    inputs = tokenizer(free._render(TEXTS[0], False), return_tensors="pt", add_special_tokens=False)
     ids = model.generate(inputs["input_ids"], do_sample=False, max_new_tokens=LENGTH, pad_token_id=0)
     third = ids[0, inputs["input_ids"].shape[1] + 2].item()
     model.generation_config.eos_token_id = [third, 0]
-    one = TextResponder(model, tokenizer, name="llama", max_new_tokens=LENGTH).answer(QUESTIONS[:1])[0]
+    one = llama((model, tokenizer)).answer(QUESTIONS[:1])[0]
     assert one.passes <= 3
     assert long.text.startswith(one.text)
 
 
 def test_a_checkpoint_s_own_sampling_settings_are_not_followed():
-    model, tokenizer = tiny_llama()
-    plain = TextResponder(model, tokenizer, name="llama", max_new_tokens=LENGTH).answer(QUESTIONS)
-    model.generation_config.do_sample, model.generation_config.temperature = True, 5.0
-    model.generation_config.repetition_penalty = 3.0
-    assert TextResponder(model, tokenizer, name="llama", max_new_tokens=LENGTH).answer(QUESTIONS) == plain
+    made = tiny_llama()
+    plain, config = llama(made).answer(QUESTIONS), made[0].generation_config
+    config.do_sample, config.temperature, config.repetition_penalty = True, 5.0, 3.0
+    assert llama(made).answer(QUESTIONS) == plain
 
 
 def test_a_run_follows_weights_and_settings():
@@ -90,14 +85,14 @@ def test_a_run_follows_weights_and_settings():
     changed = tiny_llama()
     with torch.no_grad():
         changed[0].lm_head.weight[0, 0] += 1
-    assert TextResponder(*changed, name="llama", max_new_tokens=LENGTH).run != llama().run
+    assert llama(changed).run != llama().run
 
 
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
         (llama, {"prompt": "no place"}, "{question}"),
-        (llama, {"max_new_tokens": 0}, "1 or more"),
+        (llama, {"max_new_tokens": 0}, "greater than 0"),
         (llava, {"prompt": "chat"}, "no chat template"),
         (llava, {"prompt": "USER: {question}"}, "image token '<image>'"),
     ],
@@ -107,31 +102,28 @@ def test_a_prompt_form_that_does_not_fit_is_refused(make, settings, message):
         make(**settings)
 
 
-def test_checkpoint_folders_are_loaded_and_answer_the_same(tmp_path):
-    model, processor = tiny_llava()
-    model.save_pretrained(tmp_path / "llava")
-    processor.save_pretrained(tmp_path / "llava")
-    loaded = load_image_text(tmp_path / "llava", "cpu")
-    again = ImageTextResponder(*loaded, name="llava", prompt=LLAVA_PROMPT, max_new_tokens=LENGTH)
-    assert said(again.answer(QUESTIONS)) == said(llava().answer(QUESTIONS))
+@pytest.mark.parametrize(
+    ("kind", "tiny", "make", "prompt"),
+    [("image-text", tiny_llava, llava, LLAVA_PROMPT), ("text", tiny_llama, llama, "chat")],
+)
+def test_checkpoint_folders_are_loaded_and_answer_the_same(tmp_path, kind, tiny, make, prompt):
+    for part in tiny():
+        part.save_pretrained(tmp_path)
+    again = responder_of("loaded", load_transformers(kind, tmp_path, "cpu"), prompt=prompt)
+    assert said(again.answer(QUESTIONS)) == said(make().answer(QUESTIONS))
     assert len(again.model["sha256"]) == 64
-    model, tokenizer = tiny_llama()
-    model.save_pretrained(tmp_path / "llama")
-    tokenizer.save_pretrained(tmp_path / "llama")
-    again = TextResponder(*load_text(tmp_path / "llama", "cpu"), name="llama", max_new_tokens=LENGTH)
-    assert said(again.answer(QUESTIONS)) == said(llama().answer(QUESTIONS))
 
 
 def test_nothing_is_downloaded_unless_asked_for():
     with pytest.raises(CheckpointError, match="download=True"):
-        load_text("owner/no-such-model")
+        load_transformers("text", "owner/no-such-model")
 
 
 def twin(**settings):
     torch.manual_seed(0)
     model = MedVForNextToken(tiny_config(is_causal=True, initializer_range=0.6))
-    settings = {"max_new_tokens": LENGTH, **settings}
-    return NextTokenResponder(model, tiny_processor(), **settings)
+    settings = GenerationSettings(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH, **settings)
+    return NextTokenResponder(model, tiny_processor(), settings)
 
 
 def test_the_twin_answers_pictures_and_counts_its_tokens():
@@ -146,5 +138,3 @@ def test_the_twin_answers_pictures_and_counts_its_tokens():
 def test_the_twin_s_run_follows_its_decoding():
     assert twin().run == twin().run
     assert twin(temperature=0.5).run != twin().run
-    with pytest.raises(ValueError, match="temperature -1"):
-        twin(temperature=-1)

@@ -11,7 +11,6 @@ from medv_lab.evaluation.endpoint import (
     ChatClient,
     Endpoint,
     EndpointError,
-    Prices,
     ReplyError,
     estimate_tokens,
     read_completion,
@@ -72,8 +71,7 @@ def test_the_body_comes_back_as_it_was_sent():
 
 def test_a_completion_has_text_and_the_tokens_that_were_counted():
     answer = {"choices": [{"message": {"content": "Yes."}}], "usage": {"prompt_tokens": 3}}
-    completion = read_completion(json.dumps(answer))
-    assert (completion.text, completion.tokens_in, completion.tokens_out) == ("Yes.", 3, None)
+    assert read_completion(json.dumps(answer)) == ("Yes.", 3, None)
 
 
 @pytest.mark.parametrize("body", [*GARBAGE[2:], "3", "null", '{"choices": [{"message": {"content": null}}]}'])
@@ -82,9 +80,8 @@ def test_a_body_without_text_is_an_error(body):
         read_completion(body)
 
 
-def test_tokens_grow_with_the_text_and_cost_what_they_cost():
+def test_tokens_are_estimated_from_the_text():
     assert 100 <= estimate_tokens(MESSAGES) < 120
-    assert Prices(1, 10).cost(2e6, 1e5) == 3
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "tries", "concurrency", "timeout"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from medv_lab.evaluation import runner
-from medv_lab.evaluation.endpoint import Endpoint, EndpointError, Prices
+from medv_lab.evaluation.endpoint import Endpoint, EndpointError
 from medv_lab.evaluation.endpoint_judge import STORE, EndpointJudge, SpendingCapError, make_messages
 from medv_lab.evaluation.judges import position_bias, summarise_verdicts
 from medv_lab.evaluation.runner import answer_questions, read_predictions
@@ -127,7 +127,7 @@ def test_calls_at_the_same_time_are_limited(books, tmp_path):
 
 
 def test_a_dry_run_calls_nobody_and_costs_are_those_of_the_tokens(books, tmp_path):
-    judge = EndpointJudge(books.endpoint(), tmp_path, prices=Prices(1, 10))
+    judge = EndpointJudge(books.endpoint(), tmp_path, prices=(1, 10))
     plan = judge.plan(*ASKED)
     assert (plan.calls, len(books.requests)) == (6, 0)
     assert plan.cost == pytest.approx((plan.tokens_in + 10 * plan.tokens_out) / 1e6)
@@ -140,7 +140,7 @@ def test_a_dry_run_calls_nobody_and_costs_are_those_of_the_tokens(books, tmp_pat
 
 def test_the_cap_is_never_passed(books, tmp_path):
     books.usage = {"prompt_tokens": 400, "completion_tokens": 512}  # full answers
-    prices = Prices(0, 1e6 / 512)  # one of these costs 1
+    prices = (0, 1e6 / 512)  # one of these costs 1
     judge = EndpointJudge(books.endpoint(), tmp_path, prices=prices, cap=3.5)
     with pytest.raises(SpendingCapError, match="raise the cap"):
         judge.judge(*ASKED)
@@ -150,19 +150,12 @@ def test_the_cap_is_never_passed(books, tmp_path):
     assert sum(books.made.values()) == 6
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"), [({"cap": 1.0}, "no prices"), ({"read_tries": 0}, "1 or more")]
-)
-def test_impossible_judges_are_refused(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        EndpointJudge(Endpoint("m", "http://127.0.0.1:1/v1"), tmp_path, **settings)
-
-
-def test_two_questions_with_one_id_are_refused(books, tmp_path):
+def test_what_cannot_be_judged_is_refused(books, tmp_path):
+    with pytest.raises(ValueError, match="no prices"):
+        EndpointJudge(books.endpoint(), tmp_path, cap=1.0)
+    twice = [*QUESTIONS, QUESTIONS[0]], [*PREDICTIONS, PREDICTIONS[0]]
     with pytest.raises(ValueError, match="'q0'"):
-        EndpointJudge(books.endpoint(), tmp_path).judge(
-            [*QUESTIONS, QUESTIONS[0]], [*PREDICTIONS, PREDICTIONS[0]]
-        )
+        EndpointJudge(books.endpoint(), tmp_path).judge(*twice)
 
 
 def test_no_key_is_an_error_before_any_call(tmp_path, monkeypatch):

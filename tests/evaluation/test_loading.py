@@ -4,7 +4,7 @@ import pytest
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation import loading
-from medv_lab.evaluation.autoregressive import ImageTextResponder, NextTokenResponder, TextResponder
+from medv_lab.evaluation.autoregressive import NextTokenResponder, TransformersResponder
 from medv_lab.evaluation.loading import load_responder, own_device
 from medv_lab.evaluation.model_choice import ModelChoice
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder
@@ -32,31 +32,29 @@ def test_a_checkpoint_says_itself_whether_it_is_the_twin(tmp_path):
     assert load_responder(ModelChoice(str(tmp_path / "twin")), SETTINGS, "a name").name == "a name"
 
 
-def test_transformers_models_take_prompt_and_length(tmp_path):
-    for make, kind, prompt, expected in (
-        (tiny_llava, "image-text", LLAVA_PROMPT, ImageTextResponder),
-        (tiny_llama, "text", "Q: {question} A:", TextResponder),
-    ):
-        model, reader = make()
-        folder = tmp_path / kind
-        model.save_pretrained(folder)
-        reader.save_pretrained(folder)
-        responder = load_responder(ModelChoice(str(folder), kind, prompt), SETTINGS)
-        assert type(responder) is expected
-        assert responder.settings["max_new_tokens"] == 8
-        assert responder.settings["prompt"] == prompt
+@pytest.mark.parametrize(
+    ("make", "kind", "prompt"),
+    [(tiny_llava, "image-text", LLAVA_PROMPT), (tiny_llama, "text", "Q: {question} A:")],
+)
+def test_transformers_models_take_prompt_and_length(tmp_path, make, kind, prompt):
+    for part in make():
+        part.save_pretrained(tmp_path)
+    responder = load_responder(ModelChoice(str(tmp_path), kind, prompt), SETTINGS)
+    assert type(responder) is TransformersResponder
+    assert responder.settings["max_new_tokens"] == 8
+    assert responder.settings["prompt"] == prompt
 
 
 def test_a_public_model_of_the_tables_is_loaded_by_its_name(monkeypatch):
     asked = []
 
-    def load(folder, device, dtype, download):
-        asked.append(folder)
+    def load(kind, folder, *where):
+        asked.append((kind, folder))
         return tiny_llava()
 
-    monkeypatch.setattr(loading, "load_image_text", load)
+    monkeypatch.setattr(loading, "load_transformers", load)
     responder = load_responder(ModelChoice("LLaVA", prompt=LLAVA_PROMPT), SETTINGS)
-    assert asked == ["llava-hf/llava-1.5-7b-hf"]
+    assert asked == [("image-text", "llava-hf/llava-1.5-7b-hf")]
     assert responder.name == "LLaVA"
     with pytest.raises(CheckpointError, match="RetinalGPT"):
         load_responder(ModelChoice("RetinalGPT"), SETTINGS)

@@ -14,7 +14,6 @@ from medv_lab.evaluation.judges import OverlapJudge
 from medv_lab.evaluation.responders import DiffusionResponder
 from medv_lab.evaluation.runner import (
     STORE,
-    Shard,
     answer_all,
     answer_questions,
     hash_picture,
@@ -130,15 +129,18 @@ def test_a_torn_last_line_is_asked_again(tmp_path, length):
     assert len(echo.asked_ids) == 1
 
 
-def test_a_paid_responder_is_asked_by_one_process_at_a_time(tmp_path):
+def test_a_paid_responder_is_asked_by_one_process_at_a_time(tmp_path, monkeypatch):
     paid = Echo(sha256="paid")
     paid.is_paid = True
     with ExclusiveAccess(tmp_path, f"run-{paid.run}"):
         with pytest.raises(StoreError, match=f"process {os.getpid()}"):
             run(tmp_path, paid)
         assert run(tmp_path, Echo())  # what costs nothing is not locked
-    assert run(tmp_path, paid, shard=Shard(1, 2)) is None and not paid.asked
-    assert run(tmp_path, paid, shard=Shard(0, 2)) and len(paid.asked_ids) == len(QUESTIONS)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(tmp_path, paid) is None and not paid.asked
+    monkeypatch.setenv("RANK", "0")
+    assert run(tmp_path, paid) and len(paid.asked_ids) == len(QUESTIONS)
 
 
 def test_the_same_run_under_another_name_asks_nothing(tmp_path):
@@ -157,15 +159,6 @@ def test_what_cannot_be_run_is_refused(tmp_path, settings, message):
         run(tmp_path, **settings)
     with pytest.raises(ValueError, match="has no answers"):
         read_predictions(tmp_path)
-
-
-def test_a_shard_must_be_one_of_them(monkeypatch):
-    with pytest.raises(ValueError, match="0 to 1"):
-        Shard(2, 2)
-    assert Shard.from_environment() == Shard(0, 1)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    assert Shard.from_environment() == Shard(1, 3)
 
 
 def tiny_responder() -> DiffusionResponder:
