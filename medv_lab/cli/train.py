@@ -56,9 +56,7 @@ def train(
         Budget,
         Fields(only=("scenes", "question_rounds", "seed"), flags={"question_rounds": "--rounds"}),
     ],
-    engine: Annotated[
-        Engine, Fields(without=("keep",), flags={"gradient_checkpointing": "--checkpointing"})
-    ] = SAVING,
+    engine: Annotated[Engine, Fields(flags={"gradient_checkpointing": "--checkpointing"})] = SAVING,
     question_only: Annotated[bool, typer.Option(help="all: train the baseline that sees no picture")] = False,
     dry_run: Annotated[
         bool, typer.Option(help="count parameters and memory of the full-size stages instead")

@@ -35,7 +35,7 @@ from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.model.prompts import special_ids
+from medv_lab.model.prompts import SPECIAL_TOKENS, special_ids
 from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import PROBES, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
@@ -47,23 +47,16 @@ from medv_lab.training.examples import (
     LONG_FILL_SHARE,
     Collator,
     Example,
-    ExampleDataset,
     caption_examples,
     description_examples,
     dialogue_examples,
+    encode_examples,
     question_examples,
     without_images,
 )
 from medv_lab.training.recipes import EMBEDDED, Budget, Engine
 from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
-from medv_lab.training.vision import (
-    STATEMENTS,
-    VISION,
-    evaluate_statements,
-    frozen_features,
-    pretrain_vision_tower,
-    render_all,
-)
+from medv_lab.training.vision import STATEMENTS, VISION, frozen_features, pretrain_vision_tower, render_all
 
 LANGUAGE = {
     "hidden_size": 192,
@@ -73,18 +66,10 @@ LANGUAGE = {
     # With the usual 0.02 attention starts out flat at this width, and the pictures are made use of much later.
     "initializer_range": 0.1,
 }
-SPECIAL_TOKENS = (
-    "<|startoftext|>",
-    "<|endoftext|>",
-    "<|mdm_mask|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-)
 # These families have few answers, so few of the balanced questions are theirs.
 RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
-ENGINE, BUDGET = Engine(save_steps=500, keep=1), Budget()
+ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
@@ -136,17 +121,17 @@ def make_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedTo
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(SPECIAL_TOKENS.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        mask_token="<|mdm_mask|>",
+        bos_token=SPECIAL_TOKENS["start"],
+        eos_token=SPECIAL_TOKENS["end_of_text"],
+        pad_token=SPECIAL_TOKENS["end_of_text"],
+        mask_token=SPECIAL_TOKENS["mask"],
         clean_up_tokenization_spaces=False,
     )
 
@@ -165,13 +150,7 @@ def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> Non
 
 
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
-    """Make the dialogues of a stage.
-
-    Args:
-        stage: "text" (to be shown without pictures), "alignment", "questions", "instruct" or "vqa".
-        scenes: the training phantoms.
-        budget: rounds of questions, and the seed.
-    """
+    """Make the dialogues of a stage: "text" (to be shown without pictures), or another of `EMBEDDED`."""
     seed, rounds = budget.seed, budget.question_rounds
     half, few = scenes[: len(scenes) // 2], scenes[: len(scenes) // 4]
     if stage == "text":
@@ -226,14 +205,14 @@ def list_stages(
         recipe = getattr(budget, name)
         recipes.append(asdict(recipe))
 
-        def load_data(name=name, recipe=recipe) -> tuple[ExampleDataset, Collator]:
+        def load_data(name=name, recipe=recipe) -> tuple[list[dict], Collator]:
             examples, seen = stage_examples(name, scenes, budget), features
             if is_blind or name == "text":
                 examples, seen = without_images(examples), None
             # long answers cost too much where batches are not grouped by length
             share = LONG_FILL_SHARE if recipe.group_by_length else 0
-            dataset = ExampleDataset(examples, tokenizer, budget.seed, share)
-            return dataset, Collator(tokenizer.eos_token_id, seen)
+            items = encode_examples(examples, tokenizer, budget.seed, share)
+            return items, Collator(tokenizer.eos_token_id, seen)
 
         stages.append(Stage(name, f"{name}-{content_key(sizes, is_blind, recipes)[:16]}", recipe, load_data))
     return stages
@@ -282,9 +261,6 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
             siglip = pretrain_vision_tower(
                 scenes, images, tokenizer, steps=budget.vision_steps, seed=budget.seed, log=log
             )
-            held_out = make_scenes("validation", 1000)
-            named = evaluate_statements(siglip, held_out, render_all(held_out), tokenizer)
-            log(f"vision tower names {named}")
             take_vision_tower(model, siglip)
             return model.model.vision_tower.state_dict()
 

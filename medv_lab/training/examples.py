@@ -1,15 +1,17 @@
 """Dialogues as token ids, labels and batches: about phantoms, and about pictures in files.
 
-Dialogues about phantoms are labelled and padded in a manner of their own (see `encode_example`, `ExampleDataset`);
+Dialogues about phantoms are labelled and padded in a manner of their own (see `encode_example`, `encode_examples`);
 those about files as published (`prompts.encode_dialogue`, `prompts.collate`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
@@ -50,22 +52,16 @@ class Example:
     scene: int | None
 
 
-def caption_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
-    """Write one caption per scene."""
-    rng = np.random.default_rng([seed, 1])
-    return [
-        Example([(str(rng.choice(CAPTION_REQUESTS)), make_caption(scene, rng))], i)
-        for i, scene in enumerate(scenes)
-    ]
+def _report_examples(
+    requests: Sequence[str], write: Callable[..., str], stream: int, scenes: Sequence[Scene], seed: int
+) -> list[Example]:
+    """Ask for one report per scene."""
+    rng = np.random.default_rng([seed, stream])
+    return [Example([(str(rng.choice(requests)), write(scene, rng))], i) for i, scene in enumerate(scenes)]
 
 
-def description_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
-    """Write one description per scene."""
-    rng = np.random.default_rng([seed, 2])
-    return [
-        Example([(str(rng.choice(DESCRIPTION_REQUESTS)), make_description(scene, rng))], i)
-        for i, scene in enumerate(scenes)
-    ]
+caption_examples = partial(_report_examples, CAPTION_REQUESTS, make_caption, 1)
+description_examples = partial(_report_examples, DESCRIPTION_REQUESTS, make_description, 2)
 
 
 def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
@@ -80,7 +76,7 @@ def question_examples(questions: Sequence[Draw]) -> list[Example]:
 
 
 def without_images(examples: Sequence[Example]) -> list[Example]:
-    """Return the same dialogues with no picture: what a question-only model is trained on."""
+    """Return the same dialogues without their pictures."""
     return [Example(example.turns, None) for example in examples]
 
 
@@ -110,46 +106,30 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tupl
     return ids, labels
 
 
-class ExampleDataset(Dataset):
-    """Encoded dialogues about phantoms.
+def encode_examples(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    long_fill_share: float = LONG_FILL_SHARE,
+) -> list[dict]:
+    """Encode dialogues about phantoms: token ids, labels and scene of each.
 
     End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell
     the length of the answer: mostly few, which costs little, and in some examples up to a whole canvas.
 
     Args:
-        examples: encoded once.
+        examples: what to encode.
         tokenizer: of the model.
         seed: draws the number of end-of-text tokens.
         long_fill_share: share of the examples that may have up to a whole canvas of them.
     """
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        tokenizer: PreTrainedTokenizerFast,
-        seed: int,
-        long_fill_share: float = LONG_FILL_SHARE,
-    ) -> None:
-        rng = np.random.default_rng([seed, 4])
-        self.items = []
-        for example in examples:
-            ids, labels = encode_example(example, tokenizer)
-            most = LONG_FILL if rng.random() < long_fill_share else FILL
-            extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
-            self.items.append(
-                {
-                    "input_ids": ids + extra,
-                    "labels": labels + extra,
-                    "scene": example.scene,
-                    "length": len(ids) + len(extra),
-                }
-            )
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.items[index]
+    rng, items = np.random.default_rng([seed, 4]), []
+    for example in examples:
+        ids, labels = encode_example(example, tokenizer)
+        most = LONG_FILL if rng.random() < long_fill_share else FILL
+        extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
+        items.append({"input_ids": ids + extra, "labels": labels + extra, "scene": example.scene})
+    return items
 
 
 class Collator:
@@ -161,22 +141,17 @@ class Collator:
     """
 
     def __init__(self, pad_token_id: int, features: torch.Tensor | None) -> None:
-        self.pad_token_id = pad_token_id
-        self.features = features
+        self.pad_token_id, self.features = pad_token_id, features
 
     def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
-        """Turn items of an `ExampleDataset` into input_ids, labels, attention_mask (B, T) and vision_features."""
-        longest = max(item["length"] for item in items)
-        shape = (len(items), longest)
-        input_ids = torch.full(shape, self.pad_token_id)
-        labels = torch.full(shape, IGNORED_LABEL)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        for row, item in enumerate(items):
-            n = item["length"]
-            input_ids[row, :n] = torch.tensor(item["input_ids"])
-            labels[row, :n] = torch.tensor(item["labels"])
-            attention_mask[row, :n] = 1
-        batch = {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+        """Turn items of `encode_examples` into input_ids, labels, attention_mask (B, T) and vision_features."""
+        ids = [torch.tensor(item["input_ids"]) for item in items]
+        labels = [torch.tensor(item["labels"]) for item in items]
+        batch = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        }
         scenes = [item["scene"] for item in items if item["scene"] is not None]
         if scenes:
             batch["vision_features"] = self.features[scenes].float()

@@ -34,10 +34,10 @@ from medv_lab.training.examples import (
     LONG_FILL_SHARE,
     Collator,
     Example,
-    ExampleDataset,
     PixelCollator,
     caption_examples,
     description_examples,
+    encode_examples,
     question_examples,
     without_images,
 )
@@ -191,21 +191,10 @@ def choose_arms(
 
 
 def equalise(arm: AblationArm, steps: int) -> AblationArm:
-    """Return the same arm with `steps` in all after the text-only backbone: its stage 2 is made longer.
-
-    Raises:
-        ValueError: if it has more already, or no stage 2.
-    """
-    added = steps - arm.steps
-    found = [number for number, stage in enumerate(arm.stages) if stage.data == INSTRUCTIONS]
-    if added < 0 or not found:
-        raise ValueError(
-            f"{arm.name} has {arm.steps} steps and {len(found)} stages 2; cannot give it {steps}"
-        )
-    stages = list(arm.stages)
-    recipe = stages[found[-1]].recipe
-    stages[found[-1]] = ArmStage(INSTRUCTIONS, replace(recipe, steps=recipe.count_steps() + added))
-    return replace(arm, stages=tuple(stages), equal="compute")
+    """Return the same arm with `steps` in all after the text-only backbone: its last stage is made longer."""
+    *before, last = arm.stages
+    recipe = replace(last.recipe, steps=last.recipe.count_steps() + steps - arm.steps)
+    return replace(arm, stages=(*before, replace(last, recipe=recipe)), equal="compute")
 
 
 @dataclass(frozen=True)
@@ -248,10 +237,9 @@ class PhantomData:
 
     def images(self, collection: str) -> torch.Tensor:
         """Draw the pictures of a collection, uint8 (N, 3, side, side)."""
-        if not collection.startswith("general"):
-            return render_all(self.scenes)
-        pictures = np.stack([general.paint(scene) for scene in self.general_scenes])
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        if collection.startswith("general"):
+            return render_all(self.general_scenes, general.paint)
+        return render_all(self.scenes)
 
     def features(self, collection: str, model: MedVLanguageModel, vision_digest: str) -> torch.Tensor:
         """Return the vision tower's features of a collection's pictures, (N, patches, width), fp16.
@@ -261,15 +249,12 @@ class PhantomData:
             model: has the vision tower.
             vision_digest: of the vision tower.
         """
-        kind, count = (
-            ("general", self.amounts.general_scenes)
-            if collection.startswith("general")
-            else ("phantoms", self.amounts.scenes)
-        )
-        return self.cache.compute(
-            f"features-{kind}-{count}-{vision_digest[:12]}",
-            lambda: {"features": frozen_features(model, self.images(collection))},
-        )["features"]
+        kind, count = "phantoms", self.amounts.scenes
+        if collection.startswith("general"):
+            kind, count = "general", self.amounts.general_scenes
+        key = f"features-{kind}-{count}-{vision_digest[:12]}"
+        found = self.cache.compute(key, lambda: {"features": frozen_features(model, self.images(collection))})
+        return found["features"]
 
     def load(
         self,
@@ -278,7 +263,7 @@ class PhantomData:
         model: MedVLanguageModel,
         processor: MedVProcessor,
         vision_digest: str,
-    ) -> tuple[ExampleDataset, Collate]:
+    ) -> tuple[list[dict], Collate]:
         """Load what a stage is trained on.
 
         Args:
@@ -290,23 +275,13 @@ class PhantomData:
         tokenizer = processor.tokenizer
         # long canvases cost too much where batches are not grouped by length
         share = LONG_FILL_SHARE if stage.recipe.group_by_length else 0.0
-        dataset = ExampleDataset(self.examples(stage.data, seed), tokenizer, seed, share)
+        items = encode_examples(COLLECTIONS[stage.data](self, seed), tokenizer, seed, share)
         pad = tokenizer.eos_token_id
         if stage.data == "text":
-            return dataset, Collator(pad, None)
+            return items, Collator(pad, None)
         if stage.recipe.vision_tower_lr is not None:
-            return dataset, PixelCollator(pad, self.images(stage.data))
-        return dataset, Collator(pad, self.features(stage.data, model, vision_digest))
-
-    def examples(self, collection: str, seed: int) -> list[Example]:
-        """Make the examples of a collection.
-
-        Raises:
-            ValueError: for an unknown name.
-        """
-        if collection not in COLLECTIONS:
-            raise ValueError(f"there is no collection {collection!r}; there are {', '.join(COLLECTIONS)}")
-        return COLLECTIONS[collection](self, seed)
+            return items, PixelCollator(pad, self.images(stage.data))
+        return items, Collator(pad, self.features(stage.data, model, vision_digest))
 
     def _questions(self, seed: int, domains: Sequence[str] = DOMAINS) -> list[Example]:
         questions = balanced_questions(self.scenes, self.amounts.rounds, seed)
@@ -368,6 +343,6 @@ MINIATURE = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 def data_digest(collection: str) -> str:
     """Hash a miniature of a collection with its pictures: another digest if the code that makes them changes."""
     data = PhantomData(MINIATURE, TensorCache(Path()))
-    examples = json.dumps([[e.turns, e.scene] for e in data.examples(collection, 0)], default=int)
+    examples = json.dumps([[e.turns, e.scene] for e in COLLECTIONS[collection](data, 0)], default=int)
     pictures = data.images(collection).numpy().tobytes()
     return hashlib.sha256(examples.encode() + pictures).hexdigest()[:16]

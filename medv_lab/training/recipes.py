@@ -142,8 +142,7 @@ class Engine:
         accumulation: batches whose gradients make one optimiser step.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         compile: run the model through `torch.compile`: faster after some minutes; needs a C++ compiler.
-        save_steps: optimiser steps between checkpoints; 0 writes none.
-        keep: how many checkpoints are kept, the newest ones.
+        save_steps: optimiser steps between checkpoints, of which the newest two are kept; 0 writes none.
         log_steps: optimiser steps between reports of the loss.
     """
 
@@ -151,7 +150,6 @@ class Engine:
     gradient_checkpointing: bool = False
     compile: bool = False
     save_steps: int = 0
-    keep: int = 2
     log_steps: int = 100
 
 
@@ -256,7 +254,8 @@ EMBEDDED = {
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
 single questions before all others: in a mixture yes/no answers stayed at chance."""
 
-RECIPES = {"full": PUBLISHED, "embedded": EMBEDDED}
+RECIPES = {"full": PUBLISHED, "embedded": {name: EMBEDDED[name] for name in ("alignment", "instruct", "vqa")}}
+"""What a stage from a checkpoint is trained by."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +286,7 @@ class Budget:
 
 
 def find_recipe(preset: str, name: str) -> Recipe:
-    """Return a recipe by preset ("full" or "embedded") and name.
+    """Return the recipe of a stage from a checkpoint, by preset ("full" or "embedded") and name.
 
     Raises:
         ValueError: for a preset or a name that is not there.

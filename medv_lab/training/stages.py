@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Dataset
 
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.store import replace_text
 from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.recipes import Engine, Recipe
-from medv_lab.training.trainer import ENGINE, Collate, run_stage
+from medv_lab.training.trainer import ENGINE, Collate, Items, run_stage
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
 
@@ -47,7 +46,7 @@ class Stage:
     name: str
     key: str
     recipe: Recipe
-    load_data: Callable[[], tuple[Dataset, Collate]]
+    load_data: Callable[[], tuple[Items, Collate]]
 
 
 class TensorCache:

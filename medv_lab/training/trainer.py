@@ -37,6 +37,7 @@ from medv_lab.training.callbacks import (
 from medv_lab.training.recipes import Engine, LoRA, Recipe
 
 ENGINE = Engine()
+Items = Dataset | list[dict]  # encoded dialogues
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
 
 
@@ -192,7 +193,7 @@ def make_arguments(
         label_names=["labels"],
         save_strategy="steps" if engine.save_steps else "no",
         save_steps=engine.save_steps or 500,
-        save_total_limit=engine.keep,
+        save_total_limit=2,
         report_to="none",
         logging_steps=engine.log_steps,
         disable_tqdm=True,
@@ -212,7 +213,7 @@ def make_arguments(
 def run_stage(
     model: MedVLanguageModel,
     recipe: Recipe,
-    dataset: Dataset,
+    dataset: Items,
     collator: Collate,
     *,
     seed: int,

@@ -12,6 +12,7 @@ Source of the loss: Zhai et al., Sigmoid Loss for Language Image Pre-Training, a
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,9 +95,9 @@ def all_statements() -> list[Statement]:
 STATEMENTS = all_statements()
 
 
-def render_all(scenes: Sequence[Scene]) -> torch.Tensor:
+def render_all(scenes: Sequence[Any], draw: Callable[[Any], np.ndarray] = render) -> torch.Tensor:
     """Draw the pictures of all scenes, uint8, (N, 3, S, S)."""
-    return torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([draw(scene) for scene in scenes])).permute(0, 3, 1, 2)
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -169,7 +170,15 @@ def pretrain_vision_tower(
         model.logit_bias.zero_()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps, warmup=0.05))
-    ids = _encode(tokenizer, STATEMENTS)
+    # The text tower reads a text off its last position; padding there, as published, makes all texts alike at first.
+    ids = tokenizer(
+        [statement.text() for statement in STATEMENTS],
+        padding="max_length",
+        padding_side="left",
+        truncation=True,
+        max_length=TEXT["max_position_embeddings"],
+        return_tensors="pt",
+    )["input_ids"]
     truth = torch.tensor([[statement.holds(scene) for statement in STATEMENTS] for scene in scenes])
     counted = torch.tensor(
         [[s.is_about_domain or s.domain == scene.domain for s in STATEMENTS] for scene in scenes]
@@ -192,47 +201,9 @@ def pretrain_vision_tower(
     return model.eval()
 
 
-@torch.no_grad()
-def evaluate_statements(
-    model: SiglipModel, scenes: Sequence[Scene], images: torch.Tensor, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, float]:
-    """Measure accuracy at naming one attribute of single-finding pictures among its alternatives, by attribute.
-
-    The text tower scores the claims '<domain> <kind>', ... '<domain> finding <zone>' and the highest wins.
-    """
-    hits: dict[str, list[bool]] = {}
-    ids = _encode(tokenizer, STATEMENTS)
-    for domain in DOMAINS:
-        rows = [i for i, s in enumerate(scenes) if s.domain == domain and len(s.findings) == 1]
-        logits = model(input_ids=ids, pixel_values=to_pixels(images[rows])).logits_per_image
-        for attribute in CLAIMS:
-            alone = [
-                j
-                for j, claim in enumerate(STATEMENTS)
-                if claim == Statement(domain, **{attribute: getattr(claim, attribute)})
-                and getattr(claim, attribute) is not None
-            ]
-            best = logits[:, alone].argmax(-1).tolist()
-            hits.setdefault(attribute, []).extend(
-                STATEMENTS[alone[column]].holds(scenes[row]) for row, column in zip(rows, best, strict=True)
-            )
-    return {attribute: float(np.mean(values)) for attribute, values in hits.items()}
-
-
 def cosine(step: int, steps: int, warmup: float) -> float:
     """Compute the learning-rate factor: linear warm-up over a share of the steps, then cosine to 0."""
     first = max(1, int(warmup * steps))
     if step < first:
         return (step + 1) / first
     return 0.5 * (1 + np.cos(np.pi * (step - first) / max(1, steps - first)))
-
-
-def _encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]) -> torch.Tensor:
-    """Encode statements as token ids (N, T), padded on the left.
-
-    The text tower reads a text off its last position; padding there, as published, makes all texts alike at
-    the start.
-    """
-    length = TEXT["max_position_embeddings"]
-    rows = [tokenizer.encode(statement.text())[:length] for statement in statements]
-    return torch.tensor([[tokenizer.pad_token_id] * (length - len(row)) + row for row in rows])

@@ -311,7 +311,7 @@ def test_features_are_computed_once_and_are_what_the_pixels_give(runner, cache, 
     assert torch.equal(
         PhantomData(AMOUNTS, TensorCache(cache)).features("instructions", model, tower), features
     )
-    item = {"input_ids": [1], "labels": [1], "length": 1, "scene": 7}
+    item = {"input_ids": [1], "labels": [1], "scene": 7}
     pixels = PixelCollator(0, images)([item])["pixel_values"]
     with torch.no_grad():
         torch.testing.assert_close(

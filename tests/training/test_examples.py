@@ -16,11 +16,11 @@ from medv_lab.training.examples import (
     Collator,
     DialogueDataset,
     Example,
-    ExampleDataset,
     PictureCollator,
     description_examples,
     dialogue_examples,
     encode_example,
+    encode_examples,
     without_images,
 )
 from tests.model.tiny import tiny_processor
@@ -72,9 +72,9 @@ def test_answers_that_are_not_found_are_an_error(tokenizer, monkeypatch):
 
 def test_the_fill_is_end_of_text_mostly_short_and_sometimes_a_canvas(tokenizer):
     examples = [Example([("Is there a nodule?", "yes")], None)] * 2000
-    items = ExampleDataset(examples, tokenizer, seed=0).items
+    items = encode_examples(examples, tokenizer, seed=0)
     plain = len(encode_example(examples[0], tokenizer)[0])
-    extra = [item["length"] - plain for item in items]
+    extra = [len(item["input_ids"]) - plain for item in items]
     assert set(range(FILL + 1)) <= set(extra) <= set(range(LONG_FILL + 1))
     assert 0.08 < sum(count > FILL for count in extra) / len(extra) < 0.14
     for item, count in zip(items, extra, strict=True):
@@ -85,7 +85,7 @@ def test_padding_is_neither_seen_nor_learned(tokenizer):
     examples = [Example([("Is there a nodule?", answer)], 0) for answer in ("yes", "no, none at all")]
     features = np.zeros((1, 36, 4), np.float32)
     batch = Collator(tokenizer.eos_token_id, torch.from_numpy(features))(
-        ExampleDataset(examples, tokenizer, seed=0).items
+        encode_examples(examples, tokenizer, seed=0)
     )
     hidden = batch["attention_mask"] == 0
     assert hidden.any()

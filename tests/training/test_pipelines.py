@@ -16,7 +16,6 @@ from medv_lab.training.pipelines import (
     Amounts,
     PhantomData,
     choose_arms,
-    equalise,
     make_arms,
     make_recipes,
 )
@@ -101,16 +100,11 @@ def test_arms_are_chosen_by_name():
         choose_arms(ARMS, equal="time")
 
 
-def test_an_arm_that_is_longer_cannot_be_shortened():
-    with pytest.raises(ValueError, match="cannot give it 5"):
-        equalise(pick(OURS), 5)
-
-
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_collections_hold_what_they_are_named_for(tmp_path, name):
     data = PhantomData(AMOUNTS, TensorCache(tmp_path))
-    examples = data.examples(name, 0)
-    assert examples == PhantomData(AMOUNTS, TensorCache(tmp_path)).examples(name, 0)
+    examples = COLLECTIONS[name](data, 0)
+    assert examples == COLLECTIONS[name](PhantomData(AMOUNTS, TensorCache(tmp_path)), 0)
     pictures = data.general_scenes if name.startswith("general") else data.scenes
     shown = {example.scene for example in examples}
     if name == "text":
@@ -124,13 +118,8 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
 
 def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
     data = PhantomData(AMOUNTS, TensorCache(tmp_path))
-    asked = [example.turns[0][0] for example in data.examples(INSTRUCTIONS, 0)]
+    asked = [example.turns[0][0] for example in COLLECTIONS[INSTRUCTIONS](data, 0)]
     for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
         assert sum(question in requests for question in asked) == len(data.scenes) // share
     single = len(asked) - len(data.scenes) * 3 // 4
-    assert single > len(data.examples(QUESTIONS, 0))  # more of the late ones
-
-
-def test_an_unknown_collection_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="there are text, captions"):
-        PhantomData(AMOUNTS, TensorCache(tmp_path)).examples("caption", 0)
+    assert single > len(COLLECTIONS[QUESTIONS](data, 0))  # more of the late ones

@@ -111,11 +111,6 @@ def test_a_folder_belongs_to_one_run(start, tmp_path):
     )
 
 
-def test_an_unknown_stage_is_refused():
-    with pytest.raises(ValueError, match="alignment, instruct, vqa"):
-        PhantomRun("text", EMBEDDED["text"])
-
-
 @pytest.fixture
 def tiny(tmp_path):
     """A small checkpoint."""

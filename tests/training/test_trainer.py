@@ -7,7 +7,7 @@ import torch
 
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.phantoms.scenes import make_scenes
-from medv_lab.training.examples import Collator, ExampleDataset, caption_examples
+from medv_lab.training.examples import Collator, caption_examples, encode_examples
 from medv_lab.training.recipes import LoRA, Recipe
 from medv_lab.training.trainer import Engine, NoiseSource, run_stage, stratified_levels
 from tests.model.tiny import tiny_model, tiny_tokenizer
@@ -16,10 +16,10 @@ BOTH = {"projector_lr": 1e-3, "language_model_lr": 1e-3}
 RECIPE = Recipe("test", **BOTH, batch_size=4, steps=2, max_length=512, precision="fp32")
 
 
-def data() -> tuple[ExampleDataset, Collator]:
+def data() -> tuple[list[dict], Collator]:
     tokenizer = tiny_tokenizer()
     features = torch.randn(20, 16, 8, generator=torch.Generator().manual_seed(1)).half()
-    dataset = ExampleDataset(caption_examples(make_scenes("train", 20), 0), tokenizer, 0)
+    dataset = encode_examples(caption_examples(make_scenes("train", 20), 0), tokenizer, 0)
     return dataset, Collator(tokenizer.eos_token_id, features)
 
 
