@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from medv_lab.cli.console import print_table
 from medv_lab.cli.model_options import ModelOptions
 from medv_lab.config import GenerationSettings
 
@@ -39,10 +38,10 @@ def doctor() -> None:
         if name != "checkpoints":
             is_size = name.startswith(("memory", "disk"))
             typer.echo(f"{name}: {format_bytes(value) if is_size else value}")
-    table = Table("checkpoint", "parameters", "needs", "fits", "licence", "note")
+    rows = []
     for known in found["checkpoints"]:
         needs = "\n".join(f"{dtype}: {format_bytes(size)}" for dtype, size in known["needs"].items())
         fits = "\n".join(f"{where}: {'yes' if fit else 'no'}" for where, fit in known["fits"].items())
         size = f"{known['parameters'] / 1e9:.3g} B"
-        table.add_row(known["name"], size, needs, fits, known["licence"], known["note"])
-    Console().print(table)
+        rows.append((known["name"], size, needs, fits, known["licence"], known["note"]))
+    print_table(rows, "checkpoint", "parameters", "needs", "fits", "licence", "note")

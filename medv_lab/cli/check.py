@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from medv_lab.cli.console import print_table
 from medv_lab.cli.options import add_commands
 
 if TYPE_CHECKING:
@@ -46,10 +45,8 @@ def check(
     if output is not None:
         report.table().to_csv(output, index=False)
     summary = report.summary()
-    table = Table("quantity", *summary.columns, title="rows that are whole by themselves")
-    for name, row in summary.iterrows():
-        table.add_row(name, *(f"{value:.6g}" for value in row))
-    Console().print(table)
+    rows = [(name, *map("{:.6g}".format, row)) for name, row in summary.iterrows()]
+    print_table(rows, "quantity", *summary.columns, title="rows that are whole by themselves")
     for kind, number in report.counts().items():
         typer.echo(f"{kind}: {number}")
     typer.echo(f"{report.rows} rows, {report.images} images, {report.broken_rows} broken rows")

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from medv_lab.cli.errors import main_process_only
+from medv_lab.cli.console import main_process_only, print_table
 from medv_lab.cli.model_options import ModelOptions
 from medv_lab.cli.options import Fields, GivenSettings, add_commands
 from medv_lab.cli.tabulate import tables
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
 PHANTOMS = "phantoms"
-PUBLISHED_NAMES = {"vqa-rad": "VQA-RAD", "slake": "SLAKE", "pathvqa": "PathVQA"}  # in Table 8
 ASSUMED_ANSWER = "."  # so many of these stand for an answer that is not there yet
 
 
@@ -284,15 +281,16 @@ def _print_counts(counts: pd.DataFrame) -> None:
     """Print counts per split and type beside those that the paper publishes."""
     from medv_lab.paper.published import load_table
 
-    published = load_table(8).replace({"split": {"val": "validation"}}).set_index(["dataset", "split"])
+    published = load_table(8).replace({"split": {"val": "validation"}})
+    published = published.set_index([published["dataset"].str.lower(), "split"])
     names = ("images", "question_answer_pairs", "closed_form", "open_form")
-    table = Table("data set", "split", "images", "questions", "closed", "open", "Table 8")
+    rows = []
     for row in counts.itertuples():
         own = [getattr(row, name) for name in names]
-        paper = [int(published.loc[(PUBLISHED_NAMES[row.dataset], row.split), name]) for name in names]
+        paper = [int(published.loc[(row.dataset, row.split), name]) for name in names]
         verdict = "equal" if own == paper else "differs: " + ", ".join(map(str, paper))
-        table.add_row(row.dataset, row.split, *map(str, own), verdict)
-    Console().print(table)
+        rows.append((row.dataset, row.split, *own, verdict))
+    print_table(rows, "data set", "split", "images", "questions", "closed", "open", "Table 8")
 
 
 def _print_answering(
@@ -344,11 +342,11 @@ def _print_spending(title: str, spending: Spending) -> None:
 
 
 def _print_scores(table: pd.DataFrame, title: str, labels: Sequence[str]) -> None:
-    printed = Table(*labels, "score", "interval", title=title)
-    for row in table.itertuples():
-        interval = f"{row.low:.2f} to {row.high:.2f}"
-        printed.add_row(*(str(getattr(row, name)) for name in labels), f"{row.score:.2f}", interval)
-    Console().print(printed)
+    rows = [
+        (*(getattr(row, name) for name in labels), f"{row.score:.2f}", f"{row.low:.2f} to {row.high:.2f}")
+        for row in table.itertuples()
+    ]
+    print_table(rows, *labels, "score", "interval", title=title)
 
 
 def _print_effort(answers: Sequence[Prediction], is_measured: bool) -> None:

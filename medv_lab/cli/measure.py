@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from medv_lab.cli.console import print_table
 from medv_lab.cli.model_options import DeviceOptions, ModelOptions
 from medv_lab.cli.options import Fields
 
@@ -32,7 +31,7 @@ def study(
 
     model, processor = device.load()
     summary = run_study(name, model, processor, output, questions=questions, batch_size=batch, log=typer.echo)
-    Console().print(_study_table(name, summary))
+    _print_summary(name, summary)
     if name == "frontier":
         quick = summary[(summary["passes"] <= EXACT.gen_length / 4) & (summary["share"] >= 0.95)]
         names = ", ".join(quick["arm"]) or "none"
@@ -83,12 +82,9 @@ def benchmark(
         _save_times(result, output)
 
 
-def _study_table(name: str, summary: pd.DataFrame) -> Table:
-    table = Table(title=f"{name}: {summary['questions'].iloc[0]} descriptions, 95 % intervals")
-    for column in ("arm", "passes", "seconds", "fact score", "of the exact", "adjacent duplicates", "words"):
-        table.add_column(column)
-    for row in summary.itertuples():
-        table.add_row(
+def _print_summary(name: str, summary: pd.DataFrame) -> None:
+    rows = [
+        (
             row.arm,
             f"{row.passes:.1f}",
             f"{row.seconds:.3f}",
@@ -97,7 +93,11 @@ def _study_table(name: str, summary: pd.DataFrame) -> Table:
             f"{row.adjacent_duplicates:.3f}",
             f"{row.words:.1f}",
         )
-    return table
+        for row in summary.itertuples()
+    ]
+    columns = ("arm", "passes", "seconds", "fact score", "of the exact", "adjacent duplicates", "words")
+    title = f"{name}: {summary['questions'].iloc[0]} descriptions, 95 % intervals"
+    print_table(rows, *columns, title=title)
 
 
 def _print_times(result: dict) -> None:

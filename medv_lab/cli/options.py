@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from medv_lab.cli.errors import clear_errors
+from medv_lab.cli.console import clear_errors
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.explorer.choices import read_suppressed
 from medv_lab.strategies.base import Choice
@@ -41,14 +41,6 @@ class Fields:
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, kind: type) -> list[Field]:
-        """Return the fields of a dataclass that are options."""
-        return [
-            one
-            for one in fields(kind)
-            if one.name not in self.without and (not self.only or one.name in self.only)
-        ]
 
 
 @dataclass(frozen=True)
@@ -140,89 +132,54 @@ def describe_fields(kind: type) -> dict[str, str]:
 
 
 def _expand(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Maker]:
-    """Return the options of a parameter that is a dataclass, and what makes the object of their values."""
-    if kind in (GenerationSettings, GivenSettings):
-        return _expand_settings(one, kind, chosen)
+    """Return the options of a parameter that is a dataclass, and what makes the object of their values.
 
-    has_default = one.default is not Parameter.empty
-
-    def default_of(each: Field) -> tuple[Any, bool]:
-        return (getattr(one.default, each.name) if has_default else _default_of(each)), True
-
-    options, read = _options(one.name, kind, chosen, default_of)
-
-    def make(values: dict[str, Any]) -> Any:
-        given = read(values)
-        return replace(one.default, **given) if has_default else kind(**given)
-
-    return options, make
-
-
-def _expand_settings(one: Parameter, kind: type, chosen: Fields) -> tuple[list[Parameter], Maker]:
-    """Return options that say nothing unless they are given, so that a preset or the command has its own values."""
-
-    def default_of(each: Field) -> tuple[None, str | bool]:
-        default = _default_of(each)
-        text = ", ".join(default) if isinstance(default, tuple) else str(default)
-        return None, text if kind is GenerationSettings else False
-
-    options, read = _options(one.name, GenerationSettings, chosen, default_of)
-    preset = f"{describe_fields(GivenSettings)['preset']}: {', '.join(PRESETS)}"
-    shown = False if kind is GenerationSettings else "the command's own settings"
-    annotation = Annotated[str | None, typer.Option("--preset", help=preset, show_default=shown)]
-    preset_name = f"{one.name}_preset"
-    options.insert(0, Parameter(preset_name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-
-    def make(values: dict[str, Any]) -> GenerationSettings | GivenSettings:
-        changes = {name: value for name, value in read(values).items() if value is not None}
-        given = GivenSettings(values[preset_name], changes)
-        return given.over(GenerationSettings()) if kind is GenerationSettings else given
-
-    return options, make
-
-
-def _options(
-    owner: str, kind: type, chosen: Fields, default_of: Callable[[Field], tuple[Any, str | bool]]
-) -> tuple[list[Parameter], Maker]:
-    """Return the options of a dataclass, and what reads their values.
-
-    Args:
-        owner: name of the parameter that is the dataclass.
-        kind: the dataclass.
-        chosen: which fields.
-        default_of: gives the default of a field's option, and what the help shows as its default.
+    Options of settings have no value unless they are given, so that a preset or the command has its own.
     """
-    types, helps = get_type_hints(kind), describe_fields(kind)
+    is_settings, has_default = kind in (GenerationSettings, GivenSettings), one.default is not Parameter.empty
+    source = GenerationSettings if is_settings else kind
+    types, helps = get_type_hints(source), describe_fields(source)
     options, readers = [], {}
-    for each in chosen.of(kind):
+
+    def add(name: str, flag: str, annotation: Any, default: Any, help: str, shown: str | bool) -> None:
+        annotation = Annotated[
+            annotation | None if default is None else annotation,
+            typer.Option(flag, help=help, show_default=shown),
+        ]
+        default = Parameter.empty if default is MISSING else default
+        options.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+
+    if is_settings:
+        help = f"{describe_fields(GivenSettings)['preset']}: {', '.join(PRESETS)}"
+        shown = False if kind is GenerationSettings else "the command's own settings"
+        add(f"{one.name}_preset", "--preset", str, None, help, shown)
+    for each in fields(source):
+        if each.name in chosen.without or (chosen.only and each.name not in chosen.only):
+            continue
         annotation, reader = _read_as(types[each.name])
-        default, shown = default_of(each)
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if has_default:
+            default = getattr(one.default, each.name)
+        shown: str | bool = True
+        if is_settings:
+            text = ", ".join(default) if isinstance(default, tuple) else str(default)
+            default, shown = None, text if kind is GenerationSettings else False
         flag = chosen.flags.get(each.name, "--" + each.name.replace("_", "-"))
         flag = f"{flag}/--no-{flag[2:]}" if annotation is bool else flag
-        help = helps.get(each.name, "") + _names_of(types[each.name])
-        name = f"{owner}_{each.name}"
-        options.append(
-            Parameter(
-                name,
-                Parameter.KEYWORD_ONLY,
-                default=Parameter.empty if default is MISSING else default,
-                annotation=Annotated[
-                    annotation | None if default is None else annotation,
-                    typer.Option(flag, help=help, show_default=shown),
-                ],
-            )
-        )
-        readers[each.name] = name, reader
+        option, help = f"{one.name}_{each.name}", helps.get(each.name, "") + _names_of(types[each.name])
+        add(option, flag, annotation, default, help, shown)
+        readers[each.name] = option, reader
 
-    def read(values: dict[str, Any]) -> dict[str, Any]:
-        found = {name: (values[option], reader) for name, (option, reader) in readers.items()}
-        return {name: None if value is None else reader(value) for name, (value, reader) in found.items()}
+    def make(values: dict[str, Any]) -> Any:
+        given = {name: values[option] for name, (option, _) in readers.items()}
+        given = {name: None if one is None else readers[name][1](one) for name, one in given.items()}
+        if not is_settings:
+            return replace(one.default, **given) if has_default else kind(**given)
+        changes = {name: value for name, value in given.items() if value is not None}
+        settings = GivenSettings(values[f"{one.name}_preset"], changes)
+        return settings.over(GenerationSettings()) if kind is GenerationSettings else settings
 
-    return options, read
-
-
-def _default_of(one: Field) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+    return options, make
 
 
 def _read_as(kind: Any) -> tuple[Any, Callable[[Any], Any]]:

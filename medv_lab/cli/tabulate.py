@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from medv_lab.cli.errors import main_process_only
+from medv_lab.cli.console import main_process_only, print_table
 from medv_lab.cli.options import Fields
 from medv_lab.studies.table_run import TableRun
-
-if TYPE_CHECKING:
-    pass
 
 SPREAD = {1: "group", 2: "benchmark", 3: "quantity"}  # what becomes the columns of the printed table
 UNSHOWN = {"estimate", "low", "high", "reference_score", "candidate_score", "questions"}
@@ -39,15 +34,8 @@ class TableModels:
 
     def by_system(self) -> dict[str, str]:
         """Return the models that were given, by the names of the tables."""
-        named = {
-            "diffusion": self.diffusion,
-            "ours": self.ours,
-            "twin": self.twin,
-            "V1": self.v1,
-            "V2": self.v2,
-            "question-only": self.question_only,
-        }
-        return {name: model for name, model in named.items() if model is not None}
+        shown = {"v1": "V1", "v2": "V2", "question_only": "question-only"}
+        return {shown.get(name, name): model for name, model in vars(self).items() if model is not None}
 
 
 @main_process_only()
@@ -71,17 +59,13 @@ def _print_scores(folder: Path) -> None:
     spread = SPREAD[int(folder.name.removeprefix("table"))]
     labels = [name for name in scores.columns if name not in UNSHOWN and name != spread]
     columns = list(dict.fromkeys(scores[spread]))
-    printed = Table(*labels, *columns, title=f"{folder.name}: estimate, 95 % interval")
+    rows = []
     for own, part in scores.groupby(labels, sort=False, dropna=False):
-        cells = {getattr(row, spread): _cell(row) for row in part.itertuples()}
-        printed.add_row(
-            *("" if pd.isna(one) else str(one) for one in own), *(cells[name] for name in columns)
-        )
-    Console().print(printed)
+        cells = {
+            getattr(row, spread): f"{row.estimate:.3g}"
+            + ("" if pd.isna(row.low) else f"\n{row.low:.3g}-{row.high:.3g}")
+            for row in part.itertuples()
+        }
+        rows.append(["" if pd.isna(one) else one for one in (*own, *map(cells.get, columns))])
+    print_table(rows, *labels, *columns, title=f"{folder.name}: estimate, 95 % interval")
     typer.echo(f"answers, scores, differences and manifest in {folder}")
-
-
-def _cell(row) -> str:
-    import pandas as pd
-
-    return f"{row.estimate:.3g}" + ("" if pd.isna(row.low) else f"\n{row.low:.3g}-{row.high:.3g}")

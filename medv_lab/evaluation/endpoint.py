@@ -20,7 +20,7 @@ TOKENS_PER_MESSAGE = 4  # role and separators, roughly
 _SPENT = "insufficient_quota"  # comes as 429, and waiting does not help
 
 
-class EndpointError(RuntimeError):
+class EndpointError(ValueError):
     """An endpoint that refused a call, or failed it too often; the text says which and what to do."""
 
 

@@ -58,7 +58,7 @@ MATERIAL = """\
 {second}"""
 
 
-class SpendingCapError(RuntimeError):
+class SpendingCapError(ValueError):
     """The next call could cost more than is left; what was answered so far is kept."""
 
 
