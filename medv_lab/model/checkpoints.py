@@ -124,11 +124,8 @@ def load(
     config, is_language_only = _read_config(source.folder, vision_folder)
     processor = _load_processor(source.folder, config)
     # by name from the tokenizer: published configurations name a start token that it has not
-    config.bos_token_id = processor.special.start
-    config.eos_token_id = processor.special.end_of_text
-    config.start_header_token_id = processor.special.start_header
-    config.end_header_token_id = processor.special.end_header
-    config.eot_token_id = processor.special.end_of_turn
+    for name, token in processor.special.config_fields().items():
+        setattr(config, name, token)
 
     # What is stored against what the model has, and what it needs against what is free.
     kind = MedVForNextToken if config.is_causal else MedVForMaskedDiffusion

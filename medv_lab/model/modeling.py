@@ -114,10 +114,6 @@ class MedVLanguageModel(MedVPreTrainedModel):
         """Return the token table (named here because `embed_tokens` is a method of this class)."""
         return self.model.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token table."""
-        self.model.embed_tokens = value
-
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (..., H) of token ids (...); image placeholders are not ids."""
         return self.model.embed_tokens(ids)

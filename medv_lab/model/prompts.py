@@ -48,6 +48,17 @@ class SpecialIds:
         """Tokens that are learned in system and user turns too."""
         return frozenset((self.start, self.start_header, self.end_header, self.end_of_turn))
 
+    def config_fields(self) -> dict[str, int]:
+        """Return the ids as the fields of `MedVConfig`."""
+        return {
+            "bos_token_id": self.start,
+            "eos_token_id": self.end_of_text,
+            "mask_token_id": self.mask,
+            "start_header_token_id": self.start_header,
+            "end_header_token_id": self.end_header,
+            "eot_token_id": self.end_of_turn,
+        }
+
     @property
     def suppressed(self) -> tuple[int, ...]:
         """Tokens that the sampler never predicts at a masked position."""

@@ -74,7 +74,6 @@ ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
     """Make a fresh embedded-size model for a tokenizer."""
-    special = special_ids(tokenizer)
     config = MedVConfig(
         **LANGUAGE,
         vocab_size=len(tokenizer),
@@ -85,12 +84,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
         image_grid_pinpoints=None,
         max_position_embeddings=1024,
         tokenizer_model_max_length=1024,
-        bos_token_id=special.start,
-        eos_token_id=special.end_of_text,
-        mask_token_id=special.mask,
-        start_header_token_id=special.start_header,
-        end_header_token_id=special.end_header,
-        eot_token_id=special.end_of_turn,
+        **special_ids(tokenizer).config_fields(),
     )
     set_seed(seed)
     return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")

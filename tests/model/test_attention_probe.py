@@ -49,30 +49,18 @@ def recorded(model, processor, maps, settings=SETTINGS, image=None) -> SampleTra
     return ask(model, processor, image, "What?", settings, record_attention=maps).trace
 
 
-def test_maps_are_those_of_the_pass_that_committed(model, processor):
-    trace = recorded(model, processor, True)
+def test_maps_and_rollout_are_those_of_the_pass_that_committed(model, processor):
     layers = eager_maps(model, processor, picture(0), "What?")
-    position = int(trace.position[0])
-    prompt = layers[0].shape[0] - 6
     first = int((processor(picture(0), "What?")["input_ids"][0] == -200).nonzero())
-    assert trace.attention.maps == (0, 1)
-    assert trace.attention.values.shape == (6, 2, PATCHES)
-    for layer, expected in enumerate(layers):
-        wanted = expected[prompt + position, first : first + PATCHES]
-        np.testing.assert_allclose(trace.attention.values[0, layer], wanted, atol=2e-4)
-
-
-def test_the_rollout_is_the_product_of_the_layers_with_their_residual_paths(model, processor):
-    trace = recorded(model, processor, ROLLOUT)
-    layers = [
-        (layer + torch.eye(len(layer))) / 2 for layer in eager_maps(model, processor, picture(0), "What?")
-    ]
-    product = layers[1] @ layers[0]
-    prompt = len(product) - 6
-    first = int((processor(picture(0), "What?")["input_ids"][0] == -200).nonzero())
-    wanted = product[prompt + int(trace.position[0]), first : first + PATCHES]
-    assert trace.attention.maps == (ROLLOUT,)
-    np.testing.assert_allclose(trace.attention.values[0, 0], wanted, atol=2e-4)
+    # the rollout is the product of the layers with their residual paths
+    one, two = ((layer + torch.eye(len(layer))) / 2 for layer in layers)
+    for maps, wanted in ((True, layers), (ROLLOUT, [two @ one])):
+        trace = recorded(model, processor, maps)
+        row = len(layers[0]) - 6 + int(trace.position[0])
+        assert trace.attention.maps == ((0, 1) if maps is True else (ROLLOUT,))
+        assert trace.attention.values.shape == (6, len(wanted), PATCHES)
+        expected = torch.stack([layer[row, first : first + PATCHES] for layer in wanted])
+        np.testing.assert_allclose(trace.attention.values[0], expected, atol=2e-4)
 
 
 def test_recording_changes_neither_the_answer_nor_the_model(model, processor):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
 from transformers.utils import logging
 
 import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.generation import suppressed_ids
-from medv_lab.model import MedVForMaskedDiffusion, MedVProcessor, checkpoint_files, checkpoints
+from medv_lab.model import checkpoint_files, checkpoints
 from medv_lab.model.checkpoints import CheckpointError, load
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -72,16 +70,11 @@ def test_folder_gives_the_saved_model_with_its_buffers(folder):
     buffers = dict(saved.named_buffers())
     assert buffers.keys() == dict(model.named_buffers()).keys()
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
-    assert isinstance(processor, MedVProcessor)
-    assert not model.training
-    assert "cpu in float32" in model.medv_source.notes[0]
-
-
-def test_loaded_model_computes_what_the_saved_one_does(folder):
-    model, processor = load(folder)
     batch = processor(None, "Is there a nodule?")
     with torch.no_grad():
-        assert torch.equal(model(**batch).logits, tiny_model()(**batch).logits)
+        assert torch.equal(model(**batch).logits, saved(**batch).logits)
+    assert not model.training
+    assert "cpu in float32" in model.medv_source.notes[0]
 
 
 def test_weights_do_not_depend_on_the_file_any_more(folder):
@@ -135,12 +128,6 @@ def test_weights_that_changed_after_loading_are_not_recorded_as_the_loaded_ones(
         _ = model.medv_source.sha256
 
 
-def test_folder_loads_through_auto_model_too(folder):
-    model = AutoModel.from_pretrained(folder)
-    assert isinstance(model, MedVForMaskedDiffusion)
-    assert_same_weights(model, tiny_model())
-
-
 def test_vocabulary_is_cut_to_the_tokenizer(tmp_path):
     rows = len(tiny_tokenizer())
     wide = save_tiny(tmp_path, vocab_size=rows + 20)
@@ -158,55 +145,16 @@ def test_special_tokens_are_those_of_the_tokenizer_by_name(folder):
     assert model.config.eot_token_id == processor.special.end_of_turn
 
 
-def test_published_configuration_is_understood(tmp_path):
-    published = {
-        "model_type": "llava_llada",
-        "architectures": ["LlavaLLaDAModelLM"],
-        "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"},
-        "bos_token_id": 128000,
-        "eos_token_id": 126081,
-        "hidden_size": 4096,
-        "image_aspect_ratio": "anyres_max_4",
-        "image_grid_pinpoints": "(1x1),...,(6x6)",
-        "intermediate_size": 12288,
-        "mm_hidden_size": 1152,
-        "mm_patch_merge_type": "spatial_unpad",
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_vision_select_layer": -2,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 32,
-        "pretraining_tp": 1,
-        "rope_scaling": None,
-        "rope_theta": 500000.0,
-        "rms_norm_eps": 1e-05,
-        "tokenizer_padding_side": "right",
-        "torch_dtype": "bfloat16",
-        "vocab_size": 126464,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(published))
-    config, is_language_only = checkpoints._read_config(tmp_path, None)
-    assert not is_language_only
-    assert (config.vision_config.hidden_size, len(config.image_grid_pinpoints)) == (1152, 36)
-    assert (config.hidden_size, config.rope_parameters["rope_theta"]) == (4096, 500000.0)
-
-
 def make_language_only(folder: Path, original_names: bool) -> dict[str, torch.Tensor]:
     """Turn a folder into a LLaDA-8B-Instruct-like one; returns its tensors under the model's names."""
-    inverse = {"self_attn.o_proj": "attn_out", "mlp.gate_proj": "ff_proj", "mlp.up_proj": "up_proj"}
-    inverse |= {
-        "mlp.down_proj": "ff_out",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ff_norm",
-    }
-    inverse |= {f"self_attn.{part}_proj": f"{part}_proj" for part in "qkv"}
-    tops = {"model.embed_tokens.weight": "wte", "model.norm.weight": "ln_f", "lm_head.weight": "ff_out"}
+    block = {part: own for own, part in checkpoints._LLADA_BLOCK.items()}
+    tops = {name: own for own, name in checkpoints._LLADA_TOP.items()}
 
     def original(name: str) -> str:
         if name in tops:
-            return f"model.transformer.{tops[name]}.weight"
+            return tops[name]
         layer, part = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
-        return f"model.transformer.blocks.{layer}.{inverse[part]}.weight"
+        return f"model.transformer.blocks.{layer}.{block[part]}.weight"
 
     language = {
         name: value
@@ -300,10 +248,6 @@ def test_stored_buffers_are_ignored(folder):
     assert_same_weights(load(folder)[0], tiny_model())
 
 
-def spoil_header(folder):
-    (folder / SINGLE).write_bytes(struct.pack("<Q", 20) + b"{this is not json}  " + b"\0" * 64)
-
-
 def truncate(folder):
     content = (folder / SINGLE).read_bytes()
     (folder / SINGLE).write_bytes(content[: len(content) // 2])
@@ -329,17 +273,10 @@ def lose_index(folder):
     (folder / INDEX).unlink()
 
 
-def lie_in_index(folder):
+def edit_index(folder, name, file):
     shard(folder)
     index = json.loads((folder / INDEX).read_text())
-    index["weight_map"]["model.extra.weight"] = next(iter(index["weight_map"].values()))
-    (folder / INDEX).write_text(json.dumps(index))
-
-
-def point_index_outside(folder):
-    shard(folder)
-    index = json.loads((folder / INDEX).read_text())
-    index["weight_map"]["lm_head.weight"] = "../other.safetensors"
+    index["weight_map"][name] = file
     (folder / INDEX).write_text(json.dumps(index))
 
 
@@ -348,16 +285,20 @@ def mix_layouts(folder):
 
 
 DEFECTS = [
-    (spoil_header, "not a readable safetensors file"),
     (truncate, "not a readable safetensors file"),
-    (lambda folder: (folder / SINGLE).write_bytes(b""), "not a readable safetensors file"),
     (leave_pickle_only, "pickled weights only .pytorch_model.bin.*never loads"),
     (lambda folder: (folder / SINGLE).unlink(), "holds no weights"),
     (quantise, "lm_head.weight .I8.*not quantised"),
     (lose_shard, "lacks 1 of its 3 shards: model-00002-of-00003.safetensors"),
     (lose_index, "3 safetensors files but no model.safetensors.index.json"),
-    (lie_in_index, "promises 1 tensors that no shard has: model.extra.weight"),
-    (point_index_outside, "not safetensors files of this folder: ../other.safetensors"),
+    (
+        lambda folder: edit_index(folder, "model.extra.weight", "model-00001-of-00003.safetensors"),
+        "promises 1 tensors that no shard has: model.extra.weight",
+    ),
+    (
+        lambda folder: edit_index(folder, "lm_head.weight", "../other.safetensors"),
+        "not safetensors files of this folder: ../other.safetensors",
+    ),
     (mix_layouts, "mixes two checkpoints"),
     (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
@@ -366,14 +307,11 @@ DEFECTS = [
         lambda folder: edit_config(folder, model_type="llama"),
         "model_type 'llama'; medv-lab loads 'llava_llada'",
     ),
-    (lambda folder: edit_config(folder, hidden_size=15), "does not describe a model"),
     (lambda folder: edit_config(folder, hidden_size="wide"), "does not describe a model"),
     (
         lambda folder: edit_config(folder, mask_token_id=7),
         "mask token is 2, config.json says mask_token_id 7",
     ),
-    (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
-    (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json is not valid JSON"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "lacks added_tokens, model"),
     (
         lambda folder: (folder / "processor_config.json").write_text('{"image_size": 32, "chat_mode": "x"}'),

@@ -22,11 +22,18 @@ def test_defaults_are_the_published_sizes():
 
 
 def test_reads_published_fields_and_keeps_unknown_ones():
-    config = MedVConfig(
-        rope_theta=10000.0,
-        rope_scaling=None,
-        image_grid_pinpoints="(1x1),...,(2x3)",
-        mm_use_im_start_end=False,
+    config = MedVConfig.from_dict(
+        {
+            "model_type": "llava_llada",
+            "architectures": ["LlavaLLaDAModelLM"],
+            "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"},
+            "image_grid_pinpoints": "(1x1),...,(2x3)",
+            "mm_hidden_size": 1152,
+            "mm_use_im_start_end": False,
+            "rope_scaling": None,
+            "rope_theta": 10000.0,
+            "torch_dtype": "bfloat16",
+        }
     )
     assert config.rope_parameters["rope_theta"] == 10000.0
     assert config.image_grid_pinpoints == [[384 * i, 384 * j] for i in (1, 2) for j in (1, 2, 3)]

@@ -23,7 +23,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_config(**overrides: Any) -> MedVConfig:
     """A configuration that fits the tiny tokenizer; single square tiles."""
-    special = special_ids(tiny_tokenizer())
     settings = {
         "vocab_size": len(tiny_tokenizer()),
         "hidden_size": 16,
@@ -31,12 +30,7 @@ def tiny_config(**overrides: Any) -> MedVConfig:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "bos_token_id": special.start,
-        "eos_token_id": special.end_of_text,
-        "mask_token_id": special.mask,
-        "start_header_token_id": special.start_header,
-        "end_header_token_id": special.end_header,
-        "eot_token_id": special.end_of_turn,
+        **special_ids(tiny_tokenizer()).config_fields(),
         "image_aspect_ratio": "square",
         "mm_patch_merge_type": "flat",
         "tokenizer_model_max_length": 512,
