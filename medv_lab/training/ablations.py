@@ -14,17 +14,18 @@ A results folder has
 
 import copy
 import json
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.core.groupby import SeriesGroupBy
 from transformers import set_seed
 
 from medv_lab.config import GenerationSettings
@@ -32,7 +33,7 @@ from medv_lab.evaluation.autoregressive import NextTokenResponder
 from medv_lab.evaluation.benchmarks import score_phantoms
 from medv_lab.evaluation.responders import DiffusionResponder, Responder, describe_model
 from medv_lab.evaluation.runner import answer_all
-from medv_lab.metrics.intervals import Interval, seed_interval
+from medv_lab.metrics.intervals import seed_interval
 from medv_lab.metrics.repetition import measure_repetition
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
@@ -58,11 +59,13 @@ from medv_lab.training.pipelines import (
 )
 from medv_lab.training.recipes import Engine, EvalConfig
 from medv_lab.training.stages import Log, Stage, StageRunner
+from medv_lab.training.trainer import ENGINE
 
 ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
 CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=32)
 HASTY_CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=4)
-AMOUNTS, EVALUATION, ENGINE = Amounts(), EvalConfig(), Engine()
+MAIN_SCORES = ("closed", "open", "facts", "duplicates")
+AMOUNTS, EVALUATION = Amounts(), EvalConfig()
 
 
 class AblationRunner:
@@ -155,8 +158,9 @@ class AblationRunner:
             "arm": asdict(arm),
             "amounts": asdict(self.amounts),
             "evaluation": asdict(self.evaluation),
+            "vision_tower": self.vision_digest,
+            "compiled": self.engine.compile,
         }
-        settings |= {"vision_tower": self.vision_digest, "compiled": self.engine.compile}
         return {
             "arm": arm.name,
             "equal": arm.equal,
@@ -178,26 +182,19 @@ class AblationRunner:
 
     def score(self, model: MedVLanguageModel, processor: MedVProcessor) -> dict[str, float]:
         """Measure all scores of a model, in percent."""
-        brief, plain, hasty = self._responders(model, processor)
-        questions = make_questions("test", self.evaluation.rounds)
-        scores = measure_answers(questions, answer_all(questions, brief))
-        elsewhere = make_questions("test", self.evaluation.rounds, "shuffled")
-        points = score_phantoms(elsewhere, answer_all(elsewhere, brief))
-        for kind in ("closed", "open"):
-            own = [score for question, score in zip(elsewhere, points, strict=True) if question.kind == kind]
-            scores[f"{kind} shuffled"] = 100 * np.mean(own)
+        respond = NextTokenResponder if isinstance(model, MedVForNextToken) else DiffusionResponder
+        brief, plain, hasty = (respond(model, processor, own) for own in (ANSWER, CAPTION, HASTY_CAPTION))
+        right, shuffled = (
+            measure_answers(questions, answer_all(questions, brief))
+            for questions in (
+                make_questions("test", self.evaluation.rounds, kind) for kind in ("right", "shuffled")
+            )
+        )
+        scores = right | {f"{kind} shuffled": shuffled[kind] for kind in ("closed", "open")}
         scores |= self._measure_captions(plain)
-        if hasty is not None:
+        if respond is DiffusionResponder:  # only a denoiser can write in few steps
             scores |= {f"{name} hasty": value for name, value in self._measure_captions(hasty).items()}
         return {name: round(float(value), 4) for name, value in scores.items()}
-
-    def _responders(
-        self, model: MedVLanguageModel, processor: MedVProcessor
-    ) -> tuple[Responder, Responder, Responder | None]:
-        """Return those for answers, for captions, and for captions in few steps, which only a denoiser can write."""
-        if isinstance(model, MedVForNextToken):
-            return *(NextTokenResponder(model, processor, own) for own in (ANSWER, CAPTION)), None
-        return tuple(DiffusionResponder(model, processor, own) for own in (ANSWER, CAPTION, HASTY_CAPTION))
 
     def _measure_captions(self, responder: Responder, batch_size: int = 50) -> dict[str, float]:
         scenes = make_scenes("test", self.evaluation.captions)
@@ -253,10 +250,14 @@ def run_ablations(
             for arm in arms:
                 path = folder / "cells" / f"{arm.name}-{arm.equal}-{seed}.json"
                 what = f"{arm.name}, equal in {arm.equal}, seed {seed}"
-                _take_exported(store, path)
+                if path.is_file():  # exported elsewhere, if this is a fresh clone of the repository
+                    there = json.loads(path.read_text(encoding="utf-8"))
+                    names = (there[name] for name in ("arm", "equal", "seed", "digest"))
+                    store.put(content_key(*names, 0), there)
                 store.refresh()
                 cell = arm.name, arm.equal, seed, runner.digest(arm, seed)
-                runs = _count_runs(store, *cell)
+                # records never change, so a rerun adds one, and the last one stands
+                runs = next(number for number in count() if content_key(*cell, number) not in store)
                 if rerun or not runs:
                     runner.log(f"{what}: {arm.steps} steps")
                     store.put(content_key(*cell, runs), runner.run(arm, seed, fresh=rerun))
@@ -266,24 +267,10 @@ def run_ablations(
                 if not path.is_file() or path.read_text(encoding="utf-8") != text:
                     replace_text(path, text)
                     write_tables(folder)
-                runner.log(f"{what}: {summarise_cell(record)}")
+                shown = (f"{name} {record['scores'][name]:.1f}" for name in MAIN_SCORES)
+                runner.log(f"{what}: {', '.join(shown)}")
                 cells.append(record)
     return cells
-
-
-def _count_runs(store: Store, *cell: Any) -> int:
-    """Count the runs of a cell in the store; records never change, so a rerun adds one, and the last one stands."""
-    runs = 0
-    while content_key(*cell, runs) in store:
-        runs += 1
-    return runs
-
-
-def _take_exported(store: Store, path: Path) -> None:
-    """Put a cell that was exported elsewhere into the store, e.g. in a fresh clone of the repository."""
-    if path.is_file():
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        store.put(content_key(cell["arm"], cell["equal"], cell["seed"], cell["digest"], 0), cell)
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
@@ -299,26 +286,14 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda c: (names.get((c["arm"], c["equal"]), len(names)), c["seed"]))
 
 
-def summarise_cell(cell: Mapping[str, Any]) -> str:
-    """Write the main scores of a cell in one line."""
-    names = ("closed", "open", "facts", "duplicates")
-    return ", ".join(f"{name} {cell['scores'][name]:.1f}" for name in names)
-
-
 def tabulate(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Tabulate mean over seeds and 95 % interval of every score.
 
     Returns:
         Columns arm, equal, score, seeds, steps, mean, low, high, in the order of the cells.
     """
-    return pd.DataFrame(
-        [
-            {"arm": arm, "equal": equal, "score": name, "seeds": len(own), "steps": own[0]["steps"]}
-            | _row(seed_interval([cell["scores"][name] for cell in own]))
-            for (arm, equal), own in _by_arm(cells).items()
-            for name in own[0]["scores"]
-        ]
-    )
+    groups = _list_scores(cells).groupby(["arm", "equal", "score"], sort=False)
+    return _add_intervals(groups.agg(seeds=("seed", "size"), steps=("steps", "first")), groups.value)
 
 
 def compare_arms(cells: Sequence[Mapping[str, Any]], base: str = OURS) -> pd.DataFrame:
@@ -332,20 +307,37 @@ def compare_arms(cells: Sequence[Mapping[str, Any]], base: str = OURS) -> pd.Dat
         Columns arm, base, equal, score, seeds, mean, low, high; the base is equal in the same (steps or compute) as
         the arm, or in steps where it has no such cells.
     """
-    by_arm = _by_arm(cells)
-    rows = []
-    for (arm, equal), own in by_arm.items():
-        others = by_arm.get((base, equal)) or by_arm.get((base, "steps"), [])
-        scores = {cell["seed"]: cell["scores"] for cell in others}
-        pairs = [(cell["scores"], scores[cell["seed"]]) for cell in own if cell["seed"] in scores]
-        if arm == base or not pairs:
-            continue
-        for name in (name for name in pairs[0][0] if name in pairs[0][1]):
-            found = seed_interval([one[name] - other[name] for one, other in pairs])
-            rows.append(
-                {"arm": arm, "base": base, "equal": equal, "score": name, "seeds": len(pairs)} | _row(found)
-            )
-    return pd.DataFrame(rows, columns=["arm", "base", "equal", "score", "seeds", "mean", "low", "high"])
+    scores = _list_scores(cells)
+    own, others = scores[scores.arm != base], scores[scores.arm == base]
+    own = own.assign(base=base, against=own.equal.where(own.equal.isin(others.equal), "steps"))
+    pairs = own.merge(
+        others,
+        left_on=["against", "score", "seed"],
+        right_on=["equal", "score", "seed"],
+        suffixes=("", " of base"),
+    )
+    pairs["difference"] = pairs["value"] - pairs["value of base"]
+    groups = pairs.groupby(["arm", "base", "equal", "score"], sort=False)
+    return _add_intervals(groups.agg(seeds=("seed", "size")), groups.difference)
+
+
+def _list_scores(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """List every score of every cell, one per row."""
+    about = ("arm", "equal", "seed", "steps")
+    rows = [
+        {name: cell[name] for name in about} | {"score": score, "value": value}
+        for cell in cells
+        for score, value in cell["scores"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _add_intervals(table: pd.DataFrame, values: SeriesGroupBy) -> pd.DataFrame:
+    """Add mean, low and high of the values of every row's seeds."""
+    found = [seed_interval(own) for _, own in values]
+    return table.assign(
+        mean=[one.estimate for one in found], low=[one.low for one in found], high=[one.high for one in found]
+    ).reset_index()
 
 
 def write_tables(folder: Path) -> None:
@@ -366,23 +358,10 @@ def check_against(table: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
         Columns score, value, low, high, is_within.
     """
     own = table[(table.arm == cell["arm"]) & (table.equal == cell["equal"])].set_index("score")
-    rows = []
-    for name in ("closed", "open", "facts"):
-        row = own.loc[name]
-        half = (row.high - row["mean"]) * math.sqrt(row.seeds + 1)
-        value, low, high = cell["scores"][name], row["mean"] - half, row["mean"] + half
-        rows.append(
-            {"score": name, "value": value, "low": low, "high": high, "is_within": low <= value <= high}
-        )
-    return pd.DataFrame(rows)
-
-
-def _by_arm(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        found.setdefault((cell["arm"], cell["equal"]), []).append(cell)
-    return found
-
-
-def _row(interval: Interval) -> dict[str, float]:
-    return {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    own = own.loc[["closed", "open", "facts"]]
+    half = (own.high - own["mean"]) * np.sqrt(own.seeds + 1)
+    value, low, high = own.index.map(cell["scores"]), own["mean"] - half, own["mean"] + half
+    found = pd.DataFrame(
+        {"value": value, "low": low, "high": high, "is_within": (low <= value) & (value <= high)}
+    )
+    return found.reset_index()

@@ -10,9 +10,6 @@ layers and buffers come on top. Bytes per parameter with bf16 computation and Ad
 A frozen weight is kept in bf16, 2, under both.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import pandas as pd
 import torch
 
@@ -24,30 +21,18 @@ from medv_lab.training.trainer import add_adapters, freeze_all_but
 FROZEN_BYTES = 2
 
 
-@dataclass(frozen=True)
-class BytesKept:
-    """Bytes kept per parameter that learns."""
-
-    weights: int
-    gradients: int
-    optimizer: int
+KEPT = pd.DataFrame({"weights": [2, 4], "gradients": [2, 4], "optimizer": [12, 8]}, index=["ZeRO-3", "FSDP2"])
+"""Bytes kept per parameter that learns, by engine."""
 
 
-ENGINES = {"ZeRO-3": BytesKept(2, 2, 12), "FSDP2": BytesKept(4, 4, 8)}
-
-
-def count_parameters(recipe: Recipe, config: MedVConfig | None = None) -> pd.DataFrame:
-    """Count parameters by part. Adapters belong to the adapted part.
-
-    Args:
-        recipe: says what learns.
-        config: of the model; by default the published 8B one.
+def count_parameters(recipe: Recipe) -> pd.DataFrame:
+    """Count parameters of the published 8B model by part. Adapters belong to the adapted part.
 
     Returns:
         Columns "trainable" and "frozen", index the parts.
     """
     with torch.device("meta"):
-        model = MedVForMaskedDiffusion(MedVConfig() if config is None else config)
+        model = MedVForMaskedDiffusion(MedVConfig())
         freeze_all_but(model, recipe.parts)
         if recipe.lora is not None:
             add_adapters(model, recipe.lora)
@@ -74,22 +59,15 @@ def plan_memory(counts: pd.DataFrame, processes: int) -> pd.DataFrame:
     if processes < 1:
         raise ValueError(f"processes is {processes}; give at least 1 GPU")
     learns, frozen = int(counts["trainable"].sum()), int(counts["frozen"].sum())
-    rows = {
-        name: {
-            "weights": (kept.weights * learns + FROZEN_BYTES * frozen) / processes,
-            "gradients": kept.gradients * learns / processes,
-            "optimizer": kept.optimizer * learns / processes,
-        }
-        for name, kept in ENGINES.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.assign(total=table.sum(axis=1))
+    table = KEPT * learns
+    table["weights"] += FROZEN_BYTES * frozen
+    return table.assign(total=table.sum(axis=1)) / processes
 
 
-def plan_stages(processes: int, recipes: Mapping[str, Recipe] = PUBLISHED) -> pd.DataFrame:
+def plan_stages(processes: int) -> pd.DataFrame:
     """Tabulate stages: steps, parameters by part, and bytes per GPU of the optimiser and in all; one row per stage."""
     rows = {}
-    for name, recipe in recipes.items():
+    for name, recipe in PUBLISHED.items():
         counts = count_parameters(recipe)
         row = {"steps": recipe.count_steps()}
         for part in PARTS:
