@@ -184,13 +184,9 @@ class AblationRunner:
         """Measure all scores of a model, in percent."""
         respond = NextTokenResponder if isinstance(model, MedVForNextToken) else DiffusionResponder
         brief, plain, hasty = (respond(model, processor, own) for own in (ANSWER, CAPTION, HASTY_CAPTION))
-        right, shuffled = (
-            measure_answers(questions, answer_all(questions, brief))
-            for questions in (
-                make_questions("test", self.evaluation.rounds, kind) for kind in ("right", "shuffled")
-            )
-        )
-        scores = right | {f"{kind} shuffled": shuffled[kind] for kind in ("closed", "open")}
+        asked = {kind: make_questions("test", self.evaluation.rounds, kind) for kind in ("right", "shuffled")}
+        found = {kind: measure_answers(some, answer_all(some, brief)) for kind, some in asked.items()}
+        scores = found["right"] | {f"{kind} shuffled": found["shuffled"][kind] for kind in ("closed", "open")}
         scores |= self._measure_captions(plain)
         if respond is DiffusionResponder:  # only a denoiser can write in few steps
             scores |= {f"{name} hasty": value for name, value in self._measure_captions(hasty).items()}
