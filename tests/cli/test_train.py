@@ -53,7 +53,7 @@ def test_the_dry_run_prints_parameters_and_memory_of_every_stage():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stage", "align"], "alignment, instruct, vqa"),
+        (["--stage", "align"], "instruct, vqa"),
         (["--stage", "vqa", "--set", "step=3"], "settings are"),
         (["--stage", "all", "--resume"], "single stage"),
         (["--stage", "vqa", "--question-only"], "--stage all"),
