@@ -198,8 +198,7 @@ class Explorer(widgets.VBox):
             passes = answer.trace.forward_evaluations
             self.progress.value = before + (settings.Z if answer.is_complete else passes)
             before += settings.Z
-            asked = (self._count, side, picture, question, settings, record_attention)
-            runs.append(Run(*asked, answer, self._model_code, source))
+            runs.append(Run(self._count, side, picture, question, answer, self._model_code, source))
             self.results.add(runs[-1])
         if not runs:
             self.status.value = "cancelled"
@@ -259,31 +258,23 @@ def explore(
     from medv_lab.generation import ask
     from medv_lab.model.checkpoints import load
 
-    cell = _current_cell()
+    shell = get_ipython()  # the id of the notebook cell that runs now; None outside of notebooks
+    cell = shell.get_parent().get("metadata", {}).get("cellId") if hasattr(shell, "get_parent") else None
     if cell is not None and cell in _open_explorers:
         _open_explorers.pop(cell).close()
     is_name = isinstance(model, str | Path)
     if is_name != (processor is None):
         raise ValueError("give the name of a model alone, or a loaded model and its processor")
-    code = f"model, processor = medv_lab.load({str(model)!r})"
+    code = "# model and processor as they were given to explore()"
     if is_name:
+        code = f"model, processor = medv_lab.load({str(model)!r})"
         model, processor = load(model)
-    else:
-        code = "# model and processor as they were given to explore()"
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     about = f"{model.medv_source.name}, {size:,.1f} million parameters on {model.device}"
     explorer = Explorer(partial(ask, model, processor), model_code=code, about=about, settings=settings)
     if cell is not None:
         _open_explorers[cell] = explorer
     return explorer
-
-
-def _current_cell() -> str | None:
-    """Return the id of the notebook cell that runs now; None outside of notebooks."""
-    shell = get_ipython()
-    if not hasattr(shell, "get_parent"):
-        return None
-    return shell.get_parent().get("metadata", {}).get("cellId")
 
 
 def _parts(widget: widgets.Widget) -> Iterator[widgets.Widget]:

@@ -29,20 +29,14 @@ def step_counts(gen_length: int, block_length: int) -> tuple[int, ...]:
 
 def settle_lengths(
     gen_length: int, block_length: int, steps: int, before: int | None = None, is_growing: bool = False
-) -> tuple[int, int, int]:
-    """Return the valid (L, B, Z) closest to what was set, for the L that was just chosen.
+) -> tuple[int, int]:
+    """Return the valid (B, Z) closest to what was set for the length `before`, for an L that was just chosen.
 
     B stays if it divides L, else the closest divisor is taken, of two the smaller; Z keeps its share of L.
-
-    Args:
-        gen_length: L, which is kept.
-        block_length, steps: B and Z as they are.
-        before: the L that they were set for; the same by default.
-        is_growing: true for an answer that grows.
     """
     block = _closest(block_lengths(gen_length, is_growing), min(block_length, gen_length))
     target = steps * gen_length / (before or gen_length)
-    return gen_length, block, _closest(step_counts(gen_length, block), target)
+    return block, _closest(step_counts(gen_length, block), target)
 
 
 def fewer_steps(settings: GenerationSettings) -> GenerationSettings:

@@ -149,7 +149,7 @@ class SettingsPanel(widgets.VBox):
         most = strategy.longest(1) if strategy.is_growing else None
         length = length if most is None or length <= most else max(choices.lengths(most))
         offered = tuple(sorted({*choices.lengths(most), length}))
-        length, block, steps = choices.settle_lengths(length, block, steps, before, strategy.is_growing)
+        block, steps = choices.settle_lengths(length, block, steps, before, strategy.is_growing)
         controls = (self.gen_length, self.block_length)
         for control in controls:
             control.unobserve(self._settle, "value")

@@ -56,7 +56,7 @@ class Run:
     Attributes:
         number: counted from 1 in an explorer.
         side: "A" or "B".
-        picture, question, settings, record_attention: as `ask` was given them.
+        picture, question: as `ask` was given them.
         answer: that `ask` returned.
         model_code: statement that loads the model.
         source: the picture as a data address, which players show.
@@ -66,8 +66,6 @@ class Run:
     side: str
     picture: Picture
     question: str
-    settings: GenerationSettings
-    record_attention: bool
     answer: Answer
     model_code: str
     source: str
@@ -79,7 +77,7 @@ class Run:
 
     def summary(self) -> str:
         """Return picture and settings in a line, as HTML."""
-        settings = self.settings
+        settings = self.answer.settings
         lengths = f"L {settings.L}, B {settings.B}, Z {settings.Z}"
         return escape(f"{self.picture.name}: {lengths}, {describe_settings(settings)}")
 
@@ -124,8 +122,8 @@ def history_html(runs: Sequence[Run]) -> str:
             "run": run.key,
             "picture": run.picture.name,
             "question": _cut(run.question),
-            "L / B / Z": f"{run.settings.L} / {run.settings.B} / {run.settings.Z}",
-            "other settings": describe_settings(run.settings),
+            "L / B / Z": " / ".join(str(getattr(run.answer.settings, name)) for name in "LBZ"),
+            "other settings": describe_settings(run.answer.settings),
             "NFE": str(run.answer.trace.forward_evaluations),
             "seconds": f"{run.answer.seconds:.1f}",
             "answer": _cut(run.answer.text) + ("" if run.answer.is_complete else " (cancelled)"),
@@ -169,8 +167,8 @@ def difference_html(one: str, other: str) -> str:
 
 def reproducing_code(run: Run) -> str:
     """Return the code of a notebook cell that asks the same again."""
-    settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.settings).items())
-    attention = ", record_attention=True" if run.record_attention else ""
+    settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.answer.settings).items())
+    attention = "" if run.answer.trace.attention is None else ", record_attention=True"
     return (
         "import medv_lab\n\n"
         f"{run.model_code}\n"

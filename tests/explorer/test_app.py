@@ -4,7 +4,6 @@ import gc
 import io
 import threading
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
@@ -22,7 +21,6 @@ from medv_lab.explorer import app as module
 from medv_lab.explorer import results
 from medv_lab.explorer.app import BOTH, Explorer, explore
 from medv_lab.generation import ask
-from medv_lab.strategies.base import Candidates, Plan, Strategy, parameter
 from tests.model.tiny import tiny_model, tiny_processor
 
 PATIENCE = 60
@@ -76,12 +74,12 @@ def test_a_run_is_what_asking_gives(opened, tiny):
     finish(opened)
     (run,) = opened.results.runs
     assert opened.message.value == ""
-    assert (run.key, run.settings, run.question) == (
+    assert (run.key, run.answer.settings, run.question) == (
         "1A",
         opened.panels["A"].settings(),
         "What organ is shown?",
     )
-    alone = ask(*tiny, run.picture.image, run.question, run.settings, record_attention=True)
+    alone = ask(*tiny, run.picture.image, run.question, run.answer.settings, record_attention=True)
     assert run.answer.trace.token_id.tolist() == alone.trace.token_id.tolist()
     data = opened.results.player("A").data
     assert data["token"] == alone.trace.token_id.tolist()
@@ -120,7 +118,7 @@ def test_two_settings_are_compared(opened):
     finish(opened)
     one, other = list(opened.results.runs)[-2:]
     assert (one.key, other.key) == ("2A", "2B")
-    assert (one.settings.B, other.settings.B) == (4, 8)
+    assert (one.answer.settings.B, other.answer.settings.B) == (4, 8)
     assert opened.results.player("B").data["run"] == "2B"
     assert "From A to B" in opened.results.difference.value
     assert opened.results.metrics.value.count("<td>") > 10
@@ -266,31 +264,18 @@ def test_the_same_cell_has_one_explorer(monkeypatch, tiny):
         explorer.close()
 
 
-def test_a_strategy_of_the_user_s_own_is_what_it_begins_with(tiny):
-    @dataclass(frozen=True)
-    class RightFirst(Strategy):
-        """Commits from the right, if the weight is positive."""
-
-        name = "right_first"
-        weight: float = parameter(1.0)
-
-        def plan(self, seen: Candidates) -> Plan:
-            return Plan(self.weight * seen.positions, seen.num_transfer)
-
+def test_a_strategy_of_the_user_s_own_is_what_it_begins_with(tiny, right_first):
     tiny[0].medv_source = SimpleNamespace(name="tiny")
-    settings = GenerationSettings(8, 8, 8, remasking=RightFirst(2.0), cfg_scale=0.5)
+    settings = GenerationSettings(8, 8, 8, remasking=right_first(2.0), cfg_scale=0.5)
     explorer = medv_lab.explore(*tiny, settings=settings)
-    try:
-        assert explorer.panels["A"].remasking.names.value == "right_first"
-        assert explorer.panels["B"].settings().steps == 2
-        finish(explorer)
-        (run,) = explorer.results.runs
-        assert run.settings == settings
-        assert run.answer.trace.position.tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
-        assert "right_first (weight 2.0)" in explorer.results.history.value
-    finally:
-        explorer.close()
-        del Strategy.known["right_first"]
+    assert explorer.panels["A"].remasking.names.value == "right_first"
+    assert explorer.panels["B"].settings().steps == 2
+    finish(explorer)
+    (run,) = explorer.results.runs
+    assert run.answer.settings == settings
+    assert run.answer.trace.position.tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert "right_first (weight 2.0" in explorer.results.history.value
+    explorer.close()
 
 
 def test_a_model_without_its_processor_is_refused(tiny):

@@ -1,13 +1,13 @@
 """The panel never offers what settings refuse, and gives the settings that it shows."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from medv_lab.config import PRESETS, GenerationSettings, NoCache, PrefixCache, SettingsError, Threshold, Wino
+from medv_lab.config import PRESETS, GenerationSettings, NoCache, PrefixCache, Threshold, Wino
 from medv_lab.explorer.controls import SettingsPanel
-from medv_lab.strategies.base import Candidates, Plan, Strategy, parameter
+from medv_lab.strategies.base import Strategy
 
 
 def test_it_begins_with_what_it_was_given():
@@ -60,29 +60,13 @@ def test_a_changed_parameter_is_in_the_settings_and_another_strategy_forgets_it(
     assert panel.settings() == GenerationSettings()
 
 
-def test_a_strategy_of_the_user_s_own_is_offered_like_ours():
-    @dataclass(frozen=True)
-    class RightFirst(Strategy):
-        """Commits from the right."""
-
-        name = "right_first"
-        weight: float = parameter(1.0)
-        label: str = "a text has no box and stays as it is"
-
-        def plan(self, seen: Candidates) -> Plan:
-            return Plan(self.weight * seen.positions, seen.num_transfer)
-
-    try:
-        panel = SettingsPanel(GenerationSettings(remasking=RightFirst(2.0, label="mine")))
-        panel.remasking.boxes["weight"].value = 3.0
-        assert panel.settings().remasking == RightFirst(3.0, label="mine")
-        panel.remasking.names.value = "low_confidence"
-        panel.remasking.names.value = "right_first"
-        assert panel.settings().remasking == RightFirst()
-    finally:
-        del Strategy.known["right_first"]
-    with pytest.raises(SettingsError):
-        GenerationSettings(remasking="right_first")
+def test_a_strategy_of_the_user_s_own_is_offered_like_ours(right_first):
+    panel = SettingsPanel(GenerationSettings(remasking=right_first(2.0, label="mine")))
+    panel.remasking.boxes["weight"].value = 3.0
+    assert panel.settings().remasking == right_first(3.0, label="mine")
+    panel.remasking.names.value = "low_confidence"
+    panel.remasking.names.value = "right_first"
+    assert panel.settings().remasking == right_first()
 
 
 def test_an_answer_that_grows_starts_no_longer_than_it_may_become():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medv_lab.config import GenerationSettings
+from medv_lab.diffusion.attention_maps import PatchAttention, PatchGrid
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.explorer import runs
 from medv_lab.explorer.runs import Picture, Run
@@ -23,14 +24,16 @@ SETTINGS = GenerationSettings(8, 4, 8, temperature=0.5)
 
 def make_run(**changes) -> Run:
     trace = make_trace()
-    answer = SimpleNamespace(text=trace.text, trace=trace, seconds=1.25, is_complete=True)
+    attention = PatchAttention(
+        (0,), np.zeros((len(trace.step), 1, 1), np.float16), (PatchGrid(0, 0, 1, 1, 1, (0, 0, 1, 1)),)
+    )
+    trace = replace(trace, attention=attention)
+    answer = SimpleNamespace(text=trace.text, trace=trace, seconds=1.25, is_complete=True, settings=SETTINGS)
     fields = {
         "number": 3,
         "side": "B",
         "picture": PICTURE,
         "question": "Is it <b>?",
-        "settings": SETTINGS,
-        "record_attention": True,
         "answer": answer,
         "model_code": "model, processor = medv_lab.load('embedded')",
         "source": "data:,",
@@ -77,7 +80,7 @@ def test_a_run_without_a_pass_has_numbers():
         alternative_ids=np.zeros((0, 0), int),
         alternative_probs=np.zeros((0, 0)),
     )
-    answer = SimpleNamespace(text="", trace=empty, seconds=0.0, is_complete=False)
+    answer = SimpleNamespace(text="", trace=empty, seconds=0.0, is_complete=False, settings=SETTINGS)
     numbers = runs.measure_run(make_run(answer=answer))
     assert (numbers["state"], numbers["tokens per pass"], numbers["words"]) == ("cancelled", "none", "0")
 
@@ -138,5 +141,5 @@ def test_the_code_asks_the_same_again(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "medv_lab", fake)
     run = make_run()
     exec(runs.reproducing_code(run), {})
-    assert asked["arguments"] == ("model embedded", "processor", "x.png", run.question, run.settings)
+    assert asked["arguments"] == ("model embedded", "processor", "x.png", run.question, run.answer.settings)
     assert asked["more"] == {"record_attention": True}
