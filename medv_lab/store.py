@@ -40,7 +40,7 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class Store:
+class Store(Mapping[str, dict[str, Any]]):
     """Records by key in a folder that any number of processes and machines may write to at the same time.
 
     Threads may share one. What others wrote is seen after `refresh`.
@@ -85,39 +85,27 @@ class Store:
         """Keep records by key, all on the disk when this returns; keys that are there keep the records they have."""
         with self._guard:
             new = {key: record for key, record in records.items() if key not in self._records}
-            lines = [
-                json.dumps({"key": key, **record}, ensure_ascii=False).encode() + b"\n"
-                for key, record in new.items()
-            ]
-            if not lines:
+            if not new:
                 return
             file = self._file or self._open()
             path = Path(file.name)
             start, known = self._read.get(path, (0, 0))
-            content = b"".join(lines)
+            lines = [json.dumps({"key": key, **new[key]}, ensure_ascii=False) + "\n" for key in new]
+            content = "".join(lines).encode()
             try:
                 left = memoryview(content)
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
-            except (
-                OSError
-            ):  # e.g. a full disk: a torn line is no record, and nothing may be written behind it
-                self._close()
+            except OSError:
+                self._close()  # e.g. a full disk: a torn line is no record, and nothing may be written behind it
                 raise
             self._read[path] = start + len(content), known + len(lines)
             for line in lines:
                 self._take(json.loads(line), path.name)
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a key, or None."""
-        return self._records.get(key)
-
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._records[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._records
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._records))

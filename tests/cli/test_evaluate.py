@@ -3,13 +3,12 @@
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from medv_lab.cli.main import app
 from medv_lab.config import PRESETS, Threshold
 from medv_lab.data.vqa import read_vqa
 from medv_lab.evaluation.benchmarks import answer_candidates
@@ -18,27 +17,16 @@ from medv_lab.evaluation.responders import FileResponder
 from medv_lab.evaluation.runner import STORE, read_manifest, read_predictions
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
 from medv_lab.phantoms.conversation import make_conversation
+from tests.cli.console import fails_in_one_line, invoke, succeeds
 from tests.data.released import make_chatbot, make_slake, make_vqa_rad, real_folders, write_lines
 from tests.evaluation.chat_server import Books, serve
 from tests.evaluation.children import child_context
 from tests.evaluation.scripted import Scripted
 from tests.model.tiny import save_tiny
 
-RUNNER = CliRunner(env={"COLUMNS": "200"})
+run, refusal = partial(succeeds, "evaluate"), partial(fails_in_one_line, "evaluate")
 TOKENS = re.compile(r"([\d,]+) tokens in, ([\d,]+) tokens out")
 SHORT = ["--gen-length", "8", "--block-length", "8", "--steps", "4"]
-
-
-def run(*arguments) -> str:
-    result = RUNNER.invoke(app, ["evaluate", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refusal(*arguments) -> str:
-    result = RUNNER.invoke(app, ["evaluate", *map(str, arguments)])
-    assert result.exit_code == 2, result.output
-    return result.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +44,19 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def vqa_rad(tmp_path_factory):
     return make_vqa_rad(tmp_path_factory.mktemp("vqa_rad"))
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What was loaded in place of models: choice, settings and a responder that says yes."""
+    made = []
+
+    def load(choice, settings):
+        made.append((choice, settings, Scripted(choice.model, settings, "yes")))
+        return made[-1][-1]
+
+    monkeypatch.setattr("medv_lab.evaluation.loading.load_responder", load)
+    return made
 
 
 def answers_file(path, ids, text="a cyst of the eye"):
@@ -81,14 +82,7 @@ def test_phantoms_that_are_not_there_are_refused():
     assert "shuffled" in refusal("phantoms", "--pictures", "wrong")
 
 
-def test_phantoms_are_scored_and_a_rerun_asks_nothing(monkeypatch, tmp_path):
-    asked = []
-
-    def load(choice, settings):
-        asked.append(Scripted(choice.model, settings, "yes"))
-        return asked[-1]
-
-    monkeypatch.setattr("medv_lab.evaluation.loading.load_responder", load)
+def test_phantoms_are_scored_and_a_rerun_asks_nothing(loaded, tmp_path):
     command = ["phantoms", "--rounds", 1, "--output", tmp_path / "out"]
     printed = run(*command)
     ((name, predictions),) = read_predictions(tmp_path / "out").items()
@@ -100,21 +94,14 @@ def test_phantoms_are_scored_and_a_rerun_asks_nothing(monkeypatch, tmp_path):
     assert "50.00" in row and str(scores.loc[("closed", "all"), "questions"]) in row
     assert "brain mri" in printed and "presence" in printed
     run(*command)
-    assert len(asked[0].asked) == len(predictions) and not asked[1].asked
+    assert [len(responder.asked) for *_, responder in loaded] == [len(predictions), 0]
 
 
-def test_model_and_every_setting_can_be_given(monkeypatch, vqa_rad, tmp_path):
-    asked = []
-
-    def load(choice, settings):
-        asked.append((choice, settings))
-        return Scripted(choice.model, settings, "yes")
-
-    monkeypatch.setattr("medv_lab.evaluation.loading.load_responder", load)
+def test_model_and_every_setting_can_be_given(loaded, vqa_rad, tmp_path):
     command = ["vqa", "--data", vqa_rad, "--model", "x", "--kind", "medv", "--output", tmp_path]
     run(*command)
     run(*command, "--preset", "fast", "--remasking", "threshold:threshold=0.8", "--seed", 3)
-    assert asked == [
+    assert [(choice, settings) for choice, settings, _ in loaded] == [
         (ModelChoice("x", "medv"), PRESETS["paper-vqa"]),
         (ModelChoice("x", "medv"), replace(PRESETS["fast"], remasking=Threshold(0.8), seed=3)),
     ]
@@ -272,7 +259,7 @@ def test_missing_pictures_are_told_unless_answers_are_given(tmp_path):
     data = make_chatbot(tmp_path / "data")
     (data / "images" / "a.jpg").unlink()
     with pytest.warns(UserWarning, match="broken"):
-        result = RUNNER.invoke(app, ["evaluate", "chat", "--data", str(data)])
+        result = invoke("evaluate", "chat", "--data", data)
     assert result.exit_code == 2
     assert result.stderr.count("missing image") == 2
     assert "2 answers" in run("chat", "--data", data, "--answers", answers_file(tmp_path / "a.jsonl", [0, 1]))
@@ -307,8 +294,8 @@ def test_two_processes_answer_and_score_as_one(tiny, vqa_rad, tmp_path):
     assert sorted(shares) == [1, 2]
     one, two = (
         {
-            run: [(one.question_id, one.text) for one in predictions]
-            for run, predictions in read_predictions(tmp_path / name).items()
+            own: [(one.question_id, one.text) for one in predictions]
+            for own, predictions in read_predictions(tmp_path / name).items()
         }
         for name in ("one", "two")
     )
