@@ -81,10 +81,6 @@ class KnownCheckpoint:
     licence: str
     note: str = ""
 
-    def needed_bytes(self, dtype: str) -> int:
-        """Return the size of the weights with room to answer one question."""
-        return int(self.parameters * BYTES_PER_PARAMETER[dtype] * (1 + WORKING_SHARE))
-
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -194,14 +190,14 @@ def doctor() -> dict[str, Any]:
     sizes = {"cpu float32": (total, "float32"), "cpu bfloat16": (total, "bfloat16")}
     for number, device in enumerate(machine["devices"]):
         sizes[f"cuda:{number} bfloat16"] = (device["total"], "bfloat16")
-    checkpoints = [
-        asdict(checkpoint)
-        | {
-            "needs": {dtype: checkpoint.needed_bytes(dtype) for dtype in BYTES_PER_PARAMETER},
-            "fits": {name: checkpoint.needed_bytes(dtype) <= size for name, (size, dtype) in sizes.items()},
+    checkpoints = []
+    for known in known_checkpoints():
+        needs = {
+            dtype: int(known.parameters * size * (1 + WORKING_SHARE))
+            for dtype, size in BYTES_PER_PARAMETER.items()
         }
-        for checkpoint in known_checkpoints()
-    ]
+        fits = {name: needs[dtype] <= size for name, (size, dtype) in sizes.items()}
+        checkpoints.append(asdict(known) | {"needs": needs, "fits": fits})
     return machine | {"checkpoints": checkpoints}
 
 

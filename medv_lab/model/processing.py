@@ -18,6 +18,7 @@ from medv_lab.data.images import open_image
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.prompts import (
     IMAGE_TOKEN,
+    Turns,
     encode_dialogue,
     encode_prompt,
     render_prompt,
@@ -25,9 +26,6 @@ from medv_lab.model.prompts import (
     system_prompt_of,
 )
 from medv_lab.model.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
-
-Turns = Sequence[tuple[str, str]]
-
 
 # the printable stand-ins of bytes in byte-level vocabularies
 _BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}

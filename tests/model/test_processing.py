@@ -11,10 +11,6 @@ from medv_lab.model import MedVProcessor
 from medv_lab.model.prompts import IMAGE_PLACEHOLDER, encode_dialogue
 from tests.model.tiny import PATCH, SIDE, tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
-MODES = pytest.mark.parametrize(
-    ("mode", "merge"), [("square", "flat"), ("pad", "spatial_unpad"), ("anyres_max_4", "spatial_unpad")]
-)
-
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(np.random.RandomState(3).randint(0, 256, (height, width, 3)).astype(np.uint8))
@@ -62,20 +58,9 @@ def test_rows_of_a_batch_equal_single_rows_and_are_padded_left():
     assert batch["tile_layouts"][2].image_size == (20, 50)
 
 
-@MODES
-@pytest.mark.parametrize("size", [(40, 30), (200, 33), (64, 190)])
-def test_position_count_is_what_the_model_uses(mode, merge, size):
-    settings = {"image_aspect_ratio": mode, "mm_patch_merge_type": merge}
-    model = tiny_model(**settings)
-    processor = MedVProcessor.from_config(tiny_tokenizer(), model.config)
-    batch = processor(picture(*size), "What?")
-    (layout,) = batch["tile_layouts"]
-    assert len(batch["pixel_values"][0]) == layout.num_tiles
-    merged = model.merge_image_features(**batch)
-    assert merged.inputs_embeds.shape[1] == batch["input_ids"].shape[1] - 1 + layout.num_positions
-
-
-@MODES
+@pytest.mark.parametrize(
+    ("mode", "merge"), [("square", "flat"), ("pad", "spatial_unpad"), ("anyres_max_4", "spatial_unpad")]
+)
 @pytest.mark.parametrize("sizes", [[], [(40, 30)], [(200, 33)], [(64, 190)], [(200, 33), (40, 30)]])
 def test_the_length_of_a_dialogue_is_what_the_model_uses(mode, merge, sizes):
     settings = {"image_aspect_ratio": mode, "mm_patch_merge_type": merge}

@@ -71,20 +71,6 @@ def test_unknown_mode_names_the_allowed_ones(mode):
         parse_aspect_ratio(mode)
 
 
-@pytest.mark.parametrize(("size", "shape"), [((200, 50), (2, 8)), ((50, 200), (8, 2)), ((64, 64), (8, 8))])
-def test_the_map_keeps_the_part_that_the_image_filled(size, shape):
-    assert TileLayout(size, 8, 2, "spatial_unpad", canvas=(16, 16)).map_size == shape
-    assert TileLayout(size, 8, 2, "spatial", canvas=(16, 16)).map_size == (8, 8)
-
-
-@pytest.mark.parametrize(
-    ("tiles", "max_tiles", "shape"), [(3, None, (12, 12)), (2, 4, (8, 8)), (3, 4, (8, 8))]
-)
-def test_the_map_is_reduced_only_well_above_the_limit(tiles, max_tiles, shape):
-    size = (tiles * 4, tiles * 4)
-    assert TileLayout(size, 4, 1, "spatial_unpad", canvas=size, max_tiles=max_tiles).map_size == shape
-
-
 @pytest.mark.parametrize("mode", ["square", "pad", "anyres", "anyres_max_1", "anyres_max_4"])
 @MERGE_TYPES
 def test_a_layout_says_how_many_tiles_and_positions_there_are(mode, merge_type):
