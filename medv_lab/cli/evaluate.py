@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
 PHANTOMS = "phantoms"
-ASSUMED_ANSWER = "."  # so many of these stand for an answer that is not there yet
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def vqa(
         typer.echo(f"broken: {one}", err=True)
     if not asked:
         raise ValueError(f"{name} has no questions of split {split!r} in {language!r} here")
-    settings = given.over(_default_settings(choice, "vqa"))
+    settings = given.over(PRESETS["embedded-vqa" if choice.model == "embedded" else "paper-vqa"])
     if answering.answers is not None:
         asked = [replace(one, image=None) for one in asked]
     if answering.dry_run:
@@ -191,7 +190,8 @@ def chat(
     from medv_lab.runtime import medv_home
 
     output = answering.output or medv_home() / "results" / f"chat-{Path(data).name}"
-    settings = given.over(_default_settings(choice, "open-ended"))
+    preset = "embedded-description" if choice.model == "embedded" else "paper-open-ended"
+    settings = given.over(PRESETS[preset])
     asked = _open_ended(data, images, pictures, answering)
     judge = judging.make(data, output)
     if answering.dry_run:
@@ -217,12 +217,6 @@ def chat(
     if judging.swap:
         typer.echo(f"points of 10 gained by being shown first: {position_bias(judgement.verdicts)}")
     _save(table, output, responder.run)
-
-
-def _default_settings(choice: ModelChoice, task: str) -> GenerationSettings:
-    """Return the paper's settings for a task, "vqa" or "open-ended", or the embedded model's."""
-    small = {"vqa": "embedded-vqa", "open-ended": "embedded-description"}
-    return PRESETS[small[task] if choice.model == "embedded" else f"paper-{task}"]
 
 
 def _load_responder(choice: ModelChoice, settings: GenerationSettings, answers: Path | None) -> Responder:
@@ -325,7 +319,7 @@ def _print_plan(
         typer.echo(f"judging: no call ({judged_by.name if judged_by else 'not judged'})")
         return
     if answers is None:
-        text = ASSUMED_ANSWER * CHARACTERS_PER_TOKEN * settings.gen_length
+        text = "." * CHARACTERS_PER_TOKEN * settings.gen_length
         predictions = [Prediction(question.id, "assumed", text) for question in asked]
     else:
         predictions = FileResponder(answers, answers.stem).answer(asked)

@@ -164,11 +164,7 @@ class NextTokenResponder(Responder):
             "temperature": settings.temperature,
             "seed": settings.seed,
         }
-        self.settings = {
-            **self._decoding,
-            **describe_processing(processor),
-            "dtype": dtype_name(model),
-        }
+        self.settings = {**self._decoding, **describe_processing(processor), "dtype": dtype_name(model)}
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
