@@ -15,6 +15,7 @@ from medv_lab.phantoms.scenes import make_scene, make_scenes
 from medv_lab.training.embedded import learn_tokenizer, make_model, rebuild, take_vision_tower
 from medv_lab.training.recipes import EMBEDDED, Budget
 from medv_lab.training.vision import VISION, frozen_features, pretrain_vision_tower, render_all, to_pixels
+from tests.training.test_trainer import are_equal
 
 TINY = Budget(scenes=100, question_rounds=2, vision_steps=2, score_rounds=1)
 TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in EMBEDDED})
@@ -47,9 +48,7 @@ def test_it_answers_after_loading(built):
 
 
 def test_the_same_seed_gives_the_same_weights(built):
-    one, two = (load_file(folder / "model.safetensors") for folder in built[0])
-    assert one.keys() == two.keys()
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert are_equal(*(load_file(folder / "model.safetensors") for folder in built[0]))
 
 
 def test_the_tower_is_the_contrastively_trained_one_without_its_last_layer():
@@ -77,14 +76,11 @@ def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(bu
 
 
 def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, monkeypatch):
-    class Killed(Exception):
-        """Stands for whatever ends a build."""
-
     def die(*args):
-        raise Killed
+        raise KeyboardInterrupt
 
     output, lines = tmp_path / "cut", []
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("medv_lab.training.embedded.score_model", die)  # after the alignment
         rebuild(output, budget=TINY, log=lines.append)
     with pytest.raises(ValueError, match="another run"):
@@ -92,10 +88,7 @@ def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, m
     leave_out_scores(monkeypatch)
     rebuild(output, budget=TINY, log=lines.append)
     assert any(line.startswith("alignment: weights taken from alignment-") for line in lines)
-    whole = load_file(built[0][0] / "model.safetensors")
-    assert all(
-        torch.equal(value, whole[name]) for name, value in load_file(output / "model.safetensors").items()
-    )
+    assert are_equal(*(load_file(folder / "model.safetensors") for folder in (output, built[0][0])))
     assert [path.name for path in tmp_path.iterdir()] == ["cut"]
 
 

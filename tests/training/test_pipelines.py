@@ -11,9 +11,9 @@ from medv_lab.training.pipelines import (
     DATA_SETS,
     INSTRUCTIONS,
     MAIN,
+    MINIATURE,
     OURS,
     QUESTIONS,
-    Amounts,
     PhantomData,
     choose_arms,
     make_arms,
@@ -23,7 +23,6 @@ from medv_lab.training.recipes import EMBEDDED
 from medv_lab.training.stages import TensorCache
 
 ARMS = make_arms()
-AMOUNTS = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 
 
 def pick(name: str, equal: str = "steps"):
@@ -102,9 +101,9 @@ def test_arms_are_chosen_by_name():
 
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_collections_hold_what_they_are_named_for(tmp_path, name):
-    data = PhantomData(AMOUNTS, TensorCache(tmp_path))
+    data = PhantomData(MINIATURE, TensorCache(tmp_path))
     examples = COLLECTIONS[name](data, 0)
-    assert examples == COLLECTIONS[name](PhantomData(AMOUNTS, TensorCache(tmp_path)), 0)
+    assert examples == COLLECTIONS[name](PhantomData(MINIATURE, TensorCache(tmp_path)), 0)
     pictures = data.general_scenes if name.startswith("general") else data.scenes
     shown = {example.scene for example in examples}
     if name == "text":
@@ -117,7 +116,7 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
 
 
 def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
-    data = PhantomData(AMOUNTS, TensorCache(tmp_path))
+    data = PhantomData(MINIATURE, TensorCache(tmp_path))
     asked = [example.turns[0][0] for example in COLLECTIONS[INSTRUCTIONS](data, 0)]
     for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
         assert sum(question in requests for question in asked) == len(data.scenes) // share

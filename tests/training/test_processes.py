@@ -20,7 +20,7 @@ from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.recipes import EMBEDDED
 from medv_lab.training.single_stage import PhantomRun, train_on_phantoms
 from medv_lab.training.trainer import Engine
-from tests.model.tiny import save_tiny
+from tests.training.test_trainer import are_equal
 
 ENGINES = files("medv_lab.training") / "engines"
 STEPS = 4
@@ -39,14 +39,6 @@ FSDP2 = [
     str(ENGINES / "fsdp2.yaml"),
     str(Path(__file__).with_name("fsdp_on_cpu.py")),
 ]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("start") / "tiny"
-    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    save_tiny(folder, vision_config=vision | {"image_size": 72, "patch_size": 24})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +77,7 @@ def test_two_processes_train_as_one_and_resume(start, alone, tmp_path, command):
     shutil.rmtree(checkpoint)
     (tmp_path / "model.safetensors").unlink()
     launch(command, start, tmp_path, "--resume")
-    resumed = load_file(tmp_path / "model.safetensors")
-    assert all(torch.equal(value, two[name]) for name, value in resumed.items())
+    assert are_equal(load_file(tmp_path / "model.safetensors"), two)
 
 
 def test_the_engine_files_are_the_setting_of_table_6():

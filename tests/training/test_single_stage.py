@@ -26,7 +26,7 @@ from medv_lab.training.single_stage import (
 )
 from medv_lab.training.trainer import Engine
 from tests.data.released import make_slake, make_vqa_rad, real_folders, vqa_rad_row, write_json
-from tests.model.tiny import save_tiny
+from tests.training.test_trainer import are_equal
 
 STEPS = 8
 TRAIN = [
@@ -37,18 +37,8 @@ TRAIN = [
 BRIEFLY = ("--set", "steps=2", "--set", "batch_size=2", "--save-steps", "1", "--log-steps", "1")
 
 
-def equal(one, two) -> bool:
-    one, two = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
-    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """A small checkpoint whose pictures have the phantoms' size."""
-    folder = tmp_path_factory.mktemp("start") / "tiny"
-    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    save_tiny(folder, vision_config=vision | {"image_size": 72, "patch_size": 24})
-    return folder
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
 
 
 def make_run(start, **changes):
@@ -74,7 +64,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert not (tmp_path / "cut" / "manifest.json").exists()
     lines = []
     train_on_phantoms(make_run("embedded"), tmp_path / "cut", engine=engine, resume=True, log=lines.append)
-    assert equal(tmp_path / "whole", tmp_path / "cut"), f"killed at {killed_at}"
+    assert are_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut")), f"killed at {killed_at}"
     assert len(lines) <= STEPS - (killed_at - killed_at % 2 - 2), (
         "steps before the last checkpoint were run again"
     )
@@ -84,7 +74,7 @@ def test_the_result_is_a_checkpoint_that_answers(start, tmp_path):
     recipe = replace(EMBEDDED["alignment"], batch_size=4, steps=2)
     run = make_run(start, stage="alignment", recipe=recipe)
     train_on_phantoms(run, tmp_path / "out", engine=Engine(save_steps=1), log=lambda line: None)
-    before, after = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "out"))
+    before, after = (weights(folder) for folder in (start, tmp_path / "out"))
     changed = {name for name, value in after.items() if not torch.equal(value.float(), before[name].float())}
     assert changed
     assert all(name.startswith("model.mm_projector.") for name in changed)
@@ -104,18 +94,9 @@ def test_a_folder_belongs_to_one_run(start, tmp_path):
         train_on_phantoms(run, tmp_path, **settings)
     with pytest.raises(ValueError, match="different are seed"):
         train_on_phantoms(replace(run, seed=1), tmp_path, resume=True, **settings)
-    before = load_file(tmp_path / "model.safetensors")
+    before = weights(tmp_path)
     train_on_phantoms(run, tmp_path, resume=True, **settings)  # a run that has ended stays as it is
-    assert all(
-        torch.equal(value, before[n]) for n, value in load_file(tmp_path / "model.safetensors").items()
-    )
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """A small checkpoint."""
-    save_tiny(tmp_path / "tiny")
-    return tmp_path / "tiny"
+    assert are_equal(weights(tmp_path), before)
 
 
 def run(*arguments):
@@ -143,9 +124,9 @@ def test_broken_rows_and_absent_splits_are_refused(tmp_path):
         read_training_data(make_vqa_rad(tmp_path, rows), "vqa-rad")
 
 
-def test_the_command_trains_on_a_release(tmp_path, tiny):
+def test_the_command_trains_on_a_release(tmp_path, start):
     folder = make_vqa_rad(tmp_path / "rad")
-    done = run("--stage", "vqa", "--data", folder, "--dataset", "vqa-rad", "--model", str(tiny), *BRIEFLY,
+    done = run("--stage", "vqa", "--data", folder, "--dataset", "vqa-rad", "--model", str(start), *BRIEFLY,
                "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "3 dialogues in rad" in done.output
@@ -155,11 +136,11 @@ def test_the_command_trains_on_a_release(tmp_path, tiny):
     assert (manifest["settings"]["data"], manifest["settings"]["dialogues"]) == ("rad", 3)
 
 
-def test_the_command_trains_on_an_instruction_file_by_the_published_recipe(tmp_path, tiny):
+def test_the_command_trains_on_an_instruction_file_by_the_published_recipe(tmp_path, start):
     Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a.png")
     turns = [{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "A grey square."}]
     file = write_json(tmp_path / "rows.json", [{"id": "1", "image": "a.png", "conversations": turns}] * 2)
-    done = run("--stage", "alignment", "--preset", "full", "--data", file, "--images", tmp_path, "--model", str(tiny),
+    done = run("--stage", "alignment", "--preset", "full", "--data", file, "--images", tmp_path, "--model", str(start),
                *BRIEFLY, "--set", "epochs=none", "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
     recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["recipe"]

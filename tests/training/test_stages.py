@@ -8,15 +8,11 @@ import torch
 
 from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.stages import CHECKPOINTS, Stage, StageRunner, TensorCache, claim_folder
-from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer
+from medv_lab.training.trainer import Engine
 from tests.model.tiny import tiny_model
 from tests.training.test_trainer import RECIPE, are_equal, data
 
 STAGES = [Stage(name, f"key-{name}", replace(RECIPE, steps=4), data) for name in ("one", "two", "three")]
-
-
-class Interrupted(Exception):
-    """Stands for whatever ends a run."""
 
 
 def train(folder, stages=STAGES, **settings):
@@ -48,18 +44,10 @@ def test_fresh_trains_all_to_the_same_weights(tmp_path):
     assert are_equal(again, whole)
 
 
-def test_a_list_that_was_cut_off_goes_on_within_its_stage(tmp_path, monkeypatch):
+def test_a_list_that_was_cut_off_goes_on_within_its_stage(tmp_path, cut_off):
     whole, _ = train(tmp_path / "whole")
-    step, steps = MaskedDiffusionTrainer.training_step, []
-
-    def cut_off(self, *args, **kwargs):
-        steps.append(self.state.global_step)
-        if len(steps) == 8:  # the last of the second stage
-            raise Interrupted
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(MaskedDiffusionTrainer, "training_step", cut_off)
-    with pytest.raises(Interrupted):
+    steps = cut_off(8)  # the last of the second stage
+    with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut")
     assert find_checkpoint(tmp_path / "cut" / "key-two").name == "checkpoint-2"
     resumed, trained = train(tmp_path / "cut")
@@ -70,15 +58,10 @@ def test_a_list_that_was_cut_off_goes_on_within_its_stage(tmp_path, monkeypatch)
 
 
 def test_tensors_are_made_once_and_never_half_there(tmp_path):
-    cache, made = TensorCache(tmp_path / "new"), []
-
-    def work():
-        made.append(1)
-        return {"x": torch.ones(3)}
-
+    cache = TensorCache(tmp_path / "new")
     assert "a" not in cache
-    assert torch.equal(cache.compute("a", work)["x"], cache.compute("a", work)["x"])
-    assert len(made) == 1 and "a" in cache
+    cache.compute("a", lambda: {"x": torch.ones(3)})
+    assert torch.equal(cache.compute("a", pytest.fail)["x"], torch.ones(3))
     assert [path.name for path in cache.folder.iterdir()] == ["a.safetensors"]
 
 
