@@ -41,7 +41,6 @@ def answer_questions(
     *,
     batch_size: int = 8,
     notes: Mapping[str, Any] | None = None,
-    progress: bool = True,
 ) -> list[Prediction] | None:
     """Ask what the store lacks, and export the run once all of it is there.
 
@@ -51,7 +50,6 @@ def answer_questions(
         folder: of results; one folder holds any number of runs.
         batch_size: questions at a time, of like length.
         notes: what the run's manifest is to say besides, e.g. which part of a plan it is.
-        progress: show rate and time left on stderr.
 
     Returns:
         All answers in the order of the questions. In a launch of several processes the first waits for the others and
@@ -79,9 +77,7 @@ def answer_questions(
         if rank == 0:
             _record_run(folder, responder, len(questions), notes)
         done = len(own) - len(missing)
-        with tqdm(
-            total=len(own), initial=done, unit="answer", desc=responder.name, disable=not progress
-        ) as bar:
+        with tqdm(total=len(own), initial=done, unit="answer", desc=responder.name) as bar:
             for batch in _make_batches(missing, batch_size):
                 predictions = _answer_batch([question for _, question in batch], responder)
                 keyed = zip(batch, predictions, strict=True)

@@ -88,17 +88,14 @@ def plan_system(
     ]
 
 
-def answer_panels(
-    asked: Sequence[Asked], folder: Path, *, batch_size: int = 8, progress: bool = True
-) -> None:
+def answer_panels(asked: Sequence[Asked], folder: Path, *, batch_size: int = 8) -> None:
     """Answer what is missing, show no longer what the same systems answered otherwise, and count repetition.
 
     Raises:
         ValueError, ImageError, OSError: as `answer_questions`.
     """
     for responder, questions, parts in asked:
-        how = {"batch_size": batch_size, "notes": {"parts": parts}, "progress": progress}
-        answer_questions(questions, responder, folder, **how)
+        answer_questions(questions, responder, folder, batch_size=batch_size, notes={"parts": parts})
     names, runs = {one.responder.name for one in asked}, {one.responder.run for one in asked}
     manifest = read_manifest(folder)
     for run in [run for run, about in manifest.items() if about["name"] in names and run not in runs]:

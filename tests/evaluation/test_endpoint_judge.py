@@ -173,7 +173,7 @@ def judge_all(endpoint, folder, asked, started) -> None:
 def evaluate_all(endpoint, folder, asked, started) -> None:
     judge = EndpointJudge(endpoint, folder, read_tries=20)
     started.set()
-    judge.judge(asked[0], answer_questions(asked[0], Echo(), folder, batch_size=2, progress=False))
+    judge.judge(asked[0], answer_questions(asked[0], Echo(), folder, batch_size=2))
 
 
 def run_and_kill(

@@ -35,7 +35,7 @@ QUESTIONS = [
 
 
 def run(folder, responder=None, questions=QUESTIONS, **settings):
-    return answer_questions(questions, responder or Echo(), folder, progress=False, **settings)
+    return answer_questions(questions, responder or Echo(), folder, **settings)
 
 
 def shape(predictions):
@@ -177,7 +177,7 @@ def answer_as(rank: int, count: int, folder, gate, told) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
     responder = tiny_responder()
     gate.wait(300)  # both at work at once
-    found = answer_questions(pictured(), responder, folder, batch_size=3, progress=False)
+    found = answer_questions(pictured(), responder, folder, batch_size=3)
     told.put((rank, None if found is None else len(found)))
 
 
@@ -208,7 +208,7 @@ def test_two_processes_give_the_answers_and_scores_of_one(tmp_path):
 def answer_slowly(folder, started) -> None:
     echo = Echo(delay=0.08)
     started.set()
-    answer_questions([*QUESTIONS, *MORE], echo, folder, batch_size=2, progress=False)
+    answer_questions([*QUESTIONS, *MORE], echo, folder, batch_size=2)
 
 
 MORE = [Question(f"more {number}", "?" * (number % 9)) for number in range(60)]

@@ -37,7 +37,7 @@ def fill(results, *systems):
             chosen = at_length if "main" in parts else described
             asked.append(Asked(Scripted(name, settings, f"{TEXT} {settings.Z}"), chosen, parts))
         asked.append(Asked(Scripted(name, PRESETS["paper-vqa"], "fibrosis"), briefly, ["short"]))
-    answer_panels(asked, folder, progress=False)
+    answer_panels(asked, folder)
 
 
 @pytest.fixture(scope="module")

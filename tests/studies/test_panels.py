@@ -33,7 +33,7 @@ LOOP = "the lung the lung is is clear"
 
 def ask(folder, *responders):
     described = [one for one in find_questions(folder) if one.kind == "description"]
-    answer_panels([Asked(one, described, ["main"]) for one in responders], folder, progress=False)
+    answer_panels([Asked(one, described, ["main"]) for one in responders], folder)
     return read_panels(folder)
 
 
