@@ -1,8 +1,8 @@
 """Questions and pictures to model inputs, and ids back to text.
 
 `MedVProcessor` joins a tokenizer with the image settings of a model, in transformers' conventions: it is saved beside
-the model (`processor_config.json`); for a published `llava_llada` folder without that file, `load` makes it from the
-model's configuration. B prompts, S ids.
+the model (`processor_config.json`), and a published `llava_llada` folder without that file gives its settings through
+`config.json`. B prompts, S ids.
 """
 
 from __future__ import annotations
@@ -82,15 +82,21 @@ class MedVProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
         """Return the processor that fits a model's configuration; `settings` override what it says."""
-        own = {
-            "image_size": config.vision_config.image_size,
-            "patch_size": config.vision_config.patch_size,
-            "image_aspect_ratio": config.image_aspect_ratio,
-            "mm_patch_merge_type": config.mm_patch_merge_type,
-            "image_grid_pinpoints": config.image_grid_pinpoints,
-            "max_length": config.tokenizer_model_max_length,
-        }
-        return cls(tokenizer, **own | settings)
+        return cls(tokenizer, **_settings_of(config) | settings)
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Read the settings of a saved processor; without `processor_config.json`, those of the model."""
+        settings, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "image_size" not in settings:
+            config = MedVConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            settings = _settings_of(config) | settings
+        return settings, rest
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of what a call returns."""
+        return ["input_ids", "attention_mask", "pixel_values", "tile_layouts"]
 
     def __call__(
         self,
@@ -218,6 +224,17 @@ class MedVProcessor(ProcessorMixin):
             f"shorten the question to {max(self.max_length - image_positions - gen_length, 0)} tokens, or "
             "lower gen_length"
         )
+
+
+def _settings_of(config: MedVConfig) -> dict[str, Any]:
+    return {
+        "image_size": config.vision_config.image_size,
+        "patch_size": config.vision_config.patch_size,
+        "image_aspect_ratio": config.image_aspect_ratio,
+        "mm_patch_merge_type": config.mm_patch_merge_type,
+        "image_grid_pinpoints": config.image_grid_pinpoints,
+        "max_length": config.tokenizer_model_max_length,
+    }
 
 
 def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list[list[Any]]]:

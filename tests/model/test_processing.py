@@ -161,3 +161,11 @@ def test_pieces_join_to_the_decoded_answer(text):
     assert b"".join(pieces[token] for token in ids).decode().strip() == processor.decode_answer(ids)
     assert set(pieces) == set(ids)
     assert pieces.get(processor.special.end_of_turn, b"") == b""
+
+
+def test_folder_without_processor_file_gives_the_settings_of_its_model(tmp_path):
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tiny_config(image_aspect_ratio="pad", tokenizer_model_max_length=99).save_pretrained(tmp_path)
+    loaded = MedVProcessor.from_pretrained(tmp_path)
+    found = (loaded.image_size, loaded.patch_size, loaded.image_aspect_ratio, loaded.max_length)
+    assert found == (SIDE, PATCH, "pad", 99)
