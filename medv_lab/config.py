@@ -72,12 +72,13 @@ class GenerationSettings:
         block_length: B, positions per block, a divisor of L.
         steps: Z, forward passes, a multiple of L / B; more than L is allowed, since a full block ends early.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
-        remasking: the strategy, which says what each pass commits and remasks. `LowConfidence` and `Random` are
-            exact; `strategies` describes all. Those that choose how many to commit, or remask, need at most Z passes.
+        remasking: the strategy, which says what each pass commits and remasks. `LowConfidence` and `Random`
+            reproduce the published sampler; `strategies` describes all. Those that choose how many to commit, or
+            remask, need at most Z passes.
         guard: keeps a pass from committing equal tokens side by side. See `strategies.guards`.
-        cache: what of a pass is kept for the next; only "none" is exact. See `strategies.caches`.
+        cache: what of a pass is kept for the next; exact only with "none" or `refresh=1`. See `strategies.caches`.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
-        suppressed_tokens: ids never predicted, or "reference": end of text, start of text, both headers.
+        suppressed_tokens: ids never predicted, or "reference": end of text, start of text, start and end of header.
         stop: texts before which the answer ends.
         suffix: text that follows the answer positions and is seen while they are filled.
         seed: of all draws.
@@ -237,8 +238,8 @@ PRESETS = {
     "demo": GenerationSettings(gen_length=128, block_length=128, steps=128),
     "embedded-vqa": GenerationSettings(gen_length=16, block_length=16, steps=16),
     "embedded-description": GenerationSettings(gen_length=96, block_length=32, steps=96),
-    # a quarter of the passes or fewer, none of them over the whole sequence but each block's first; on the embedded
-    # model the quickest that keeps 98 % of the exact fact score (results/studies/frontier)
+    # at most a quarter of the passes, of which only the first of each block runs over the whole sequence; on the
+    # embedded model the quickest that keeps 98 % of the exact fact score (results/studies/frontier)
     "fast": GenerationSettings(
         gen_length=128, block_length=32, steps=32, cache=DualCache(), guard=RepetitionPenalty()
     ),

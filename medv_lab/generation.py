@@ -1,7 +1,6 @@
 """From questions and pictures to answers: `ask` and `ask_many` for people, `generate` and `denoise` for prompts of ids.
 
-Functions above the model: they know model, processor and sampler, and none of these knows them.
-B prompts, S ids, P prompt indices with the images in, L answer positions.
+This module sits on top: it imports model, processor and sampler, and none of them imports it. R prompts, S ids.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Answer:
     Attributes:
         text: the answer, trimmed, with the suffix of the settings behind it.
         trace: every commit in order.
-        seconds: wall time of the run (of the whole batch, if it was answered in one).
+        seconds: wall time of the run: of the whole batch, if it was answered in one.
         settings: the settings in force.
         manifest: versions, settings and model that made it.
         is_complete: false if the run was cancelled or interrupted; text and trace are then what there was.
@@ -67,7 +66,7 @@ class RunSoFar:
     """
 
     passes: int
-    trace: Callable[[], SampleTrace]
+    trace: Callable[[], SampleTrace] = field(repr=False)
 
 
 def ask(
@@ -92,7 +91,7 @@ def ask(
         progress: show a bar on stderr; None shows one once a run takes longer than 2 seconds.
         cancel: asked before every forward pass; true ends the run. An interrupt (Ctrl-C) ends it likewise.
         record_attention: keep in the trace where each commit looked on the pictures: True for a map of every layer,
-            numbers of layers for theirs, "rollout" for all layers multiplied. Attention is eager in such a run.
+            numbers of layers for theirs, "rollout" for all layers multiplied. The run then uses eager attention.
         watch: called after every forward pass with the run so far.
 
     Returns:
@@ -100,7 +99,8 @@ def ask(
 
     Raises:
         ValueError: for an empty or over-long question, images that do not match their placeholders, or attention
-            that is to be recorded from unknown layers or with a cache.
+            that is to be recorded from unknown layers or with a cache, or a model that writes from left to right.
+        FloatingPointError: if the model's outputs are not finite.
         ImageError: for a picture that cannot be opened.
     """
     more = {"record_attention": record_attention, "watch": watch}
@@ -133,7 +133,7 @@ def ask_many(
         One answer per question that was begun, in order: all of them unless the run was ended early.
 
     Raises:
-        ValueError: as `ask`, and for a batch size below 1 or other numbers of images and questions.
+        ValueError: as `ask`, for a batch size below 1, and for different numbers of images and questions.
         ImageError: for a picture that cannot be opened.
     """
     if batch_size < 1:
@@ -180,13 +180,17 @@ def generate(
 
     Args:
         model: from `load`.
-        input_ids: (B, S) with placeholders for images.
-        settings: by default `GenerationSettings()`.
+        input_ids: (R, S) with placeholders for images.
+        settings: by default `GenerationSettings()`. Its `stop` and `suffix` are texts and are not read here: give
+            `stop_ids` and `suffix_ids`; without `stop_ids` all L ids come back.
         inputs: what `denoise` takes.
 
     Returns:
         The generated ids of each prompt, cut at its stop, with the suffix behind; the suffix alone if the run
         was cancelled before its first pass.
+
+    Raises:
+        ValueError, FloatingPointError: as `denoise`.
     """
     suffix = list(inputs.get("suffix_ids", ()))
     records = deque(denoise(model, input_ids, settings or GenerationSettings(), **inputs), maxlen=1)
@@ -213,9 +217,9 @@ def denoise(
 
     Args:
         model: from `load`.
-        input_ids: (B, S) with placeholders for images.
+        input_ids: (R, S) with placeholders for images.
         settings: lengths, steps, temperature and so on; `stop` and `suffix`, which are texts, are not read here.
-        attention_mask: (B, S), 0 at padding; None if nothing is padded.
+        attention_mask: (R, S), 0 at padding; None if nothing is padded.
         stop_ids: id sequences before which an answer ends.
         suffix_ids: ids behind the answer positions.
         cancel: asked before every pass; true ends the run.
@@ -228,6 +232,7 @@ def denoise(
     Raises:
         ValueError: for a probe with a cache, which keeps passes from computing all attention, or for several prompts
             at a time with a strategy that grows.
+        FloatingPointError: if the model's outputs are not finite.
     """
     if probe is not None and not isinstance(settings.cache, NoCache):
         raise ValueError(

@@ -1,7 +1,8 @@
 """The two nouns of every evaluation: what is asked, and what was answered.
 
 Data sets and phantoms make a `Question`, every responder turns it into a `Prediction`, every scorer and judge reads
-the pair, and every file holds their fields. Nothing is cut out of a name that a field could say.
+the pair, and every file holds their fields. No information is parsed out of an id or a name: whatever is
+known has a field of its own.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ class Prediction:
         run: digest of model and settings, under which a results folder's manifest describes them.
         settings: the settings in force.
         passes: forward passes (NFE); None where they cannot be known.
-        seconds: wall time of the batch, shared equally by its questions; None where nobody measured.
+        seconds: wall time of the batch divided by its questions; None where nobody measured.
         batch: how many questions were answered together.
         trace: file of the answer's trace, relative to the results folder; None where none is kept.
     """

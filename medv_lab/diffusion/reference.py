@@ -2,10 +2,11 @@
 
 Algorithm 1 of LLaDA-MedV (arXiv 2508.01617), with the costs of the published code: everything is computed anew in
 every step, the output layer and a float64 softmax at every position, Gumbel noise over the whole vocabulary at every
-position where the temperature asks for it, masks found by comparing embeddings, and the whole answer scanned for stop
-sequences. Written from observations of the published code, not from the code; guidance and suffixes are left out.
+position if the temperature is above 0, masks found by comparing embeddings, and the whole answer scanned for stop
+sequences. Written from the observed behaviour of the published code, of whose source nothing was used; guidance and
+suffixes are left out.
 
-L, B, Z answer length, block length, steps; P prompt, T = P + L, V vocabulary.
+L, B, Z answer length, block length, steps; P prompt, T = P + L, H hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ def sample_reference(
     device, P, L, B = prefix_embeds.device, prefix_embeds.shape[1], settings.gen_length, settings.block_length
     generator = torch.Generator(device).manual_seed(settings.seed)
 
-    # x_1: the prompt, then L masks.
+    # x_1, fully noised. The prompt is known only by its embeddings: x means something from index P on.
     mask_embed = denoiser.embed_tokens(torch.tensor(mask_token_id, device=device))  # (H,)
     x_embeds = torch.cat([prefix_embeds, mask_embed.expand(1, L, -1)], dim=1)  # (1, T, H)
     x = torch.full((1, P + L), mask_token_id, device=device)  # (1, T)
@@ -67,7 +68,7 @@ def sample_reference(
             if has_ended or not mask_index[0, first:last].any():
                 break
 
-            # Predict x0, a token for every position; Gumbel noise where the temperature asks for it.
+            # Predict x0, a token for every position; with Gumbel noise if the temperature is above 0.
             logits = denoiser.head(denoiser.backbone(x_embeds))  # (1, T, V)
             known = [token for token in suppressed if token < logits.shape[-1]]
             logits[..., known] = torch.where(mask_index[..., None], -torch.inf, logits[..., known])
@@ -83,7 +84,7 @@ def sample_reference(
             confidence[:, last:] = -torch.inf
             confidence[:, P + end :] = -torch.inf
 
-            # Keep the most confident predictions; all others are masked again ("low-confidence remasking").
+            # Keep the most confident predictions; all others stay masked ("low-confidence remasking").
             keep = confidence[0].topk(num_transfer).indices
             keep = keep[confidence[0, keep] > -torch.inf]
             x[0, keep] = x0[0, keep]

@@ -5,7 +5,8 @@ reference implementation are pinned by the golden tests. The sampler is a genera
 tokenizer, no image and no plot. A boolean mask says which positions are masked, and the output layer runs only on
 those that may be filled. Strategy, guard and cache are objects of the settings, of our classes or of a user's own.
 
-L, B, Z answer length, block length, steps; R rows, P prompt, S suffix, T = P + L + S, N candidates, M committed tokens.
+L, B, Z answer length, block length, steps; R rows, P prompt, S suffix, T = P + L + S, H hidden size, N candidates,
+M committed tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,8 @@ def sample(
         suppressed: ids never predicted.
         attention_mask: (R, P), 0 at padding; None if nothing is padded.
         prompt_masked: bool (R, P), prompt indices that hold the mask; they are filled too, as in the reference.
-        stop_ids: sequences before which an answer ends. When one is known, only the first can move the end.
+        stop_ids: sequences before which an answer ends. Once a stop has been found, only the first sequence of this
+            list can still move the end, and only to an earlier position, as in the reference.
         suffix_ids: ids behind the answer positions.
         end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not.
         is_image: bool (R, P), prompt indices of images, which the cache "image" keeps.
@@ -60,7 +62,7 @@ def sample(
     Yields:
         A `StepRecord` for every forward pass.
 
-    Raises:
+    Raises (when the first record is asked for):
         ValueError: if the cache "image" is not told where images are, or for several or padded prompts where the
             answer grows.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
@@ -107,11 +109,11 @@ def sample(
             confidence = result.predictions.confidence.cpu().numpy()
             _require_finite(confidence, positions, block, step)
 
-            # 2. Number of tokens to transfer: the schedule's share, or the masks left over the passes left.
+            # 2. Number of tokens to transfer: the schedule's share, or the remaining masks by the remaining passes.
             num_transfer = active * schedule[filled_steps]
             if strategy.is_adaptive:
                 masks = np.bincount(rows, minlength=len(active))
-                num_transfer = -(-masks // (len(schedule) - filled_steps))
+                num_transfer = -(-masks // (len(schedule) - filled_steps))  # rounded up
 
             # 3. The strategy decides which to commit, and which committed tokens to mask again.
             seen = Candidates(
@@ -185,7 +187,7 @@ def _check_inputs(
     attention_mask: torch.Tensor | None,
     is_image: torch.Tensor | None,
 ) -> None:
-    """See that prompts fit the strategy and the cache.
+    """Check that prompts fit the strategy and the cache.
 
     Raises:
         ValueError: if they do not.
@@ -202,7 +204,7 @@ def _check_inputs(
 
 
 def _require_finite(confidence: np.ndarray, positions: np.ndarray, block: int, step: int) -> None:
-    """See that tokens can be told from one another.
+    """Check that tokens can be told from one another.
 
     Raises:
         FloatingPointError: if a confidence (N,) is not finite.

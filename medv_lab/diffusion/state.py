@@ -135,12 +135,13 @@ class StepRecord:
 
     Attributes:
         block, step: which block, and which pass within it.
-        num_transfer: number of tokens to transfer in each row, int (R,); what is not adaptive commits no more.
+        num_transfer: number of tokens to transfer in each row, int (R,); a paced strategy commits at most this many.
         active: rows that take part in this pass, bool (R,); the others are done or wait for the next block.
-        rows, positions, tokens, confidence, entropy: one entry per commit, (N,).
-        alternative_ids, alternative_probs: the K most probable tokens at each commit, (N, K).
+        rows, positions, tokens, confidence, entropy: one entry per commit, (C,).
+        alternative_ids, alternative_probs: the K most probable tokens at each commit, (C, K).
         remasked_rows, remasked_positions: what was masked again, (M,); never a position that was committed just now.
-        candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be chosen.
+        candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be
+            filled in this pass, (N,).
         canvas: answer ids after the pass, int64 (R, L), the mask id where masked.
         stops: where the answer ends so far (R,), L if no stop was found.
         grown: (position, count) of the masks that were put before a position after the pass; the canvas has them.

@@ -146,7 +146,7 @@ class SampleTrace:
 
     @property
     def forward_evaluations(self) -> int:
-        """Number of forward passes (NFE)."""
+        """Number of passes; with guidance each runs the model twice, so that NFE is twice this."""
         return len(self.stops)
 
     @property
@@ -218,12 +218,11 @@ class SampleTrace:
     def to_frame(self) -> pd.DataFrame:
         """Return a tidy table, one row per commit.
 
-        Columns: step (pass of the whole answer), block, step_in_block, position, token_id, piece, confidence,
-        entropy, remasked_in (the pass that remasked it, -1 if none did).
+        Columns: step (pass of the whole answer), block, step_in_block (counted from the block's first commit),
+        position, token_id, piece, confidence, entropy, remasked_in (the pass that remasked it, -1 if none did).
         """
         import pandas as pd
 
-        # The first pass of a block always commits: larger shares come first, and no share of one that may choose is 0.
         firsts = {block: self.step[self.block == block].min() for block in np.unique(self.block)}
         frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
         frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))

@@ -181,7 +181,7 @@ def _answer_batch(questions: Sequence[Question], responder: Responder) -> list[P
 def _make_batches(
     keyed: Sequence[tuple[str, Question]], batch_size: int
 ) -> Iterator[list[tuple[str, Question]]]:
-    """Cut questions into batches alike in length, so that they pad little; with and without pictures apart."""
+    """Cut questions into batches alike in length, so that they pad little; questions with pictures first."""
     ordered = sorted(keyed, key=lambda pair: (pair[1].image is None, len(pair[1].text)))
     for start in range(0, len(ordered), batch_size):
         yield ordered[start : start + batch_size]

@@ -1,4 +1,6 @@
-"""What a strategy, a guard and a cache are, and what a pass shows them; a class of a user's own is one like ours.
+"""What a strategy, a guard and a cache are, and what a pass shows them; a class of your own is written like ours.
+
+    from medv_lab.strategies.base import Candidates, Plan, Strategy
 
     @dataclass(frozen=True)
     class LeftFirst(Strategy):
@@ -63,6 +65,11 @@ class Choice:
             cls.known[cls.name] = cls
 
     def __post_init__(self) -> None:
+        if "name" not in vars(type(self)):  # it would be kept and found under the name of its parent
+            kind = type(self).__name__
+            raise SettingsError(
+                f"{kind} has no name of its own; give the class one, e.g. name = {kind.lower()!r}"
+            )
         for one in fields(self):
             if one.metadata:
                 kind = int if one.type in (int, "int") else float
@@ -131,11 +138,11 @@ class Candidates:
     """What a pass predicts at the positions that it may fill, row by row and in order.
 
     Attributes:
-        rows, positions: int (N,); positions count from the first of the answer.
+        rows, positions: int (N,); positions count from the first of the answer, negative ones lie in the prompt.
         tokens: int64 (N,), what each would become.
         confidence: float64 (N,), probability of the token (random remasking: the number drawn).
         num_transfer: number of tokens to transfer in each row, int (R,): the schedule's share of a paced strategy; of
-            an adaptive one the masks left over the passes left, rounded up, which is the least.
+            an adaptive one the remaining masks divided by the remaining passes, rounded up, which is the least.
         answer: ids before the pass, int64 (R, L), the mask id where masked.
         block_length: B.
         distributions: entropy, margin and log-probabilities.
@@ -189,7 +196,13 @@ class Committed:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a strategy wants: a rating of each candidate (N,), larger first, and how many of each row (R,)."""
+    """What a strategy wants.
+
+    Attributes:
+        rating: of each candidate, float (N,); the largest are committed first, equal ones in their order.
+        count: how many to commit in each row, int (R,). A paced strategy returns `Candidates.num_transfer`; what an
+            adaptive one returns is raised to it, so that a block is full after its last pass.
+    """
 
     rating: np.ndarray
     count: np.ndarray
@@ -250,7 +263,10 @@ class Strategy(Choice):
 
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Return what a pass does; by default the best rated are committed, as far as the guard lets them."""
-        return Decision(guard.choose(self.plan(seen), seen))
+        plan = self.plan(seen)
+        if self.is_adaptive:
+            plan = Plan(plan.rating, np.maximum(plan.count, seen.num_transfer))
+        return Decision(guard.choose(plan, seen))
 
     def new_memory(self) -> Any:
         """Return what a run keeps from pass to pass, None by default; `Candidates.memory` has it in every pass."""
@@ -291,7 +307,7 @@ class Cache(Choice):
         raise NotImplementedError
 
 
-def best(rating: np.ndarray, rows: np.ndarray, count: np.ndarray) -> np.ndarray:
+def best_per_row(rating: np.ndarray, rows: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Return the indices of the `count` best rated candidates of each row, in the order in which they were given.
 
     Equal ones are taken in that order. A row with fewer candidates gives all of them.
@@ -307,7 +323,7 @@ def best(rating: np.ndarray, rows: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def check_number(name: str, value: Any, kind: type, least: float = 0, most: float = float_info.max) -> None:
-    """See that a value is a number of a kind (int or float) within its range.
+    """Check that a value is a number of a kind (int or float) within its range.
 
     Raises:
         SettingsError: if it is not.

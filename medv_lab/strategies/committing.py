@@ -4,8 +4,8 @@ There are two kinds:
 
 - paced: as many as the schedule says, Z B / L passes per block: low_confidence, random, entropy, margin, position;
 - adaptive: as many as they trust: threshold, factor, entropy_bound, kl_stability. A block ends when it is full. So
-  that it is full after Z B / L passes at the latest, a pass commits at least the masks left over the passes left,
-  rounded up. With Z = L this is one per pass, as in the papers; with fewer steps it is a floor that Z sets.
+  that it is full after Z B / L passes at the latest, a pass commits at least the remaining masks divided by the
+  remaining passes, rounded up. With Z = L this is one per pass, as in the papers; with fewer steps Z sets a floor.
 
 R rows, N candidates, V vocabulary.
 """
@@ -91,7 +91,7 @@ class Threshold(Strategy):
     def plan(self, seen: Candidates) -> Plan:
         """Rate by confidence, and count what is above the threshold."""
         is_sure = seen.confidence > self.threshold
-        return Plan(seen.confidence, np.maximum(seen.num_transfer, seen.count(seen.rows[is_sure])))
+        return Plan(seen.confidence, seen.count(seen.rows[is_sure]))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Factor(Strategy):
         order = np.lexsort((-seen.confidence, seen.rows))
         n = _numbers(seen.rows)
         fits = (n + 1) * (1 - seen.confidence[order]) < self.factor
-        return Plan(seen.confidence, np.maximum(seen.num_transfer, _largest(n * fits, seen)))
+        return Plan(seen.confidence, _largest(n * fits, seen))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class EntropyBound(Strategy):
             mine = np.flatnonzero(seen.rows == row)
             before[mine[1:]] = ordered[mine[:-1]].cumsum()
         fits = before <= self.entropy_bound
-        return Plan(-entropies, np.maximum(seen.num_transfer, _largest(_numbers(seen.rows) * fits, seen)))
+        return Plan(-entropies, _largest(_numbers(seen.rows) * fits, seen))
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,7 @@ class KlStability(Strategy):
         is_sure = seen.confidence > self.threshold
         is_stable = is_sure & (self._count_stable_passes(seen) >= self.stable_passes)
         # confidences are at most 1
-        return Plan(
-            seen.confidence + 2 * is_stable,
-            np.maximum(seen.num_transfer, seen.count(seen.rows[is_stable])),
-        )
+        return Plan(seen.confidence + 2 * is_stable, seen.count(seen.rows[is_stable]))
 
     def _count_stable_passes(self, seen: Candidates) -> np.ndarray:
         """Count, (N,), for how many passes in succession each distribution stayed; 0 where none is known."""

@@ -14,7 +14,7 @@ from medv_lab.strategies.base import (
     Guard,
     SettingsError,
     Strategy,
-    best,
+    best_per_row,
     parameter,
 )
 
@@ -30,9 +30,9 @@ class Daedal(Strategy):
     - while it is filled, the least confident masked position that is below `unsure_threshold` becomes `growth` masks,
       as long as the mean is below `expand_threshold`. At most one position per pass.
 
-    A pass fills all positions above `threshold`, and at least the masks left over the filling passes left, rounded up,
-    so that the answer is full after Z filling passes. The length never exceeds `max_length`, and nothing grows once a
-    stop is known or in the last pass.
+    A pass fills all positions above `threshold`, and at least the remaining masks divided by the remaining filling
+    passes, so that the answer is full after Z filling passes. The length never exceeds `max_length`, and nothing grows
+    once a stop is known or in the last pass.
     """
 
     name = "daedal"
@@ -72,7 +72,7 @@ class Daedal(Strategy):
             return Decision(np.zeros(0, np.int64), grow=((length, self.growth),), is_filling=False)
         seen.memory["is_filling"] = True
         is_sure = seen.confidence > self.threshold
-        commit = best(seen.confidence, seen.rows, np.maximum(seen.num_transfer, is_sure.sum()))
+        commit = best_per_row(seen.confidence, seen.rows, np.maximum(seen.num_transfer, is_sure.sum()))
         return Decision(commit, grow=self._insertion(seen, commit, ends))
 
     def _mean_end_probability(self, seen: Candidates) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medv_lab.strategies.base import Candidates, Guard, Plan, best, parameter
+from medv_lab.strategies.base import Candidates, Guard, Plan, best_per_row, parameter
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class NoGuard(Guard):
 
     def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
         """Choose the best rated, whatever they are."""
-        return best(plan.rating, seen.rows, plan.count)
+        return best_per_row(plan.rating, seen.rows, plan.count)
 
 
 @dataclass(frozen=True)

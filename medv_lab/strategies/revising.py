@@ -2,7 +2,7 @@
 
 Only positions of the active block, and none behind the row's stop, are remasked; nothing is remasked in the last pass
 of a block, so that it is full after Z B / L passes at the latest. A position is never remasked and filled in one pass.
-As with the adaptive strategies, a pass commits at least the masks left over the passes left, rounded up.
+As with the adaptive strategies, a pass commits at least the remaining masks divided by the remaining passes.
 
 R rows, N candidates, M committed positions that may be remasked.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medv_lab.strategies.base import Candidates, Committed, Decision, Guard, Strategy, best, parameter
+from medv_lab.strategies.base import Candidates, Committed, Decision, Guard, Strategy, best_per_row, parameter
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ReMDM(RemaskingStrategy):
         masked = seen.count(seen.rows) + seen.count(committed.rows[remask])
         left_open = round((1 - committed.filled_after) * seen.block_length)
         count = np.maximum(masked - left_open, seen.num_transfer)
-        return Decision(best(seen.confidence, seen.rows, count), np.flatnonzero(remask))
+        return Decision(best_per_row(seen.confidence, seen.rows, count), np.flatnonzero(remask))
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Wino(RemaskingStrategy):
         """Draft, then verify."""
         drafts = np.maximum(seen.count(seen.rows[seen.confidence > self.threshold]), seen.num_transfer)
         drafts = np.minimum(drafts, seen.count(seen.rows))
-        commit = best(seen.confidence, seen.rows, drafts)
+        commit = best_per_row(seen.confidence, seen.rows, drafts)
         if committed.is_last:
             return Decision(commit)
         doubtful = np.flatnonzero(committed.verified < self.verify_threshold)
         most = np.maximum(drafts - 1, 0)
-        worst = best(-committed.verified[doubtful], committed.rows[doubtful], most)
+        worst = best_per_row(-committed.verified[doubtful], committed.rows[doubtful], most)
         return Decision(commit, doubtful[worst])
 
 
@@ -86,7 +86,7 @@ class ReviseDuplicates(RemaskingStrategy):
 
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Commit the most confident, then look for doubled neighbours among what was committed before."""
-        commit = best(seen.confidence, seen.rows, seen.num_transfer)
+        commit = best_per_row(seen.confidence, seen.rows, seen.num_transfer)
         if committed.is_last:
             return Decision(commit)
         remask = []

@@ -96,7 +96,7 @@ def run_study(
                 pairs = zip(batch, described, strict=True)
                 store.put_all({keys[number]: {"scene": number, **measures} for number, measures in pairs})
             rows += [{"arm": arm.name, "group": arm.group, **store[key]} for key in keys]
-            log(f"{arm.name}: {len(missing)} of {questions} descriptions made")
+            log(f"{arm.name}: {questions} descriptions, {len(missing)} of them new")
     scores = pd.DataFrame(rows).drop(columns="key")
     summary = summarise_study(scores, baseline)
     settings = {"study": name, "split": SPLIT, "questions": questions, "batch_size": batch_size}

@@ -14,7 +14,7 @@ from medv_lab.config import (
     Threshold,
     Wino,
 )
-from medv_lab.strategies.base import Cache, Candidates, Guard, Plan, Strategy, best, parameter
+from medv_lab.strategies.base import Cache, Candidates, Guard, Plan, Strategy, best_per_row, parameter
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, run, trace_of
 
 LONG = GenerationSettings(gen_length=16, block_length=8, steps=16)
@@ -120,7 +120,7 @@ def test_the_best_rated_of_each_row_are_chosen(count):
     random = np.random.default_rng(0)
     rows = np.sort(random.integers(0, 6, 30))
     confidence = random.random(30)
-    chosen = best(confidence, rows, np.full(6, count))
+    chosen = best_per_row(confidence, rows, np.full(6, count))
     for row in range(6):
         mine = np.flatnonzero(rows == row)
         expected = sorted(mine, key=lambda index: -confidence[index])[:count]
@@ -128,4 +128,31 @@ def test_the_best_rated_of_each_row_are_chosen(count):
 
 
 def test_equally_rated_candidates_are_taken_in_order():
-    assert best(np.array([0.5, 1.0, 1.0, 1.0]), np.zeros(4, int), np.array([2])).tolist() == [1, 2]
+    assert best_per_row(np.array([0.5, 1.0, 1.0, 1.0]), np.zeros(4, int), np.array([2])).tolist() == [1, 2]
+
+
+def test_a_class_without_a_name_of_its_own_is_refused():
+    class Nameless(Threshold):
+        """Would be kept and found as its parent."""
+
+    with pytest.raises(SettingsError, match="Nameless has no name of its own; give the class one"):
+        Nameless()
+
+
+def test_an_adaptive_strategy_that_wants_nothing_still_fills_the_answer():
+    @dataclass(frozen=True)
+    class Timid(Strategy):
+        """Trusts nothing."""
+
+        name = "timid"
+        is_adaptive = True
+
+        def plan(self, seen: Candidates) -> Plan:
+            return Plan(seen.confidence, np.zeros(len(seen.num_transfer), int))
+
+    try:
+        records = run(Toy(), *prompts(2), replace(LONG, remasking=Timid()), suppressed=(MASK,))
+    finally:
+        del Strategy.known["timid"]
+    assert not (records[-1].canvas == MASK).any()
+    assert len(records) == LONG.steps

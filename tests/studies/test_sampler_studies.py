@@ -36,7 +36,7 @@ def small(monkeypatch):
 
 
 def counting(lines):
-    return lambda line: lines.append(int(line.split(": ")[1].split(" ")[0]))
+    return lambda line: lines.append(int(line.split(", ")[-1].split(" ")[0]))
 
 
 def test_a_killed_study_goes_on_and_answers_nothing_twice(small, tmp_path):
@@ -150,6 +150,6 @@ def test_the_command_prints_the_table_and_what_the_frontier_says(small, tmp_path
     monkeypatch.setitem(studies.STUDIES, "frontier", (lambda: coarse, "exact"))
     done = CliRunner().invoke(app, ["study", "frontier", "--questions", "5", "--output", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "exact: 0 of 5" in done.output
+    assert "exact: 5 descriptions, 0 of them new" in done.output
     assert "least time at 98%" in done.output
     assert "95 % of the exact score" in done.output
