@@ -1,7 +1,7 @@
 """What commands print: tables, and by the first process of a launch only; an expected error as one red line.
 
-Errors that a user can put right are `ValueError`s, or files that are not there; a fault of this package keeps its
-traceback.
+Errors that a user can put right are `ValueError`s, or what the system says of a file (absent, a folder, read-only, a
+full disk); a fault of this package keeps its traceback.
 """
 
 import os
@@ -26,7 +26,7 @@ def clear_errors() -> Iterator[None]:
     """Show an expected error as one red line, and exit with code 2."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(" ".join(str(error).split()), style="red", markup=False)
         raise typer.Exit(2) from error

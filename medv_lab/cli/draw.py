@@ -30,6 +30,8 @@ def panels(
     from medv_lab.studies.panel_runs import answer_panels, find_questions, plan_system, trace_example
     from medv_lab.studies.panels import PLANS
 
+    if preset not in PLANS:
+        raise ValueError(f"there is no preset {preset!r}; the presets are {', '.join(PLANS)}")
     folder = output or preset_folders(preset)[0] / "panels"
     plan = PLANS[preset]
     found = find_questions(folder, questions)

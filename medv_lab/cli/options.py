@@ -116,6 +116,8 @@ def read_choice(text: str) -> str | dict[str, Any]:
                 f"{text!r} has {part!r} where a parameter and its value are wanted; give NAME or "
                 "NAME:PARAMETER=VALUE,PARAMETER=VALUE, e.g. threshold:threshold=0.8"
             )
+        if parameter in (*given, "name"):
+            raise ValueError(f"{text!r} gives {parameter} twice; give each parameter once")
         given[parameter] = _read_value(value)
     return {**given, "name": name}
 

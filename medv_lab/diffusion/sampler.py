@@ -19,7 +19,7 @@ from medv_lab.diffusion.forward_runner import Denoiser, ForwardRunner
 from medv_lab.diffusion.predictions import commit_details
 from medv_lab.diffusion.schedule import transfer_counts
 from medv_lab.diffusion.state import SamplerState, StepRecord
-from medv_lab.strategies.base import Candidates, Committed
+from medv_lab.strategies.base import Candidates, Committed, Decision
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def sample(
                 tokens=tokens,
                 confidence=confidence,
                 num_transfer=num_transfer,
-                answer=state.answer,
+                answer=state.answer.copy(),
                 block_length=settings.block_length,
                 distributions=result.predictions,
                 memory=memory,
@@ -142,6 +142,7 @@ def sample(
                 verified=result.verified,
             )
             decision = strategy.decide(seen, committed, settings.guard)
+            _check_decision(decision, settings, len(rows), len(committed_rows))
 
             # 4. Commit and remask, then see where answers end.
             commit = decision.commit
@@ -200,6 +201,33 @@ def _check_inputs(
     if settings.remasking.is_growing and (len(prefix_embeds) != 1 or is_padded):
         raise ValueError(
             f"{len(prefix_embeds)} prompts were given; an answer that grows is made one at a time, unpadded"
+        )
+
+
+def _check_decision(
+    decision: Decision, settings: GenerationSettings, candidates: int, committed: int
+) -> None:
+    """Check that a strategy of the user's own, too, decides what can be done and gets on.
+
+    Raises:
+        ValueError: for indices of nothing or twice the same, for what the class does not say it does, or for a pass that
+            neither fills nor lengthens the answer.
+    """
+    strategy = settings.remasking
+    for name, indices, size in (
+        ("commit", decision.commit, candidates),
+        ("remask", decision.remask, committed),
+    ):
+        if len(indices) and not (indices[0] >= 0 and indices[-1] < size and (np.diff(indices) > 0).all()):
+            raise ValueError(
+                f"{strategy.name!r} decided to {name} {indices.tolist()}; give ascending indices below {size}"
+            )
+    for is_done, flag in ((len(decision.remask), "is_revising"), (decision.grow, "is_growing")):
+        if is_done and not getattr(strategy, flag):
+            raise ValueError(f"{strategy.name!r} does what its class does not say; set {flag} = True in it")
+    if not decision.is_filling and not decision.grow:
+        raise ValueError(
+            f"{strategy.name!r} neither filled nor lengthened the answer in a pass; it would not end"
         )
 
 

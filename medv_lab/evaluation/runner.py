@@ -28,7 +28,15 @@ from tqdm import tqdm
 from medv_lab.evaluation.responders import Responder
 from medv_lab.records import Prediction, Question, pair_up, require_distinct
 from medv_lab.runtime import make_manifest
-from medv_lab.store import ExclusiveAccess, Store, content_key, read_lines, replace_text, write_lines
+from medv_lab.store import (
+    ExclusiveAccess,
+    Store,
+    StoreError,
+    content_key,
+    read_lines,
+    replace_text,
+    write_lines,
+)
 
 STORE, MANIFEST = "predictions", "manifest.json"
 PAUSE = 0.5  # seconds between two looks at what other processes have answered
@@ -133,9 +141,21 @@ def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read what the manifest of a results folder says of each run; {} where there is none."""
+    """Read what the manifest of a results folder says of each run; {} where there is none.
+
+    Raises:
+        StoreError: if the file was damaged.
+    """
     path = folder / MANIFEST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise StoreError(
+            f"{path.name} of {folder.name} is no JSON ({error}); delete it, and run again"
+        ) from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path.name} of {folder.name} is no table of runs; delete it, and run again")
+    return found
 
 
 def make_key(question: Question, responder: Responder) -> str:

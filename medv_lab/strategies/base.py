@@ -18,7 +18,7 @@ R rows, N candidates, M committed tokens of the active block, L answer positions
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from sys import float_info
 from typing import Any, ClassVar, Protocol, Self
@@ -54,6 +54,8 @@ class Choice:
         if Choice in cls.__bases__:  # a kind of choice, with names of its own
             cls.known = {}
         elif "name" in vars(cls):
+            if not isinstance(cls.name, str) or not cls.name:
+                raise SettingsError(f"the name of {cls.__name__} is {cls.name!r}; give a text")
             other = cls.known.get(cls.name)
             if other is not None and (other.__module__, other.__qualname__) != (
                 cls.__module__,
@@ -69,6 +71,11 @@ class Choice:
             kind = type(self).__name__
             raise SettingsError(
                 f"{kind} has no name of its own; give the class one, e.g. name = {kind.lower()!r}"
+            )
+        declared = [name for name, value in vars(type(self)).items() if isinstance(value, Field)]
+        if declared:
+            raise SettingsError(
+                f"{declared[0]} of {type(self).__name__} is no parameter yet; decorate it with @dataclass(frozen=True)"
             )
         for one in fields(self):
             if one.metadata:
@@ -86,7 +93,9 @@ class Choice:
 
     def to_dict(self) -> str | dict[str, Any]:
         """Return the name, or where there are parameters {"name": name, parameter: value, ...}, as JSON holds it."""
-        return {"name": self.name, **asdict(self)} if fields(self) else self.name
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        parameters = {name: one.to_dict() if isinstance(one, Choice) else one for name, one in values.items()}
+        return {"name": self.name, **parameters} if parameters else self.name
 
     @classmethod
     def make(cls, value: Any) -> Self:
@@ -113,6 +122,14 @@ class Choice:
         if unknown:
             raise SettingsError(
                 f"{unknown[0]!r} is no parameter of the {cls.kind} {name!r}; it has {', '.join(allowed) or 'none'}"
+            )
+        required = [
+            one.name for one in fields(found) if one.default is MISSING and one.default_factory is MISSING
+        ]
+        missing = [one for one in required if one not in given]
+        if missing:
+            raise SettingsError(
+                f"the {cls.kind} {name!r} needs {', '.join(missing)}; give an object, {found.__name__}(...)"
             )
         return found(**{one: given[one] for one in given if one != "name"})
 
@@ -200,8 +217,8 @@ class Plan:
 
     Attributes:
         rating: of each candidate, float (N,); the largest are committed first, equal ones in their order.
-        count: how many to commit in each row, int (R,). A paced strategy returns `Candidates.num_transfer`; what an
-            adaptive one returns is raised to it, so that a block is full after its last pass.
+        count: how many to commit in each row, int (R,); raised to `Candidates.num_transfer`, so that a block is full
+            after its last pass.
     """
 
     rating: np.ndarray
@@ -264,9 +281,15 @@ class Strategy(Choice):
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Return what a pass does; by default the best rated are committed, as far as the guard lets them."""
         plan = self.plan(seen)
-        if self.is_adaptive:
-            plan = Plan(plan.rating, np.maximum(plan.count, seen.num_transfer))
-        return Decision(guard.choose(plan, seen))
+        rating, count = np.asarray(plan.rating), np.asarray(plan.count)
+        is_count = count.shape == seen.num_transfer.shape and np.issubdtype(count.dtype, np.integer)
+        if rating.shape != seen.rows.shape or not is_count or np.isnan(rating).any():
+            raise SettingsError(
+                f"the plan of {self.name!r} has a rating of the shape {rating.shape} and a count of the shape "
+                f"{count.shape} and type {count.dtype}; give a number for each of {len(seen.rows)} candidates, and a "
+                f"whole number for each of {len(seen.num_transfer)} rows"
+            )
+        return Decision(guard.choose(Plan(rating, np.maximum(count, seen.num_transfer)), seen))
 
     def new_memory(self) -> Any:
         """Return what a run keeps from pass to pass, None by default; `Candidates.memory` has it in every pass."""

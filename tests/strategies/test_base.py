@@ -14,7 +14,16 @@ from medv_lab.config import (
     Threshold,
     Wino,
 )
-from medv_lab.strategies.base import Cache, Candidates, Guard, Plan, Strategy, best_per_row, parameter
+from medv_lab.strategies.base import (
+    Cache,
+    Candidates,
+    Decision,
+    Guard,
+    Plan,
+    Strategy,
+    best_per_row,
+    parameter,
+)
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, run, trace_of
 
 LONG = GenerationSettings(gen_length=16, block_length=8, steps=16)
@@ -156,3 +165,70 @@ def test_an_adaptive_strategy_that_wants_nothing_still_fills_the_answer():
         del Strategy.known["timid"]
     assert not (records[-1].canvas == MASK).any()
     assert len(records) == LONG.steps
+
+
+@pytest.mark.parametrize(
+    ("decide", "says"),
+    [
+        (lambda n: Decision(np.array([0, 0])), "give ascending indices below"),
+        (lambda n: Decision(np.array([-1])), "give ascending indices below"),
+        (lambda n: Decision(np.array([n])), "give ascending indices below"),
+        (lambda n: Decision(np.array([0]), grow=((3, 2),)), "set is_growing = True"),
+        (lambda n: Decision(np.array([], int), is_filling=False), "it would not end"),
+        (lambda n: Plan(np.ones(n + 1), np.ones(1, int)), "has a rating of the shape"),
+        (lambda n: Plan(np.full(n, np.nan), np.ones(1, int)), "has a rating of the shape"),
+        (lambda n: Plan(np.ones(n), np.ones(1)), "a whole number for each of 1 rows"),
+        (lambda n: Plan(np.ones(n), 1), "a whole number for each of 1 rows"),
+    ],
+)
+def test_what_a_strategy_decides_is_checked(decide, says):
+    @dataclass(frozen=True)
+    class Odd(Strategy):
+        """Decides what cannot be done."""
+
+        name = "odd"
+
+        def plan(self, seen: Candidates) -> Plan:
+            return decide(len(seen.rows))
+
+        def decide(self, seen, committed, guard):
+            made = decide(len(seen.rows))
+            return made if isinstance(made, Decision) else super().decide(seen, committed, guard)
+
+    try:
+        with pytest.raises(ValueError, match=says):
+            run(Toy(), prompts(1)[0], settings=replace(LONG, remasking=Odd()))
+    finally:
+        del Strategy.known["odd"]
+
+
+def test_a_class_that_is_no_choice_yet_says_what_is_missing():
+    with pytest.raises(SettingsError, match="the name of Numbered is 5; give a text"):
+
+        class Numbered(Strategy):
+            """Has a number for a name."""
+
+            name = 5
+
+    class Undecorated(Strategy):
+        """Has a parameter that no dataclass knows."""
+
+        name = "undecorated"
+        share: float = parameter(0.5)
+
+    @dataclass(frozen=True)
+    class Needy(Strategy):
+        """Has a parameter without a default, and another strategy in it."""
+
+        name = "needy"
+        share: float = parameter()
+        inner: Strategy = Threshold(0.7)
+
+    try:
+        with pytest.raises(SettingsError, match="share of Undecorated is no parameter yet"):
+            Undecorated()
+        with pytest.raises(SettingsError, match="the remasking 'needy' needs share"):
+            Strategy.make("needy")
+        assert Needy(1.0).to_dict()["inner"] == {"name": "threshold", "threshold": 0.7}
+    finally:
+        del Strategy.known["undecorated"], Strategy.known["needy"]
