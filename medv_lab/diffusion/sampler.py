@@ -210,8 +210,8 @@ def _check_decision(
     """Check that a strategy of the user's own, too, decides what can be done and gets on.
 
     Raises:
-        ValueError: for indices of nothing or twice the same, for what the class does not say it does, or for a pass that
-            neither fills nor lengthens the answer.
+        ValueError: for indices out of range or twice the same, for what the class does not say it does, or for a pass
+            that neither fills nor lengthens the answer.
     """
     strategy = settings.remasking
     for name, indices, size in (
