@@ -1,14 +1,20 @@
 """The two nouns of every evaluation: what is asked, and what was answered.
 
 Data sets and phantoms make a `Question`, every responder turns it into a `Prediction`, every scorer and judge reads
-the pair, and every file holds their fields. No information is parsed out of an id or a name: whatever is
+the pair, and every results folder holds their fields. No information is parsed out of an id or a name: whatever is
 known has a field of its own.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from medv_lab.store import StoreError, read_lines
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ class Prediction:
         return len(self.text.split())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its fields but the settings, which the manifest of a results folder has once for all answers."""
-        return {name: value for name, value in vars(self).items() if name != "settings"}
+        """Return what is known, without the settings, which a results folder's manifest has once for all answers."""
+        return {name: value for name, value in vars(self).items() if name != "settings" and value is not None}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Prediction":
@@ -116,3 +122,37 @@ def pair_up(
             + "; give one answer per question, in the order of the questions"
         )
     return list(zip(questions, predictions, strict=True))
+
+
+def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
+    """Read the complete answers of a results folder by run, each in the order of its questions.
+
+    Raises:
+        ValueError: if the folder has none.
+    """
+    found = {}
+    for run, about in read_manifest(folder).items():
+        lines = read_lines(folder / f"answers-{run}.jsonl")
+        if lines:
+            found[run] = [Prediction.from_dict(line, about["settings"]) for line in lines]
+    if not found:
+        raise ValueError(f"{folder.name} has no answers; give a results folder whose run has ended")
+    return found
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what the manifest of a results folder says of each run; {} where there is none.
+
+    Raises:
+        StoreError: if the file was damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise StoreError(
+            f"{path.name} of {folder.name} is no JSON ({error}); delete it, and run again"
+        ) from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path.name} of {folder.name} is no table of runs; delete it, and run again")
+    return found

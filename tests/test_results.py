@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from medv_lab.evaluation.benchmarks import score_phantoms, summarise_phantoms
-from medv_lab.evaluation.runner import read_manifest, read_predictions
 from medv_lab.metrics.intervals import paired_difference
 from medv_lab.model.checkpoint_files import embedded_folder
 from medv_lab.phantoms.benchmark import make_questions
+from medv_lab.records import read_manifest, read_predictions
 from medv_lab.runtime import hash_model
 from medv_lab.studies.arms import STUDIES
 from medv_lab.studies.sampler_studies import summarise_study

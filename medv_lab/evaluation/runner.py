@@ -26,19 +26,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from medv_lab.evaluation.responders import Responder
-from medv_lab.records import Prediction, Question, pair_up, require_distinct
+from medv_lab.records import MANIFEST, Prediction, Question, pair_up, read_manifest, require_distinct
 from medv_lab.runtime import make_manifest
 from medv_lab.store import (
     ExclusiveAccess,
     Store,
-    StoreError,
     content_key,
-    read_lines,
     replace_text,
     write_lines,
 )
 
-STORE, MANIFEST = "predictions", "manifest.json"
+STORE = "predictions"
 PAUSE = 0.5  # seconds between two looks at what other processes have answered
 
 
@@ -122,40 +120,6 @@ def answer_all(questions: Sequence[Question], responder: Responder, batch_size: 
         asked = [question for _, question in batch]
         found |= {prediction.question_id: prediction for prediction in _answer_batch(asked, responder)}
     return [found[question.id] for question in questions]
-
-
-def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
-    """Read the complete answers of a results folder by run, each in the order of its questions.
-
-    Raises:
-        ValueError: if the folder has none.
-    """
-    found = {}
-    for run, about in read_manifest(folder).items():
-        lines = read_lines(folder / f"answers-{run}.jsonl")
-        if lines:
-            found[run] = [Prediction.from_dict(line, about["settings"]) for line in lines]
-    if not found:
-        raise ValueError(f"{folder.name} has no answers; give a results folder whose run has ended")
-    return found
-
-
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read what the manifest of a results folder says of each run; {} where there is none.
-
-    Raises:
-        StoreError: if the file was damaged.
-    """
-    path = folder / MANIFEST
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise StoreError(
-            f"{path.name} of {folder.name} is no JSON ({error}); delete it, and run again"
-        ) from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path.name} of {folder.name} is no table of runs; delete it, and run again")
-    return found
 
 
 def make_key(question: Question, responder: Responder) -> str:

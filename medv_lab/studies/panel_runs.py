@@ -12,12 +12,12 @@ from medv_lab.data.images import open_image
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.evaluation.autoregressive import NextTokenResponder
 from medv_lab.evaluation.responders import DiffusionResponder, Responder
-from medv_lab.evaluation.runner import MANIFEST, answer_questions, read_manifest
+from medv_lab.evaluation.runner import answer_questions
 from medv_lab.generation import ask
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.records import Question
+from medv_lab.records import MANIFEST, Question, read_manifest
 from medv_lab.runtime import make_manifest
 from medv_lab.store import read_lines, replace_text, write_lines
 from medv_lab.studies.panels import (

@@ -10,7 +10,6 @@ of the plan it takes part.
 This module reads and writes files, and needs no torch.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from medv_lab.phantoms.questions import PROBES
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import CAPTION_REQUESTS, make_caption, make_description
 from medv_lab.phantoms.scenes import Scene, make_scene
-from medv_lab.records import Prediction, Question
+from medv_lab.records import Prediction, Question, read_manifest, read_predictions
 from medv_lab.store import read_lines, write_lines
 
 QUESTIONS, REPETITION, TRACE = "questions.jsonl", "repetition.csv", "unmasking_example.npz"
@@ -168,17 +167,15 @@ def read_panels(folder: Path) -> list[PanelAnswer]:
     """Read all answers of a panels folder, in the order of its manifest and questions.
 
     Raises:
-        ValueError: for an answer to a question that the folder does not have.
+        ValueError: if it has none, or for an answer to a question that the folder does not have.
     """
     by_id = {question.id: question for question in read_questions(folder / QUESTIONS)}
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    answers = []
-    for run, about in manifest.items():
-        for line in read_lines(folder / f"answers-{run}.jsonl"):
-            found = Prediction.from_dict(line, about["settings"])
+    manifest, answers = read_manifest(folder), []
+    for run, predictions in read_predictions(folder).items():
+        for found in predictions:
             if found.question_id not in by_id:
                 raise ValueError(f"run {run} answers {found.question_id!r}, which {QUESTIONS} does not have")
-            answers.append(PanelAnswer(by_id[found.question_id], found, tuple(about["parts"])))
+            answers.append(PanelAnswer(by_id[found.question_id], found, tuple(manifest[run]["parts"])))
     return answers
 
 

@@ -26,10 +26,10 @@ from typing import Any
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.evaluation.loading import load_responder
 from medv_lab.evaluation.model_choice import ModelChoice
-from medv_lab.evaluation.runner import MANIFEST, answer_questions, read_manifest
+from medv_lab.evaluation.runner import answer_questions
 from medv_lab.phantoms.benchmark import make_benchmarks
 from medv_lab.phantoms.conversation import make_conversation
-from medv_lab.records import Prediction
+from medv_lab.records import MANIFEST, Prediction, read_manifest
 from medv_lab.store import read_lines, replace_text, write_lines
 from medv_lab.studies.table_run import TableRun
 from medv_lab.studies.table_scores import score_table

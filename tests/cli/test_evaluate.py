@@ -14,9 +14,9 @@ from medv_lab.data.vqa import read_vqa
 from medv_lab.evaluation.benchmarks import answer_candidates
 from medv_lab.evaluation.model_choice import ModelChoice
 from medv_lab.evaluation.responders import FileResponder
-from medv_lab.evaluation.runner import read_manifest, read_predictions
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
 from medv_lab.phantoms.conversation import make_conversation
+from medv_lab.records import read_manifest, read_predictions
 from tests.cli.console import fails_in_one_line, invoke, succeeds
 from tests.data.released import make_chatbot, make_slake, make_vqa_rad, real_folders, write_lines
 from tests.evaluation.chat_server import Books, serve

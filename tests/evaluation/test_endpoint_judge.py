@@ -10,8 +10,8 @@ from medv_lab.evaluation import runner
 from medv_lab.evaluation.endpoint import Endpoint, EndpointError
 from medv_lab.evaluation.endpoint_judge import STORE, EndpointJudge, SpendingCapError, make_messages
 from medv_lab.evaluation.judges import position_bias, summarise_verdicts
-from medv_lab.evaluation.runner import answer_questions, read_predictions
-from medv_lab.records import Prediction, Question
+from medv_lab.evaluation.runner import answer_questions
+from medv_lab.records import Prediction, Question, read_predictions
 from medv_lab.store import Store, StoreError
 from tests.evaluation.chat_server import GARBAGE, Books, serve
 from tests.evaluation.children import child_context

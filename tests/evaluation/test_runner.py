@@ -18,10 +18,8 @@ from medv_lab.evaluation.runner import (
     answer_questions,
     hash_picture,
     make_key,
-    read_manifest,
-    read_predictions,
 )
-from medv_lab.records import Question
+from medv_lab.records import Question, read_manifest, read_predictions
 from medv_lab.store import ExclusiveAccess, Store, StoreError, read_lines
 from tests.evaluation.children import child_context
 from tests.evaluation.scripted import Echo
