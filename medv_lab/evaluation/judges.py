@@ -18,7 +18,7 @@ from medv_lab.metrics.intervals import Interval, bootstrap_interval, paired_diff
 from medv_lab.metrics.repetition import adjacent_duplicates, rep_n
 from medv_lab.metrics.scoring import count_ngrams, normalize
 from medv_lab.phantoms.conversation import asked_facts
-from medv_lab.phantoms.facts import Fact, read_facts, read_reply, true_facts
+from medv_lab.phantoms.facts import Fact, parse_report, read_reply, true_facts
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.records import Prediction, Question, pair_up
 
@@ -140,7 +140,7 @@ def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> Fact
         asked: the facts that answer the question; None for a description, which is to state them all.
     """
     truth = true_facts(scene)
-    claims = read_facts(text) if asked is None else read_reply(text, scene)
+    claims = parse_report(text).facts if asked is None else read_reply(text, scene)
     asked = truth if asked is None else asked
     present, asked_names = {finding.kind for finding in scene.findings}, {fact[0] for fact in asked}
     negatives = {claim for claim in claims if claim[0] == "absent" and claim[1] not in present}
@@ -223,7 +223,7 @@ def position_bias(verdicts: Sequence[Verdict]) -> Interval:
     return paired_difference([first[name] for name in both], [second[name] for name in both])
 
 
-def _count_contradictions(claims: set[Fact]) -> int:
+def _count_contradictions(claims: Set[Fact]) -> int:
     """Count claims beyond what can be true at once: a scene has one domain, and of a kind one side, zone and grade."""
     kinds = {claim[1] for claim in claims if claim[0] == "kind"}
     absent = {claim[1] for claim in claims if claim[0] == "absent"}

@@ -12,8 +12,8 @@ from medv_lab.phantoms.benchmark import SEED
 from medv_lab.phantoms.facts import Fact, true_facts
 from medv_lab.phantoms.questions import PROBES, Probe, article
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.reports import DESCRIPTION_REQUESTS, finding_phrase, make_caption, make_description
-from medv_lab.phantoms.scenes import DOMAINS, KINDS, Finding, Scene, make_scenes
+from medv_lab.phantoms.reports import REQUESTS, locate_finding, write_report
+from medv_lab.phantoms.scenes import DOMAINS, Finding, Scene, make_scenes
 from medv_lab.records import Question
 
 KINDS_OF_QUESTION = ("conversation", "detailed_description")
@@ -45,16 +45,16 @@ def make_conversation(split: str = "test", pictures: int = 50, with_pictures: bo
             "image": render(scene) if with_pictures else None,
             "split": split,
             "tags": {"domain": scene.domain},
-            "caption": make_caption(scene, rng),
+            "caption": write_report(scene, rng, "sentence"),
             "truth": scene,
         }
         askable = [probe for probe in _OPEN if probe.answer(scene) is not None]
         chosen = sorted(rng.permutation(len(askable))[:QUESTIONS_PER_PICTURE])
         for order, probe in enumerate(askable[one] for one in chosen):
-            text, reference = str(rng.choice(probe.wordings)), _reference(probe, scene)
+            text, reference = str(rng.choice(probe.wordings)), _reference(probe, scene, rng)
             name = f"{split}-{number:03}-{order}"
             questions.append(Question(name, text, reference=reference, kind="conversation", **about))
-        text, reference = str(rng.choice(DESCRIPTION_REQUESTS)), make_description(scene, rng)
+        text, reference = str(rng.choice(REQUESTS["detailed"])), write_report(scene, rng)
         name = f"{split}-{number:03}-d"
         questions.append(Question(name, text, reference=reference, kind="detailed_description", **about))
     return questions
@@ -95,16 +95,15 @@ def _finding_asked_for(probe: Probe, scene: Scene) -> Finding:
     return next(finding for finding in scene.findings if finding.kind == probe.answer(scene))
 
 
-def _reference(probe: Probe, scene: Scene) -> str:
+def _reference(probe: Probe, scene: Scene, rng: np.random.Generator) -> str:
     """Write the answer as a sentence."""
     if probe.family == "modality":
         return f"This is {article(scene.domain)}."
     finding = _finding_asked_for(probe, scene)
-    phrase = finding_phrase(finding, KINDS[scene.domain][finding.kind])
     sentences = {
-        "finding": f"The image shows {phrase} in the {finding.side} {finding.zone} zone.",
+        "finding": f"The image shows {locate_finding(scene, finding, rng)}.",
         "side": f"The abnormality lies on the {finding.side} side.",
         "zone": f"The abnormality lies in the {finding.zone} zone.",
-        "extent": f"{phrase[0].upper()}{phrase[1:]} can be seen.",
+        "extent": f"The extent of the abnormality is {finding.grade}.",
     }
     return sentences[probe.family]

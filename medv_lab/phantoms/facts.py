@@ -1,26 +1,239 @@
-"""Facts in a description of a phantom, and how many of them are true.
+"""Facts in reports of phantoms: which a text claims, and how many of them are true.
 
-A description is read as claims: the domain, each finding's kind, and of a kind its side, zone and grade; that a
-kind is absent; that nothing is abnormal. Claims are compared with the scene. Recall asks what of the truth was
-said, precision what of the said is true: repeating a fact gains nothing, contradicting it costs. `mark_claims` finds
-the claims again word by word, so that a picture of the text can mark them.
+`parse_report` takes a text apart into clauses and matches each with the templates of `reports`. A clause that none of
+them could have written is not well-formed and claims nothing. The others claim the domain, each finding's kind, and
+of a kind its side, zone and grade; that a kind is absent; that nothing is abnormal.
+
+Claims are compared with the scene. Recall asks what of the truth was said, precision what of the said is true.
+Repeating a fact gains nothing, and of two claims that contradict each other neither counts as true.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 
-from medv_lab.phantoms.questions import ALL_GRADES, ALL_KINDS
-from medv_lab.phantoms.scenes import DOMAINS, SIDES, ZONES, Scene
+from medv_lab.phantoms.questions import ALL_GRADES, ALL_KINDS, article
+from medv_lab.phantoms.reports import (
+    BACKGROUND,
+    CAPTION,
+    EXTENTS,
+    FINDING,
+    IMPRESSION,
+    LOCATED,
+    NEGATIVE,
+    NO_FINDINGS,
+    NORMAL,
+    TECHNIQUE,
+    capitalise,
+    choose_verb,
+    name_kind,
+)
+from medv_lab.phantoms.scenes import DOMAINS, GRADES, KINDS, SIDES, ZONES, Scene
 
 # ("domain", d), ("kind", k), ("side", k, s), ("zone", k, z), ("grade", k, g), ("normal",), ("absent", k)
 Fact = tuple[str, ...]
 
-_PART = re.compile(r"(?:(?!\band\b)[^.:\n])+", re.IGNORECASE)
 _WORD = re.compile(r"[a-z-]+")
-_ABSENT = re.compile(r"\bno (?:sign of )?([a-z]+)")
-_NORMAL = re.compile(r"\bno abnormal|\bnormal (?:findings)?|\bimage is normal")
-_DOMAIN_WORDS = {"gross pathology": "gross", "chest x-ray": "x-ray", "abdominal ct": "ct", "brain mri": "mri"}
+_DENIED = re.compile(r"\bno (?:sign of )?([a-z]+)")
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A fact that a text claims, and where in the text its word stands: [start, end) in characters."""
+
+    fact: Fact
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A sentence of a text.
+
+    Attributes:
+        start, end: where it stands, in characters.
+        role: "technique", "finding", "negative", "background", "impression" or "caption"; None if the grammar could
+            not have written it.
+        claims: what it says, word by word; empty without a role.
+        content: of two clauses with the same role and content, the second says nothing new.
+    """
+
+    start: int
+    end: int
+    role: str | None
+    claims: tuple[Claim, ...]
+    content: object
+
+
+@dataclass(frozen=True)
+class ParsedReport:
+    """A text as the grammar reads it."""
+
+    text: str
+    clauses: tuple[Clause, ...]
+
+    @cached_property
+    def facts(self) -> frozenset[Fact]:
+        """Everything that well-formed clauses claim."""
+        return frozenset(claim.fact for clause in self.clauses for claim in clause.claims)
+
+    @property
+    def well_formed(self) -> float:
+        """Share of the words that stand in well-formed clauses, in [0, 1]; 0 for an empty text."""
+        words = [(clause.role is not None, len(self._of(clause).split())) for clause in self.clauses]
+        return sum(count for good, count in words if good) / max(1, sum(count for _, count in words))
+
+    @property
+    def repeated(self) -> float:
+        """Share of the clauses that say in the same role what an earlier one said, in [0, 1]."""
+        said = {(clause.role, clause.content) for clause in self.clauses}
+        return (len(self.clauses) - len(said)) / max(1, len(self.clauses))
+
+    @cached_property
+    def contradicted(self) -> frozenset[Fact]:
+        """The claims of which another claim of the same text says the opposite."""
+        pairs = (pair for pair in combinations(sorted(self.facts), 2) if _contradict(*pair))
+        return frozenset(fact for pair in pairs for fact in pair)
+
+    def _of(self, clause: Clause) -> str:
+        return self.text[clause.start : clause.end]
+
+
+def parse_report(text: str) -> ParsedReport:
+    """Read a text by the grammar, clause by clause; without its full stop a clause is not well-formed."""
+    return ParsedReport(text, tuple(_read_clause(found) for found in _SENTENCE.finditer(text)))
+
+
+def _contradict(one: Fact, other: Fact) -> bool:
+    """Return whether two different facts cannot hold of one picture; a kind is in it once, or not at all."""
+    kinds = {one[0], other[0]}
+    if kinds in ({"kind", "absent"}, {"kind", "normal"}):
+        return "normal" in kinds or one[1] == other[1]
+    return one[0] == other[0] and one[0] in ("domain", "side", "zone", "grade") and one[1:-1] == other[1:-1]
+
+
+def _read_clause(found: re.Match[str]) -> Clause:
+    (start, end), sentence = found.span(), found.group()
+    if sentence in _TOPIC_OF:
+        return Clause(start, end, "background", (), _TOPIC_OF[sentence])
+    for role, template in _TEMPLATES:
+        match = template.fullmatch(found.string, start, end)
+        if match is not None and (claims := _read_claims(match)):
+            return Clause(start, end, role, claims, frozenset(claim.fact for claim in claims))
+    return Clause(start, end, None, (), sentence)
+
+
+def _read_claims(match: re.Match[str]) -> tuple[Claim, ...]:
+    """Return the claims of a sentence in a template's wording; none where its slots do not agree with each other."""
+    claims, slots = [], {slot: match.span(slot) for slot, text in match.groupdict().items() if text}
+    if "domain" in slots:
+        domain = next(one for one in DOMAINS if one in match["domain"].lower())
+        claims.append(Claim(("domain", domain), *slots["domain"]))
+    if "normal" in slots:
+        claims.append(Claim(("normal",), *slots["normal"]))
+    if "kinds" in slots:
+        denied = list(_KIND.finditer(match.string, *slots["kinds"]))
+        claims += [Claim(("absent", kind.group()), *kind.span()) for kind in denied]
+        if len({kind.group() for kind in denied}) < len(denied):
+            return ()
+    items = _ITEM.finditer(match.string, *slots["findings"]) if "findings" in slots else ()
+    for item in [match] if "noun" in slots else items:
+        if not (finding := _read_finding(item)):
+            return ()
+        claims += finding
+    return tuple(claims)
+
+
+def _read_finding(match: re.Match[str]) -> list[Claim]:
+    """Return the claims about one finding; none if noun, verb and extent do not agree."""
+    noun, extent = match["noun"].lower(), match["extent"]
+    grade = next(word for word in extent.split() if word in ALL_GRADES)
+    kind = next((kind for kind in ALL_KINDS if name_kind(kind, grade) == noun), None)
+    scales = {kinds[kind] for kinds in KINDS.values() if kind in kinds}
+    if all(grade not in GRADES[scale] for scale in scales):
+        return []
+    if match.groupdict().get("be", choose_verb(grade)) != choose_verb(grade):
+        return []
+    at, extent_at = match.start("noun") + noun.index(kind), match.start("extent") + extent.index(grade)
+    return [
+        Claim(("kind", kind), at, at + len(kind)),
+        Claim(("side", kind, match["side"]), *match.span("side")),
+        Claim(("zone", kind, match["zone"]), *match.span("zone")),
+        Claim(("grade", kind, grade), extent_at, extent_at + len(grade)),
+    ]
+
+
+def _any(options: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(set(options), key=len, reverse=True)))
+
+
+def _group(name: str, options: Iterable[str]) -> str:
+    return f"(?P<{name}>{_any(options)})"
+
+
+def _without_names(pattern: str) -> str:
+    return re.sub(r"\?P<\w+>", "?:", pattern)
+
+
+def _compile(template: str, **slots: str) -> re.Pattern[str]:
+    """Turn a template into a pattern with a group for every slot."""
+    parts = re.split(r"\{(\w+)\}", template)
+    patterns = _PATTERNS | slots
+    return re.compile(
+        "".join(patterns[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
+    )
+
+
+_NOUNS = [name_kind(kind, grade) for kind in ALL_KINDS for grade in ("one", "two")]
+_PATTERNS = {
+    "noun": _group("noun", _NOUNS),
+    "Noun": _group("noun", map(capitalise, _NOUNS)),
+    "be": _group("be", ("is", "are")),
+    "side": _group("side", SIDES),
+    "zone": _group("zone", ZONES),
+    "extent": _group(
+        "extent",
+        (
+            wording.format(grade=grade)
+            for scale, wordings in EXTENTS.items()
+            for wording in wordings
+            for grade in GRADES[scale]
+        ),
+    ),
+    "A_domain": _group("domain", (capitalise(article(domain)) for domain in DOMAINS)),
+}
+_ITEM, _KIND = _compile(LOCATED), re.compile(_any(ALL_KINDS))
+_PATTERNS["kinds"] = f"(?P<kinds>(?:(?:{_KIND.pattern}), )*(?:{_KIND.pattern})(?: or (?:{_KIND.pattern}))?)"
+_PATTERNS["findings"] = (
+    f"(?:(?P<findings>{_without_names(_ITEM.pattern)}(?:, and {_without_names(_ITEM.pattern)})*)"
+    f"|{_group('normal', NO_FINDINGS)})"
+)
+_TOPIC_OF = {
+    wording: (domain, number)
+    for domain, topics in BACKGROUND.items()
+    for number, topic in enumerate(topics)
+    for wording in topic
+}
+_TEMPLATES = [
+    *(
+        ("technique", _compile(template, domain=_group("domain", (domain,))))
+        for domain, templates in TECHNIQUE.items()
+        for template in templates
+    ),
+    ("finding", re.compile(_group("normal", NORMAL))),
+    *(("finding", _compile(template)) for template in FINDING),
+    *(("negative", _compile(template)) for template in NEGATIVE),
+    *(("impression", _compile(template)) for template in IMPRESSION),
+    *(("caption", _compile(template)) for template in CAPTION),
+]
+_SENTENCE = re.compile(r"[^\s.][^.\n]*\.?")
+
+
+# --- scoring ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -47,98 +260,71 @@ def true_facts(scene: Scene) -> set[Fact]:
     return facts if scene.findings else facts | {("normal",)}
 
 
-def read_facts(text: str) -> set[Fact]:
-    """Read the claims of a description, positive and negative ("absent", kind).
+def score_facts(text: str, scene: Scene) -> FactScore:
+    """Score precision and recall of a description's claims; a description that claims nothing has neither."""
+    report, truth = parse_report(text), true_facts(scene)
+    right = {fact for fact in report.facts - report.contradicted if _is_true(fact, scene)}
+    precision = len(right) / len(report.facts) if report.facts else 0.0
+    return FactScore(precision, len(right & truth) / len(truth))
 
-    A kind takes the grade right before it and the side and zone of its own part of the sentence; parts are split at
-    'and'. What is not understood claims nothing.
+
+def score_description(text: str, scene: Scene) -> dict[str, float]:
+    """Score a description in all that is reported of one, in percent.
+
+    Returns:
+        facts, precision, recall: see `score_facts`; well-formed: share of the words in well-formed clauses; repeated:
+        share of the clauses that say again what an earlier one said; contradictions: 100 if any claim is
+        contradicted by another one, else 0.
     """
-    facts: set[Fact] = set()
-    words = set(_WORD.findall(text.lower()))
-    facts |= {("domain", domain) for domain in DOMAINS if _DOMAIN_WORDS.get(domain, domain) in words}
-    for sentence in re.split(r"[.:\n]", text.lower()):
-        absent = {kind for word in _ABSENT.findall(sentence) if (kind := _kind(word))}
-        facts |= {("absent", kind) for kind in absent}
-        if _NORMAL.search(sentence):
-            facts.add(("normal",))
-        parts = re.split(r"\band\b", sentence)
-        facts |= {fact for part in parts for fact in _finding_facts(part) if fact[1] not in absent}
-    return facts
-
-
-def read_reply(text: str, scene: Scene) -> set[Fact]:
-    """Read the claims of a reply to one question, which need not name the finding again.
-
-    Where the picture has exactly one finding and the reply names no kind, sides, zones and grades are that
-    finding's: "On the left." claims its side.
-    """
-    claims = read_facts(text)
-    if len(scene.findings) != 1 or any(claim[0] in ("kind", "absent") for claim in claims):
-        return claims
-    kind, words = scene.findings[0].kind, set(_WORD.findall(text.lower()))
-    slots = {"side": SIDES, "zone": ZONES, "grade": ALL_GRADES}
-    return claims | {
-        (name, kind, value) for name, values in slots.items() for value in values if value in words
+    report, score = parse_report(text), score_facts(text, scene)
+    return {
+        "facts": 100 * score.f1,
+        "precision": 100 * score.precision,
+        "recall": 100 * score.recall,
+        "well-formed": 100 * report.well_formed,
+        "repeated": 100 * report.repeated,
+        "contradictions": 100.0 * bool(report.contradicted),
     }
 
 
-def score_facts(text: str, scene: Scene) -> FactScore:
-    """Score precision and recall of a description's claims; a description that claims nothing has neither."""
-    claims, truth = read_facts(text), true_facts(scene)
-    right = sum(_is_true(claim, scene) for claim in claims)
-    return FactScore(right / len(claims) if claims else 0.0, len(claims & truth) / len(truth))
+def read_reply(text: str, scene: Scene) -> set[Fact]:
+    """Read the claims of a reply to one question, which need be no sentence and need not name the finding again.
 
-
-def _is_true(claim: Fact, scene: Scene) -> bool:
-    if claim[0] == "absent":
-        return all(finding.kind != claim[1] for finding in scene.findings)
-    return claim in true_facts(scene)
+    Where no clause is well-formed, a domain or a kind that is named counts, and if the picture has exactly one finding,
+    sides, zones and grades are that finding's: "On the left." claims its side.
+    """
+    report = parse_report(text)
+    if report.facts:
+        return set(report.facts)
+    said = text.lower()
+    words, denied = set(_WORD.findall(said)), set(_DENIED.findall(said))
+    claims: set[Fact] = {("domain", domain) for domain in DOMAINS if domain in said}
+    for kind in ALL_KINDS:
+        if (names := {kind, f"{kind}s"}) & words:
+            claims.add(("absent" if names & denied else "kind", kind))
+    if len(scene.findings) == 1:
+        kind = scene.findings[0].kind
+        slots = {"side": SIDES, "zone": ZONES, "grade": ALL_GRADES}
+        claims |= {
+            (slot, kind, value) for slot, values in slots.items() for value in values if value in words
+        }
+    return claims
 
 
 def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
-    """Return (start, end, is true) of every word that takes part in a claim, in order; neighbours of a kind are joined.
-
-    A word that takes part in a true and an untrue claim is untrue.
-    """
+    """Return (start, end, is true) of every word that makes a claim, in order; neighbours of a kind are joined."""
+    report = parse_report(text)
     marks: list[tuple[int, int, bool]] = []
-    for part in _PART.finditer(text):
-        claims = read_facts(part.group())
-        for word in _WORD.finditer(part.group().lower()):
-            own = [claim for claim in claims if _names(claim, word.group())]
-            if not own:
-                continue
-            is_true = all(_is_true(claim, scene) for claim in own)
-            start, end = part.start() + word.start(), part.start() + word.end()
-            if marks and marks[-1][2] == is_true and not text[marks[-1][1] : start].strip():
-                marks[-1] = (marks[-1][0], end, is_true)
-            else:
-                marks.append((start, end, is_true))
+    for claim in sorted((c for clause in report.clauses for c in clause.claims), key=lambda c: c.start):
+        is_true = claim.fact not in report.contradicted and _is_true(claim.fact, scene)
+        if marks and marks[-1][2] == is_true and not text[marks[-1][1] : claim.start].strip():
+            marks[-1] = (marks[-1][0], claim.end, is_true)
+        else:
+            marks.append((claim.start, claim.end, is_true))
     return marks
 
 
-def _finding_facts(part: str) -> Iterable[Fact]:
-    words = _WORD.findall(part)
-    cells = [("side", word) for word in words if word in SIDES]
-    cells += [("zone", word) for word in words if word in ZONES]
-    for number, word in enumerate(words):
-        kind = _kind(word)
-        if kind is None:
-            continue
-        yield ("kind", kind)
-        if number and words[number - 1] in ALL_GRADES:
-            yield ("grade", kind, words[number - 1])
-        yield from ((name, kind, value) for name, value in cells)
-
-
-def _kind(word: str) -> str | None:
-    """Return the kind that a word names, in singular or plural."""
-    return next((kind for kind in (word, word.removesuffix("s")) if kind in ALL_KINDS), None)
-
-
-def _names(claim: Fact, word: str) -> bool:
-    """Return whether a word is the one that makes a claim."""
-    if claim[0] == "normal":
-        return word in ("normal", "abnormal", "abnormality", "abnormalities")
-    if claim[0] == "domain":
-        return word in claim[1].split()
-    return claim[-1] in (word, word.removesuffix("s"))
+def _is_true(fact: Fact, scene: Scene) -> bool:
+    if fact[0] == "absent":
+        return all(finding.kind != fact[1] for finding in scene.findings)
+    return fact in true_facts(scene)

@@ -1,7 +1,15 @@
-"""Texts about scenes: captions, descriptions, and dialogues, by a small grammar from the ground truth.
+"""Reports about scenes, written by a grammar in three lengths; `facts` reads them back by the same grammar.
 
-Every sentence is true of its scene: findings with grade, side and zone, absent kinds as negatives, and anatomy
-that every phantom of the domain shows. Wording varies with the random generator, facts never do.
+A report has the order of a real one. What is in it depends on the length that a request asks for:
+
+    sentence  technique and findings in one sentence
+    brief     technique, findings, negatives
+    detailed  technique, findings, negatives, background, impression
+
+Findings, kinds that are denied and background come in the order of their lists, and all absent kinds are denied;
+wording varies with the random generator, facts never do. So what a report says is true of its scene, and no two of
+its statements contradict each other. A finding is named before its extent ("a cyst ..., small in size"), so that
+whoever writes it, in whatever order, need not commit to an extent before the kind.
 """
 
 from collections.abc import Sequence
@@ -9,145 +17,147 @@ from collections.abc import Sequence
 import numpy as np
 
 from medv_lab.phantoms.questions import PROBES, Probe, article
-from medv_lab.phantoms.scenes import KINDS, Finding, Scene
+from medv_lab.phantoms.scenes import DOMAINS, GRADES, KINDS, Finding, Scene
 
-DESCRIPTION_REQUESTS = (
-    "Describe the image.",
-    "Describe this image in detail.",
-    "Write a report of this image.",
-    "What does the image show in detail?",
-)
-CAPTION_REQUESTS = (
-    "Give a short caption.",
-    "Summarise the image in one sentence.",
-    "What is the main message of this image?",
-)
+REQUESTS = {
+    "sentence": (
+        "Give a short caption.",
+        "Summarise the image in one sentence.",
+        "What is the main message of this image?",
+    ),
+    "brief": (
+        "Describe the image briefly.",
+        "Write a brief report of this image.",
+        "What does the image show in brief?",
+    ),
+    "detailed": (
+        "Describe the image.",
+        "Describe this image in detail.",
+        "Write a report of this image.",
+        "What does the image show in detail?",
+    ),
+}
+LENGTHS = tuple(REQUESTS)
 
-_OPENINGS = {
+# --- the grammar: every sentence is one of these templates with its slots filled --------------------------
+
+TECHNIQUE = {
     "chest x-ray": (
-        "This is a chest x-ray.",
-        "A chest x-ray of both lungs is shown.",
-        "The image is a chest x-ray in frontal view.",
+        "This is a {domain}.",
+        "A {domain} of both lungs is shown.",
+        "The image is a {domain} in frontal view.",
     ),
     "abdominal ct": (
-        "This is an abdominal ct.",
-        "An abdominal ct slice is shown.",
-        "The image is an axial abdominal ct slice.",
+        "This is an {domain}.",
+        "An {domain} slice is shown.",
+        "The image is an axial {domain} slice.",
     ),
     "brain mri": (
-        "This is a brain mri.",
-        "A brain mri slice is shown.",
-        "The image is an axial brain mri slice.",
+        "This is a {domain}.",
+        "A {domain} slice is shown.",
+        "The image is an axial {domain} slice.",
     ),
     "histology": (
-        "This is a histology image.",
-        "A histology section is shown.",
-        "The image is a stained histology section.",
+        "This is a {domain} image.",
+        "A {domain} section is shown.",
+        "The image is a stained {domain} section.",
     ),
     "gross pathology": (
-        "This is a gross pathology image.",
-        "A gross pathology specimen is shown.",
-        "The image is a photograph of a gross pathology specimen.",
+        "This is a {domain} image.",
+        "A {domain} specimen is shown.",
+        "The image is a photograph of a {domain} specimen.",
     ),
 }
-_ANATOMY = {
+FINDING = (
+    "There {be} {noun} in the {side} {zone} zone, {extent}.",
+    "The {side} {zone} zone shows {noun}, {extent}.",
+    "In the {side} {zone} zone, {noun} {be} seen, {extent}.",
+    "{Noun} {be} seen in the {side} {zone} zone, {extent}.",
+)
+NORMAL = ("No abnormality is seen.", "The image is normal.", "There are no abnormal findings.")
+NEGATIVE = ("There is no {kinds}.", "No {kinds} is seen.", "There is no sign of {kinds}.")
+BACKGROUND = {  # domain: topics in their order, each in two wordings
     "chest x-ray": (
-        "The ribs cross both lungs in regular arcs.",
-        "The heart lies between the lungs.",
-        "The diaphragm closes the lungs below.",
-        "The lungs are dark because they hold air.",
+        ("The ribs cross both lungs in regular arcs.", "Both lungs are crossed by the ribs."),
+        ("The heart lies between the lungs.", "The heart is in the midline."),
+        ("The diaphragm closes the lungs below.", "Below, the lungs end at the diaphragm."),
+        ("The lungs are dark because they hold air.", "Air makes the lungs dark."),
     ),
     "abdominal ct": (
-        "The body wall forms a bright outer ring.",
-        "The spine is the brightest structure.",
-        "The organs are grey on a dark background.",
-        "The slice cuts the body across.",
+        ("The body wall forms a bright outer ring.", "A bright ring is the body wall."),
+        ("The spine is the brightest structure.", "Nothing is brighter than the spine."),
+        ("The organs are grey on a dark background.", "The background is dark, the organs are grey."),
+        ("The slice cuts the body across.", "The body is cut across."),
     ),
     "brain mri": (
-        "The skull surrounds the brain as a ring.",
-        "The ventricles lie near the midline.",
-        "Grey and white matter can be told apart.",
-        "The slice cuts the brain across.",
+        ("The skull surrounds the brain as a ring.", "A ring around the brain is the skull."),
+        ("The ventricles lie near the midline.", "Near the midline lie the ventricles."),
+        ("Grey and white matter can be told apart.", "White matter differs from grey matter."),
+        ("The slice cuts the brain across.", "The brain is cut across."),
     ),
     "histology": (
-        "Nuclei are scattered over the stroma.",
-        "The stroma is stained pink.",
-        "The nuclei are stained purple.",
-        "The section fills the whole field.",
+        ("Nuclei are scattered over the stroma.", "The stroma holds scattered nuclei."),
+        ("The stroma is stained pink.", "Pink stain colours the stroma."),
+        ("The nuclei are stained purple.", "Purple stain colours the nuclei."),
+        ("The section fills the whole field.", "The whole field is filled by the section."),
     ),
     "gross pathology": (
-        "The specimen lies on a plain cloth.",
-        "The tissue is brown and red.",
-        "The cut surface faces the camera.",
-        "The border of the specimen is visible.",
+        ("The specimen lies on a plain cloth.", "A plain cloth lies under the specimen."),
+        ("The tissue is brown and red.", "Brown and red are the colours of the tissue."),
+        ("The cut surface faces the camera.", "The camera looks at the cut surface."),
+        ("The border of the specimen is visible.", "The specimen is shown with its border."),
     ),
 }
-_FINDING_SENTENCES = (
-    "There {be} {what} in the {side} {zone} zone.",
-    "The {side} {zone} zone shows {what}.",
-    "In the {side} {zone} zone, {what} can be seen.",
-    "On the {side}, in the {zone} zone, we see {what}.",
-)
-_NORMAL_SENTENCES = ("No abnormality is seen.", "The image is normal.", "There are no abnormal findings.")
-_NEGATIVE_SENTENCES = ("There is no {kind}.", "No {kind} is seen.", "The image shows no sign of {kind}.")
-_OTHER_ZONES = {
-    "one": ("The other zones are clear.", "All other zones are clear.", "The {other} side is clear."),
-    "more": ("The remaining zones are clear.", "All remaining zones are clear."),
+IMPRESSION = ("Impression: {findings}.", "In summary, {findings}.", "Conclusion: {findings}.")
+CAPTION = ("{A_domain} with {findings}.", "{A_domain} that shows {findings}.")
+EXTENTS = {  # scale: wordings
+    "size": ("{grade} in size", "of {grade} size"),
+    "severity": ("{grade} in degree", "of {grade} degree"),
+    "count": ("{grade} in number", "numbering {grade}"),
 }
-_IMPRESSIONS = ("Impression: {what}.", "In summary, {what}.", "Conclusion: {what}.")
+LOCATED = "{noun} in the {side} {zone} zone, {extent}"
+NO_FINDINGS = ("no abnormality", "no abnormal findings", "normal findings")
 
 
-def finding_phrase(finding: Finding, kind_is: str) -> str:
-    """Write a finding in words, e.g. 'two nodules', 'a large cyst', 'mild oedema'."""
-    if kind_is == "count":
-        return f"{finding.grade} {finding.kind}" + ("" if finding.grade == "one" else "s")
-    return f"a {finding.grade} {finding.kind}" if kind_is == "size" else f"{finding.grade} {finding.kind}"
+# --- writing ----------------------------------------------------------------------------------------------
 
 
-def make_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Write one sentence with modality, findings, grades, sides and zones."""
-    if not scene.findings:
-        body = str(rng.choice(("no abnormality", "no abnormal findings", "normal findings")))
-    else:
-        order = rng.permutation(len(scene.findings))
-        body = " and ".join(_locate(scene, scene.findings[i]) for i in order)
-    return f"{article(scene.domain).capitalize()} with {body}."
+def write_report(scene: Scene, rng: np.random.Generator, length: str = "detailed") -> str:
+    """Write a report of a scene.
+
+    Args:
+        scene: the facts.
+        rng: chooses wordings, and which topics of the background are mentioned.
+        length: one of `LENGTHS`: about 15, 30 or 60 words.
+
+    Raises:
+        ValueError: for another length.
+    """
+    if length not in LENGTHS:
+        raise ValueError(f"length is {length!r}; allowed are {', '.join(LENGTHS)}")
+
+    def fill(templates: Sequence[str], **slots: str) -> str:
+        return _choose(templates, rng).format(**slots)
+
+    domain, found = scene.domain, _in_order(scene)
+    if length == "sentence":
+        return fill(CAPTION, A_domain=capitalise(article(domain)), findings=_list(scene, rng))
+
+    report = [fill(TECHNIQUE[domain], domain=domain)]
+    report += [fill(FINDING, **_slots(scene, finding, rng)) for finding in found] or [fill(NORMAL)]
+    absent = [kind for kind in KINDS[domain] if kind not in {finding.kind for finding in found}]
+    report.append(fill(NEGATIVE, kinds=" or ".join(", ".join(absent).rsplit(", ", 1))))
+    if length == "detailed":
+        # two findings take more words, and leave room for less of the background
+        topics = sorted(rng.permutation(4)[: 2 if len(found) == 2 else 3])
+        report += [_choose(BACKGROUND[domain][topic], rng) for topic in topics]
+        report.append(fill(IMPRESSION, findings=_list(scene, rng)))
+    return " ".join(report)
 
 
-def make_description(scene: Scene, rng: np.random.Generator) -> str:
-    """Write a report of 40 to 120 words: opening, anatomy, findings, negatives, impression."""
-    kinds = KINDS[scene.domain]
-    findings = [scene.findings[i] for i in rng.permutation(len(scene.findings))]
-    opening = [str(rng.choice(_OPENINGS[scene.domain]))]
-    # A normal picture leaves less to say: all of its anatomy keeps the description above 40 words.
-    anatomy_count = rng.integers(3, 5) if findings else 4
-    anatomy = [_ANATOMY[scene.domain][i] for i in rng.permutation(4)[:anatomy_count]]
-    reported = [
-        str(rng.choice(_FINDING_SENTENCES)).format(
-            what=finding_phrase(finding, kinds[finding.kind]),
-            side=finding.side,
-            zone=finding.zone,
-            be="are" if finding.grade in ("two", "three") else "is",
-        )
-        for finding in findings
-    ]
-    if not findings:
-        reported.append(str(rng.choice(_NORMAL_SENTENCES)))
-    elif len(findings) == 1:
-        other = "right" if findings[0].side == "left" else "left"
-        reported.append(str(rng.choice(_OTHER_ZONES["one"])).format(other=other))
-    else:
-        reported.append(str(rng.choice(_OTHER_ZONES["more"])))
-    absent = [kind for kind in kinds if kind not in {finding.kind for finding in findings}]
-    negatives = [
-        str(rng.choice(_NEGATIVE_SENTENCES)).format(kind=absent[i])
-        for i in rng.permutation(len(absent))[: rng.integers(2 if findings else len(absent), len(absent) + 1)]
-    ]
-    sentences = opening + (
-        anatomy + reported + negatives if rng.random() < 0.5 else reported + negatives + anatomy
-    )
-    summary = " and ".join(_locate(scene, finding) for finding in findings) or "no abnormality"
-    return " ".join([*sentences, str(rng.choice(_IMPRESSIONS)).format(what=summary)])
+def locate_finding(scene: Scene, finding: Finding, rng: np.random.Generator) -> str:
+    """Write a finding of a scene with its place and extent: 'a cyst in the left upper zone, small in size'."""
+    return LOCATED.format(**_slots(scene, finding, rng))
 
 
 def make_dialogue(
@@ -156,18 +166,73 @@ def make_dialogue(
     """Ask several questions about one picture with their answers, as (question, answer) pairs, no question twice."""
     askable = [(probe, answer) for probe in probes if (answer := probe.answer(scene)) is not None]
     chosen = [askable[i] for i in rng.permutation(len(askable))[:turns]]
-    return [(str(rng.choice(probe.wordings)), answer) for probe, answer in chosen]
-
-
-def _locate(scene: Scene, finding: Finding) -> str:
-    return f"{finding_phrase(finding, KINDS[scene.domain][finding.kind])} in the {finding.side} {finding.zone} zone"
+    return [(_choose(probe.wordings, rng), answer) for probe, answer in chosen]
 
 
 def sample_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
     """Write every kind of text once per scene: what a tokenizer for phantoms is trained on."""
     rng = np.random.default_rng(seed)
-    texts = [*DESCRIPTION_REQUESTS, *CAPTION_REQUESTS]
+    texts = [request for requests in REQUESTS.values() for request in requests]
     for scene in scenes:
-        texts += [make_caption(scene, rng), make_description(scene, rng)]
+        texts += [write_report(scene, rng, length) for length in LENGTHS]
         texts += [part for pair in make_dialogue(scene, rng, 6) for part in pair]
     return texts
+
+
+def write_controls(scenes: Sequence[Scene], seed: int) -> dict[str, list[str]]:
+    """Write what every table of descriptions is read against.
+
+    Returns:
+        By name, one text per scene: "reference", the report of the scene; "another picture", the report of the next
+        scene of the same domain, fluent and about something else; "word salad", the words of the reference in random
+        order.
+    """
+    rng = np.random.default_rng(seed)
+    reports = [write_report(scene, rng) for scene in scenes]
+    salad = [" ".join(rng.permutation(report.split())) for report in reports]
+    others = list(reports)
+    for domain in DOMAINS:
+        own = [number for number, scene in enumerate(scenes) if scene.domain == domain]
+        for number, donor in zip(own, [*own[1:], *own[:1]], strict=True):
+            others[number] = reports[donor]
+    return {"reference": reports, "another picture": others, "word salad": salad}
+
+
+def _choose(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _in_order(scene: Scene) -> list[Finding]:
+    return sorted(scene.findings, key=lambda finding: list(KINDS[scene.domain]).index(finding.kind))
+
+
+def name_kind(kind: str, grade: str) -> str:
+    """Return a kind with its article, or in the plural where the grade counts several."""
+    return article(kind) if choose_verb(grade) == "is" else f"{kind}s"
+
+
+def choose_verb(grade: str) -> str:
+    """Return "are" where the grade counts several, else "is"."""
+    return "are" if grade in GRADES["count"][1:] else "is"
+
+
+def capitalise(text: str) -> str:
+    """Write the first letter large and leave the others."""
+    return text[0].upper() + text[1:]
+
+
+def _slots(scene: Scene, finding: Finding, rng: np.random.Generator) -> dict[str, str]:
+    noun = name_kind(finding.kind, finding.grade)
+    return {
+        "noun": noun,
+        "Noun": capitalise(noun),
+        "be": choose_verb(finding.grade),
+        "side": finding.side,
+        "zone": finding.zone,
+        "extent": _choose(EXTENTS[KINDS[scene.domain][finding.kind]], rng).format(grade=finding.grade),
+    }
+
+
+def _list(scene: Scene, rng: np.random.Generator) -> str:
+    items = [locate_finding(scene, finding, rng) for finding in _in_order(scene)]
+    return ", and ".join(items) or _choose(NO_FINDINGS, rng)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from medv_lab.config import PRESETS, Daedal, GenerationSettings, Threshold
-from medv_lab.phantoms.reports import DESCRIPTION_REQUESTS
+from medv_lab.phantoms.reports import REQUESTS
 
-QUESTION = DESCRIPTION_REQUESTS[0]
+QUESTION = REQUESTS["detailed"][0]
 DEMO_SUFFIX = " Answer concisely in English."  # which the official demo adds to every question
 EXACT = GenerationSettings(gen_length=128, block_length=32, steps=128)
 Z_SWEEP = (128, 64, 32, 16, 8)  # L to L / 16

@@ -23,7 +23,7 @@ from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.repetition import measure_repetition
 from medv_lab.phantoms.questions import PROBES
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.reports import CAPTION_REQUESTS, make_caption, make_description
+from medv_lab.phantoms.reports import REQUESTS, write_report
 from medv_lab.phantoms.scenes import Scene, make_scene
 from medv_lab.records import Prediction, Question, read_manifest, read_predictions
 from medv_lab.store import read_lines, write_lines
@@ -148,8 +148,8 @@ def write_phantom_questions(folder: Path) -> None:
     asked += [("query", number, text) for number, text in enumerate(QUERIES)]
     found = []
     for group, number, text in asked:
-        write = make_caption if text in CAPTION_REQUESTS else make_description
-        reference = write(scenes[number], np.random.default_rng(number))
+        length = next(length for length, requests in REQUESTS.items() if text in requests)
+        reference = write_report(scenes[number], np.random.default_rng(number), length)
         found.append((f"{group}-{number:02d}", group, number, text, reference))
     found += [(f"vqa-{family}", "vqa", *_ask(family, domain, scenes)) for family, domain in VQA]
     lines = []

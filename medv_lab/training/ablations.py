@@ -42,7 +42,7 @@ from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.rendering import render
-from medv_lab.phantoms.reports import CAPTION_REQUESTS
+from medv_lab.phantoms.reports import REQUESTS
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.records import Prediction, Question
 from medv_lab.runtime import make_manifest
@@ -194,7 +194,9 @@ class AblationRunner:
 
     def _measure_captions(self, responder: Responder, batch_size: int = 50) -> dict[str, float]:
         scenes = make_scenes("test", self.evaluation.captions)
-        questions = [Question(str(n), CAPTION_REQUESTS[0], render(scene)) for n, scene in enumerate(scenes)]
+        questions = [
+            Question(str(n), REQUESTS["sentence"][0], render(scene)) for n, scene in enumerate(scenes)
+        ]
         texts = [prediction.text for prediction in answer_all(questions, responder, batch_size)]
         facts = [score_facts(text, scene) for text, scene in zip(texts, scenes, strict=True)]
         repetition = [measure_repetition(text.split()) for text in texts]

@@ -4,7 +4,7 @@ Dialogues about phantoms are labelled and padded in a manner of their own (see `
 those about files as published (`prompts.encode_dialogue`, `prompts.collate`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,7 @@ from medv_lab.model.prompts import (
     special_ids,
 )
 from medv_lab.phantoms.questions import PROBES, Draw
-from medv_lab.phantoms.reports import (
-    CAPTION_REQUESTS,
-    DESCRIPTION_REQUESTS,
-    make_caption,
-    make_description,
-    make_dialogue,
-)
+from medv_lab.phantoms.reports import LENGTHS, REQUESTS, make_dialogue, write_report
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.training.vision import to_pixels
 
@@ -52,21 +46,22 @@ class Example:
     scene: int | None
 
 
-def _report_examples(
-    requests: Sequence[str], write: Callable[..., str], stream: int, scenes: Sequence[Scene], seed: int
-) -> list[Example]:
-    """Ask for one report per scene."""
-    rng = np.random.default_rng([seed, stream])
-    return [Example([(str(rng.choice(requests)), write(scene, rng))], i) for i, scene in enumerate(scenes)]
+def report_examples(length: str, scenes: Sequence[Scene], seed: int) -> list[Example]:
+    """Ask for one report of a length per scene."""
+    rng = np.random.default_rng([seed, 1 + LENGTHS.index(length)])
+    return [
+        Example([(str(rng.choice(REQUESTS[length])), write_report(scene, rng, length))], i)
+        for i, scene in enumerate(scenes)
+    ]
 
 
-caption_examples = partial(_report_examples, CAPTION_REQUESTS, make_caption, 1)
-description_examples = partial(_report_examples, DESCRIPTION_REQUESTS, make_description, 2)
+caption_examples = partial(report_examples, "sentence")
+description_examples = partial(report_examples, "detailed")
 
 
 def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
     """Write one dialogue of two to four turns per scene."""
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, 0])
     return [Example(make_dialogue(scene, rng, int(rng.integers(2, 5))), i) for i, scene in enumerate(scenes)]
 
 

@@ -14,12 +14,13 @@ from medv_lab.evaluation.judges import (
     position_bias,
     summarise_verdicts,
 )
-from medv_lab.phantoms.reports import make_description
+from medv_lab.phantoms.reports import write_report
 from medv_lab.phantoms.scenes import Finding, Scene, make_scenes
 from medv_lab.records import Prediction, Question
 
 SCENE = Scene("brain mri", (Finding("tumour", "left", "upper", "large"),), 0)
-TRUE = "This is a brain mri. There is a large tumour in the left upper zone."
+TRUE = "This is a brain mri. There is a tumour in the left upper zone, large in size."
+OTHER_SIDE = "There is a tumour in the right upper zone, large in size."
 
 
 def verdicts(judge: str, scores: list[float], is_swapped: bool = False) -> list[Verdict]:
@@ -34,11 +35,14 @@ def test_a_complete_true_description_has_ten_and_silence_one():
 @pytest.mark.parametrize(
     ("text", "changed"),
     [
-        ("This is a brain mri. There is a large tumour in the left zone.", {"right": 4, "missing": 1}),
+        (TRUE.replace(" mri.", "."), {"right": 4, "missing": 1}),  # what is not well-formed says nothing
         (TRUE.replace("left", "right"), {"right": 4, "wrong": 1, "missing": 1}),
-        (f"{TRUE} There is a mild infarct.", {"right": 5, "wrong": 2, "missing": 0}),
+        (
+            f"{TRUE} The left lower zone shows an infarct, mild in degree.",
+            {"right": 5, "wrong": 4, "missing": 0},
+        ),
         (f"{TRUE} No tumour is seen.", {"right": 5, "wrong": 1, "contradictions": 1}),
-        (f"{TRUE} A tumour is in the right zone.", {"right": 5, "wrong": 1, "contradictions": 1}),
+        (f"{TRUE} {OTHER_SIDE}", {"right": 5, "wrong": 1, "contradictions": 1}),
         (f"{TRUE} The image is normal.", {"right": 5, "wrong": 1, "contradictions": 1}),
     ],
 )
@@ -53,13 +57,13 @@ def test_true_negatives_neither_gain_nor_cost():
 
 
 def test_a_contradiction_costs_more_than_the_false_claim_in_it():
-    contradicting = count_facts(f"{TRUE} A tumour is in the right zone.", SCENE)
+    contradicting = count_facts(f"{TRUE} {OTHER_SIDE}", SCENE)
     assert contradicting.score < replace(contradicting, contradictions=0).score
 
 
 def test_repetition_costs_in_proportion():
     twice, often = (count_facts(" ".join([TRUE] * times), SCENE) for times in (2, 6))
-    stuttering = count_facts(TRUE.replace("large", "large large large"), SCENE)
+    stuttering = count_facts(f"{TRUE} the the the", SCENE)
     assert often.score < twice.score < 10
     assert stuttering.score < 10
     assert stuttering.right == 5
@@ -67,7 +71,7 @@ def test_repetition_costs_in_proportion():
 
 def test_the_fact_judge_ranks_truth_above_another_scene_s_description():
     rng, scenes = np.random.default_rng(0), make_scenes("validation", 60)
-    texts = [make_description(scene, rng) for scene in scenes]
+    texts = [write_report(scene, rng) for scene in scenes]
     questions = [
         Question(str(n), "Describe.", reference=text, kind="detailed_description", truth=scene)
         for n, (text, scene) in enumerate(zip(texts, scenes, strict=True))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medv_lab.phantoms.reports import CAPTION_REQUESTS, DESCRIPTION_REQUESTS
+from medv_lab.phantoms.reports import REQUESTS
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.training.pipelines import (
     COLLECTIONS,
@@ -118,7 +118,7 @@ def test_collections_hold_what_they_are_named_for(tmp_path, name):
 def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
     data = PhantomData(MINIATURE, TensorCache(tmp_path))
     asked = [example.turns[0][0] for example in COLLECTIONS[INSTRUCTIONS](data, 0)]
-    for requests, share in ((CAPTION_REQUESTS, 2), (DESCRIPTION_REQUESTS, 4)):
+    for requests, share in ((REQUESTS["sentence"], 2), (REQUESTS["detailed"], 4)):
         assert sum(question in requests for question in asked) == len(data.scenes) // share
     single = len(asked) - len(data.scenes) * 3 // 4
     assert single > len(COLLECTIONS[QUESTIONS](data, 0))  # more of the late ones
