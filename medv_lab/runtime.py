@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _MODEL_FIELDS = ("name", "sha256", "revision")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "bf16", "fp32")
+ATTENTION = {"cpu": "eager", "cuda": "sdpa"}
+"""Implementation of attention that is fastest for the embedded model's short sequences, by kind of device."""
 _RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
 
@@ -89,6 +92,37 @@ def resolve_device(device: str = "auto", dtype: str = "auto") -> Placement:
     else:
         why += f"; dtype {dtype} as asked"
     return Placement(torch.device(device), getattr(torch, dtype), f"Running on {device} in {dtype} ({why}).")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes bfloat16 in units of its own, not in emulation, which is many times slower.
+
+    On a CPU these are AVX512-BF16, or AMX-BF16, which no CPU has without the former; oneDNN must be allowed to use them
+    (ONEDNN_MAX_CPU_ISA).
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # the first question is about the CPU alone, and oneDNN says yes to AVX512 without BF16 too
+    return torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Choose the precision of training on a device.
+
+    Args:
+        precision: "auto" ("bf16" where the device has it, else "fp32"), "bf16" (autocast over fp32 weights) or "fp32".
+        device: that trains.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return "bf16" if has_bfloat16(device) else "fp32"
+    return precision
 
 
 def medv_home() -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -53,6 +54,44 @@ def test_asking_for_absent_cuda_is_an_error(monkeypatch):
 def test_unknown_device_or_dtype_names_the_allowed_ones(device, dtype):
     with pytest.raises(ValueError, match="allowed are"):
         runtime.resolve_device(device, dtype)
+
+
+@pytest.mark.parametrize(
+    ("has_units", "is_allowed", "precision"),
+    [(True, True, "bf16"), (False, True, "fp32"), (True, False, "fp32")],
+)
+def test_auto_precision_is_bfloat16_where_the_cpu_has_units_that_may_be_used(
+    monkeypatch, has_units, is_allowed, precision
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_units)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_allowed)
+    cpu = torch.device("cpu")
+    assert runtime.resolve_precision("auto", cpu) == precision
+    assert [runtime.resolve_precision(asked, cpu) for asked in ("bf16", "fp32")] == ["bf16", "fp32"]
+
+
+@pytest.mark.parametrize(("is_native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_of_a_gpu_counts_no_emulation(monkeypatch, is_native, precision):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or is_native
+    )
+    assert runtime.resolve_precision("auto", torch.device("cuda")) == precision
+
+
+def test_a_cpu_that_is_held_to_avx2_trains_in_float32():
+    code = (
+        "import torch; from medv_lab.runtime import *; print(resolve_precision('auto', torch.device('cpu')))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["fp32"]
+
+
+def test_an_unknown_precision_names_the_allowed_ones():
+    with pytest.raises(ValueError, match="auto, bf16, fp32"):
+        runtime.resolve_precision("fp8", torch.device("cpu"))
 
 
 def test_torch_dtype_is_taken_as_it_is():

@@ -87,7 +87,7 @@ def train(
 
         if resume or changes or model != "embedded":
             raise ValueError("--stage all takes no --resume, --set or --model; they belong to a single stage")
-        rebuild(output, question_only=question_only, budget=budget, log=typer.echo)
+        rebuild(output, question_only=question_only, budget=budget, device=engine.device, log=typer.echo)
     elif question_only:
         raise ValueError("--question-only belongs to --stage all")
     else:
@@ -116,15 +116,13 @@ def ablations(
         ),
     ] = None,
     evaluation: EvalConfig,
-    engine: Annotated[Engine, Fields(only=("compile",))],
+    engine: Annotated[Engine, Fields(only=("compile", "device"))],
     cache: Annotated[
         Path | None, typer.Option(help="folder of shared weights and features; by default in MEDV_HOME")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="save every cell's model in this folder too")] = None,
 ) -> None:
-    """Run the training ablations on one CPU thread; cells that are there already are not run again."""
-    import torch
-
+    """Run the training ablations; cells that are there already are not run again."""
     from medv_lab.training.ablations import (
         AblationRunner,
         check_against,
@@ -134,7 +132,6 @@ def ablations(
     )
     from medv_lab.training.pipelines import choose_arms, make_arms
 
-    torch.set_num_threads(1)
     arms = choose_arms(make_arms(change or ()), only or (), equal)
     cache = medv_home() / "ablations" if cache is None else cache
     runner = AblationRunner(cache, evaluation=evaluation, engine=engine, log=typer.echo)

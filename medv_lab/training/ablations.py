@@ -45,7 +45,7 @@ from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import REQUESTS
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.records import Prediction, Question
-from medv_lab.runtime import make_manifest
+from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
 from medv_lab.store import Store, content_key, replace_text
 from medv_lab.training.embedded import make_processor
 from medv_lab.training.pipelines import (
@@ -91,11 +91,13 @@ class AblationRunner:
         self.amounts, self.evaluation, self.engine, self.log = amounts, evaluation, engine, log
         self.stages = StageRunner(cache, engine=engine, log=log)
         self.data = PhantomData(amounts, self.stages.cache)
+        self.device = resolve_device(engine.device).device
+        self.attention = ATTENTION[self.device.type]
 
     @cached_property
     def shipped(self) -> tuple[MedVForMaskedDiffusion, MedVProcessor]:
         """Load the embedded checkpoint, whose vision tower, sizes and tokenizer all arms have."""
-        return load("embedded", device="cpu", dtype="float32", attn_implementation="eager")
+        return load("embedded", device=str(self.device), dtype="float32", attn_implementation=self.attention)
 
     @cached_property
     def vision_digest(self) -> str:
@@ -128,7 +130,8 @@ class AblationRunner:
         config.is_causal = arm.is_causal
         set_seed(seed)
         kind = MedVForNextToken if arm.is_causal else MedVForMaskedDiffusion
-        model = kind._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+        model = kind._from_config(config, attn_implementation=self.attention, dtype=torch.float32)
+        model.to(self.device).eval()
         model.model.vision_tower.load_state_dict(shipped.model.vision_tower.state_dict())
 
         stages = [
@@ -160,6 +163,7 @@ class AblationRunner:
             "evaluation": asdict(self.evaluation),
             "vision_tower": self.vision_digest,
             "compiled": self.engine.compile,
+            "precision": [resolve_precision(stage.recipe.precision, self.device) for stage in arm.stages],
         }
         return {
             "arm": arm.name,
@@ -170,7 +174,11 @@ class AblationRunner:
             "scores": scores,
             "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)},
             "manifest": make_manifest(
-                settings, seed=seed, model=describe_model(model, arm.name), device="cpu", dtype="float32"
+                settings,
+                seed=seed,
+                model=describe_model(model, arm.name),
+                device=model.device,
+                dtype="float32",
             ),
         }
 

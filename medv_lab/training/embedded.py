@@ -19,7 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,7 +40,7 @@ from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import PROBES, balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
-from medv_lab.runtime import make_manifest
+from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
 from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
     LATE_PROBES,
@@ -72,8 +72,8 @@ SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  
 ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDiffusion:
-    """Make a fresh embedded-size model for a tokenizer."""
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int, device: str = "cpu") -> MedVForMaskedDiffusion:
+    """Make a fresh embedded-size model for a tokenizer, the same on every device."""
     config = MedVConfig(
         **LANGUAGE,
         vocab_size=len(tokenizer),
@@ -87,7 +87,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> MedVForMaskedDi
         **special_ids(tokenizer).config_fields(),
     )
     set_seed(seed)
-    return MedVForMaskedDiffusion._from_config(config, attn_implementation="eager")
+    place = resolve_device(device).device
+    return MedVForMaskedDiffusion._from_config(config, attn_implementation=ATTENTION[place.type]).to(place)
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, config: MedVConfig) -> MedVProcessor:
@@ -221,7 +222,14 @@ def score_model(
     return summarise_phantoms(questions, answer_all(questions, responder))
 
 
-def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGET, log: Log = print) -> None:
+def rebuild(
+    output: Path,
+    *,
+    question_only: bool = False,
+    budget: Budget = BUDGET,
+    device: str = "auto",
+    log: Log = print,
+) -> None:
     """Train, save and score a checkpoint; a build that was cut off goes on when it is called again.
 
     Args:
@@ -229,21 +237,22 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
             the checkpoint is there.
         question_only: train the baseline that sees no picture instead.
         budget: how much of everything.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
         log: receives progress and scores, line by line.
 
     Raises:
         ValueError: if the kept stages are those of another build.
+        RuntimeError: if a GPU is asked for and there is none.
     """
-    torch.set_num_threads(1)
     started = time.perf_counter()
     scratch = output.with_name(f"{output.name}-stages")
     claim_folder(scratch, {"question_only": question_only} | asdict(budget), resume=True)
-    runner = StageRunner(scratch, engine=ENGINE, log=log)
+    runner = StageRunner(scratch, engine=replace(ENGINE, device=device), log=log)
 
     # phantoms, tokenizer, fresh weights
     scenes = make_scenes("train", budget.scenes)
     tokenizer = learn_tokenizer(scenes, budget.seed)
-    model = make_model(tokenizer, budget.seed)
+    model = make_model(tokenizer, budget.seed, device)
 
     # step 1: the vision tower, and what it sees from then on
     features = None
@@ -253,7 +262,14 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
 
         def pretrain() -> dict[str, torch.Tensor]:
             siglip = pretrain_vision_tower(
-                scenes, images, tokenizer, steps=budget.vision_steps, seed=budget.seed, log=log
+                scenes,
+                images,
+                tokenizer,
+                steps=budget.vision_steps,
+                seed=budget.seed,
+                device=device,
+                checkpoints=scratch / key,
+                log=log,
             )
             take_vision_tower(model, siglip)
             return model.model.vision_tower.state_dict()
@@ -275,11 +291,15 @@ def rebuild(output: Path, *, question_only: bool = False, budget: Budget = BUDGE
     # the checkpoint, in half precision, and its scores
     model.half().save_pretrained(output)
     make_processor(tokenizer, model.config).save_pretrained(output)
-    manifest = make_manifest(asdict(budget), seed=budget.seed, device="cpu", dtype="bfloat16 autocast")
+    asked = {"vision_tower": "auto"} | {name: getattr(budget, name).precision for name in EMBEDDED}
+    used = {name: resolve_precision(precision, model.device) for name, precision in asked.items()}
+    manifest = make_manifest(
+        asdict(budget) | {"precision": used}, seed=budget.seed, device=model.device, dtype="float32"
+    )
     replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
-    loaded = load(output, device="cpu")
+    loaded = load(output, device=device, dtype="float32")
     for split, pictures in (("test", "none"),) if question_only else SCORED:
         table = score_model(*loaded, split, budget.score_rounds, pictures)
         table = table.to_string(index=False, float_format="{:.1f}".format)
@@ -293,8 +313,14 @@ def main() -> None:
     parser.add_argument(
         "--question-only", action="store_true", help="train the baseline that sees no picture"
     )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args()
-    rebuild(arguments.output, question_only=arguments.question_only, log=lambda line: print(line, flush=True))
+    rebuild(
+        arguments.output,
+        question_only=arguments.question_only,
+        device=arguments.device,
+        log=lambda line: print(line, flush=True),
+    )
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ from dataclasses import dataclass, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+from medv_lab.runtime import PRECISIONS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("vision_tower", "projector", "language_model")  # as the model's `parts()` names them
-CHOICES = {"precision": ("bf16", "fp32"), "levels": ("uniform", "stratified")}
+CHOICES = {"precision": PRECISIONS, "levels": ("uniform", "stratified")}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Recipe:
     Attributes:
         name: for logs and tables.
         vision_tower_lr, projector_lr, language_model_lr: peak learning rate of a part; None freezes it.
+        muon_lr: peak learning rate of the matrices of transformer layers, which then learn by Muon in whatever part
+            learns, all else by AdamW; None is AdamW for all. Adapters are AdamW's in any case.
         batch_size: dialogues per optimiser step, over all processes and accumulated batches.
         epochs, steps: how long; one of them is None.
         samples: dialogues of the published training set, or None.
@@ -52,7 +56,8 @@ class Recipe:
         warmup: share of the steps in which the rate rises linearly to its peak.
         betas, eps, weight_decay: of AdamW.
         max_grad_norm: gradients are scaled down to this norm.
-        precision: "bf16" (autocast over fp32 weights) or "fp32".
+        precision: "bf16" (autocast over fp32 weights), "fp32", or "auto": bf16 where the device computes it natively
+            (`runtime.has_bfloat16`), else fp32.
         levels: how t is drawn. "uniform": each row on its own, as published. "stratified": one from each of B equal
             parts of [t_min, 1], which varies less from batch to batch.
         t_min: the smallest noise level of stratified draws, in [0, 1); the reference's uniform ones have none.
@@ -67,6 +72,7 @@ class Recipe:
     vision_tower_lr: float | None = None
     projector_lr: float | None = None
     language_model_lr: float | None = None
+    muon_lr: float | None = None
     batch_size: int = 8
     epochs: int | None = None
     steps: int | None = None
@@ -78,7 +84,7 @@ class Recipe:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
     levels: str = "uniform"
     t_min: float = 0.0
     group_by_length: bool = True
@@ -144,6 +150,7 @@ class Engine:
         compile: run the model through `torch.compile`: faster after some minutes; needs a C++ compiler.
         save_steps: optimiser steps between checkpoints, of which the newest two are kept; 0 writes none.
         log_steps: optimiser steps between reports of the loss.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
     accumulation: int = 1
@@ -151,6 +158,7 @@ class Engine:
     compile: bool = False
     save_steps: int = 0
     log_steps: int = 100
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -201,11 +209,12 @@ def tabulate_recipes(recipes: Mapping[str, Recipe]) -> pd.DataFrame:
     import pandas as pd
 
     names = [field.name for field in fields(Recipe) if field.name != "name"]
+    frozen = [f"{part}_lr" for part in PARTS]
 
     def cell(recipe: Recipe, name: str) -> str:
         value = getattr(recipe, name)
         if value is None:
-            return "frozen" if name.endswith("_lr") else "-"
+            return "frozen" if name in frozen else "-"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     columns = {key: [cell(recipe, name) for name in names] for key, recipe in recipes.items()}

@@ -16,7 +16,7 @@ from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.scenes import make_scenes
-from medv_lab.runtime import make_manifest
+from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
 from medv_lab.store import replace_text
 from medv_lab.training.embedded import stage_examples
 from medv_lab.training.examples import Collator, DialogueDataset, PictureCollator, encode_examples
@@ -67,18 +67,19 @@ class DialogueRun:
     seed: int = 0
 
 
-def train_on_phantoms(run: PhantomRun, output: Path, **how: Any) -> None:
-    """Train one stage on phantoms; `how` is what `train_stage` takes by name."""
+def train_on_phantoms(run: PhantomRun, output: Path, *, engine: Engine = ENGINE, **how: Any) -> None:
+    """Train one stage on phantoms; `engine` and `how` are what `train_stage` takes by name."""
 
     def prepare() -> Prepared:
-        model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation="eager")
+        attention = ATTENTION[resolve_device(engine.device).device.type]
+        model, processor = load(run.start, device="cpu", dtype="float32", attn_implementation=attention)
         scenes, tokenizer = make_scenes("train", run.scenes), processor.tokenizer
         budget = Budget(scenes=run.scenes, question_rounds=run.question_rounds, seed=run.seed)
         items = encode_examples(stage_examples(run.stage, scenes, budget), tokenizer, run.seed)
         collator = Collator(tokenizer.eos_token_id, frozen_features(model, render_all(scenes)))
         return model, processor, items, collator
 
-    train_stage(run, prepare, output, **how)
+    train_stage(run, prepare, output, engine=engine, **how)
 
 
 def train_on_dialogues(
@@ -146,8 +147,9 @@ def train_stage(
     if is_main_process():
         processor.save_pretrained(output)
         losses.to_csv(output / "losses.csv", index=False)
+        precision = resolve_precision(run.recipe.precision, model.device)
         manifest = make_manifest(
-            asdict(run), seed=run.seed, model=model, device=model.device, dtype=run.recipe.precision
+            asdict(run), seed=run.seed, model=model, device=model.device, dtype=precision
         )
         replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 

@@ -4,14 +4,14 @@ The loss is the model's own (equation 4 of the paper with the reference's normal
 through public hooks:
 
 - `compute_loss`: noise from one generator, whose draws do not depend on the number of processes;
-- `create_optimizer`: a learning rate for each part of the model;
+- `create_optimizer`: a learning rate for each part of the model, and Muon for matrices of layers;
 - `get_train_dataloader`: an order of its own, from the same generator;
 - callbacks (`medv_lab.training.callbacks`): checkpoints that are whole or not there, and a table of losses.
 """
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.model.modeling import MedVLanguageModel
+from medv_lab.runtime import resolve_device, resolve_precision
 from medv_lab.training.callbacks import (
     PARTIAL,
     Checkpoints,
@@ -37,6 +38,8 @@ from medv_lab.training.callbacks import (
 from medv_lab.training.recipes import Engine, LoRA, Recipe
 
 ENGINE = Engine()
+MUON_MOMENTUM = 0.95
+LAYER_MATRIX = re.compile(r"\.layers\.\d+\.(?!.*lora_).*\.weight$")
 Items = Dataset | list[dict]  # encoded dialogues
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
 
@@ -90,6 +93,80 @@ def stratified_levels(batch: int, t_min: float, generator: torch.Generator) -> t
     return t_min + (1 - t_min) * ((order + torch.rand(batch, generator=generator)) / batch)
 
 
+class MuonAdamW(torch.optim.AdamW):
+    """Muon for the groups that say `is_muon`, whose parameters are matrices, and AdamW for all others.
+
+    Muon moves a matrix by the orthogonal matrix that is nearest to its momentum (Jordan et al., 2024; as
+    `torch.optim.Muon` with its defaults). One optimiser for both has one state to save, and one schedule. torch's takes
+    one matrix after another, in bfloat16 on any machine: 50 times slower on a CPU that has no units for it.
+
+    Args:
+        groups: as `group_parameters` makes them.
+        is_coarse: orthogonalise in bfloat16, not in float32.
+        **settings: of AdamW; `weight_decay` is for all groups.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, is_coarse: bool, **settings) -> None:
+        super().__init__(groups, **settings)
+        self.dtype = torch.bfloat16 if is_coarse else torch.float32
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(
+            self, state
+        )  # Adam's own looks for Adam's state in every parameter
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Make one step; afterwards the matrices have no gradients, so AdamW passes over them."""
+        for group in self.param_groups:
+            if group.get("is_muon"):
+                self._move_matrices([p for p in group["params"] if p.grad is not None], group)
+        super().step()
+
+    def _move_matrices(self, matrices: list[torch.nn.Parameter], group: dict[str, Any]) -> None:
+        # Nesterov momentum; matrices of one shape are stacked, the wide way round, which saves time
+        alike: dict[torch.Size, list[tuple[torch.nn.Parameter, torch.Tensor]]] = {}
+        for matrix in matrices:
+            momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+            momentum.lerp_(matrix.grad, 1 - MUON_MOMENTUM)
+            alike.setdefault(matrix.shape, []).append((matrix, matrix.grad.lerp(momentum, MUON_MOMENTUM)))
+            matrix.grad = None
+        for (rows, columns), pairs in alike.items():
+            updates = torch.stack([update if rows <= columns else update.T for _, update in pairs])
+            updates = orthogonalise(updates.to(self.dtype)).to(updates.dtype)
+            rate = group["lr"] * max(1, rows / columns) ** 0.5
+            for (matrix, _), update in zip(pairs, updates, strict=True):
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update if rows <= columns else update.T, alpha=-rate)
+
+
+def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Bring all singular values of matrices (N, rows, columns), rows <= columns, near 1, by five Newton-Schulz steps.
+
+    The coefficients are Muon's: they end between 0.7 and 1.2, and soon.
+    """
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+    return x
+
+
+def group_parameters(
+    parameters: Mapping[str, torch.nn.Parameter], rate: float, muon_rate: float | None
+) -> list[dict[str, Any]]:
+    """Group what learns of named parameters: all but the matrices of transformer layers, and those, if for Muon."""
+    learns = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if muon_rate is None:
+        return [{"params": list(learns.values()), "lr": rate}]
+    matrices = {name for name, p in learns.items() if p.ndim == 2 and LAYER_MATRIX.search(name)}
+    groups = [
+        {"params": [p for name, p in learns.items() if name not in matrices], "lr": rate, "is_muon": False},
+        {"params": [learns[name] for name in learns if name in matrices], "lr": muon_rate, "is_muon": True},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class MaskedDiffusionTrainer(Trainer):
     """Trainer of one recipe; see the module's docstring for what it adds.
 
@@ -124,24 +201,35 @@ class MaskedDiffusionTrainer(Trainer):
             FloatingPointError: if it is not finite.
         """
         outputs = model(**inputs, noise=self.noise)
-        if not torch.isfinite(outputs.loss):
+        # To look at a number makes a GPU wait. There it is looked at before every report, every checkpoint and the end:
+        # a loss that is not finite spoils the weights, and with them all later losses.
+        step, arguments = self.state.global_step + 1, self.args
+        is_due = step == self.state.max_steps or not (
+            step % arguments.logging_steps and step % arguments.save_steps
+        )
+        if (is_due or outputs.loss.device.type == "cpu") and not torch.isfinite(outputs.loss):
             raise FloatingPointError(
-                f"the loss is {outputs.loss.item()} in step {self.state.global_step + 1}; lower the learning rate, or "
-                "check the weights that the stage starts from"
+                f"the loss is {outputs.loss.item()} in step {step}; lower the learning rate, or check the weights that "
+                "the stage starts from"
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def create_optimizer(self, model=None):
-        """Make one group of parameters per part, with the part's learning rate; decay, if any, is for all."""
+        """Make one or two groups of parameters per part, with their learning rates; decay, if any, is for all."""
         if self.optimizer is None:
             model = self.model if model is None else model
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-            parts = model.parts()
-            groups = [
-                {"params": [p for p in parts[part].values() if p.requires_grad], "lr": rate}
-                for part, rate in self.recipe.learning_rates.items()
-            ]
-            self.optimizer = kind(groups, **settings | {"weight_decay": self.recipe.weight_decay})
+            settings["weight_decay"] = self.recipe.weight_decay
+            parts, groups = model.parts(), []
+            for part, rate in self.recipe.learning_rates.items():
+                groups += group_parameters(parts[part], rate, self.recipe.muon_lr)
+            if self.recipe.muon_lr is not None:
+                if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                    raise ValueError(
+                        "Muon needs whole matrices, and FSDP and DeepSpeed keep parts of them; train without muon_lr"
+                    )
+                kind, settings["is_coarse"] = MuonAdamW, self.args.bf16
+            self.optimizer = kind(groups, **settings)
         return self.optimizer
 
 
@@ -172,7 +260,9 @@ def make_arguments(
 
     Raises:
         ValueError: if the recipe's batch cannot be shared out among processes and accumulation.
+        RuntimeError: if the engine asks for a GPU and there is none.
     """
+    device = resolve_device(engine.device).device
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -184,10 +274,10 @@ def make_arguments(
         adam_beta2=recipe.betas[1],
         adam_epsilon=recipe.eps,
         max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.precision == "bf16",
+        bf16=resolve_precision(recipe.precision, device) == "bf16",
         gradient_checkpointing=engine.gradient_checkpointing or None,  # False is deprecated
         torch_compile=engine.compile,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
         ddp_find_unused_parameters=True,  # the projector, in a batch without images
         remove_unused_columns=False,
         label_names=["labels"],
@@ -196,10 +286,12 @@ def make_arguments(
         save_total_limit=2,
         report_to="none",
         logging_steps=engine.log_steps,
+        logging_nan_inf_filter=False,  # looks at every loss, which makes a GPU wait; `compute_loss` is stricter
         disable_tqdm=True,
         seed=seed,
         dataloader_pin_memory=False,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, not for DataParallel
     shares = arguments.world_size * engine.accumulation
     if recipe.batch_size % shares:
         raise ValueError(
@@ -247,7 +339,9 @@ def run_stage(
         Step, epoch, loss, gradient norm and learning rate at every report.
 
     Raises:
-        ValueError: if the recipe's batch cannot be shared out, or a run under DeepSpeed is to be resumed.
+        ValueError: if the recipe's batch cannot be shared out, a run under DeepSpeed is to be resumed, or a model whose
+            weights are sharded is to learn by Muon.
+        RuntimeError: if the engine asks for a GPU and there is none.
         FloatingPointError: if the loss is not finite.
     """
     # what learns

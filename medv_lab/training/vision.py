@@ -12,6 +12,7 @@ Source of the loss: Zhai et al., Sigmoid Loss for Language Image Pre-Training, a
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, Sig
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import CELLS, DOMAINS, GRADES, KINDS, SIDES, ZONES, Finding, Scene
+from medv_lab.runtime import ATTENTION, resolve_device, resolve_precision
+from medv_lab.training.stages import TensorCache, Tensors
+from medv_lab.training.trainer import MuonAdamW, group_parameters
 
 IMAGE_SIZE = 72
 VISION = {
@@ -40,6 +44,7 @@ TEXT = {
     "max_position_embeddings": 12,
     "projection_size": 192,
 }
+SAVE_STEPS, CHECKPOINT = 200, "vision-checkpoint"  # steps between checkpoints, of which there is one
 CLAIMS = ("kind", "side", "zone", "grade")
 
 
@@ -107,8 +112,9 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def frozen_features(model: MedVLanguageModel, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
-    """Compute the frozen tower's features of all pictures, uint8 (N, 3, S, S): fp16, (N, patches, width)."""
-    return torch.cat([model.vision_features(to_pixels(part)).half() for part in images.split(batch)])
+    """Compute the frozen tower's features of pictures, uint8 (N, 3, S, S): fp16, (N, patches, width), on the CPU."""
+    parts = (model.vision_features(to_pixels(part.to(model.device))) for part in images.split(batch))
+    return torch.cat([part.half().cpu() for part in parts])
 
 
 def truth_loss(logits: torch.Tensor, truth: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
@@ -136,8 +142,12 @@ def pretrain_vision_tower(
     *,
     steps: int,
     batch_size: int = 96,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 1e-3,
+    muon_lr: float | None = 6e-3,
     seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    checkpoints: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> SiglipModel:
     """Train vision and text tower together from nothing; the vision tower is what the caller keeps.
@@ -151,11 +161,18 @@ def pretrain_vision_tower(
         steps: optimiser steps.
         batch_size: images per step; each is held against all of `STATEMENTS`.
         learning_rate: peak of a cosine schedule with 5 % warm-up (AdamW, weight decay 0.05).
+        muon_lr: the same for the matrices of layers, which then learn by Muon; None is AdamW for all.
         seed: of weights and batches.
+        device, precision: as `runtime.resolve_device` and `runtime.resolve_precision` take them.
+        checkpoints: folder of the newest checkpoint, from which a run that was cut off goes on; None keeps none.
         log: receives a line of progress every 100 steps.
+
+    Returns:
+        Both towers in evaluation mode, on the CPU.
     """
+    place = resolve_device(device).device
+    is_coarse = resolve_precision(precision, place) == "bf16"
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     text = TEXT | {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -163,13 +180,14 @@ def pretrain_vision_tower(
         "bos_token_id": tokenizer.bos_token_id,
     }
     config = SiglipConfig(text_config=text, vision_config=SiglipVisionConfig(**VISION).to_dict())
-    # Plain attention is twice as fast as the fused one for 36 positions on a CPU.
-    model = SiglipModel._from_config(config, attn_implementation="eager")
+    model = SiglipModel._from_config(config, attn_implementation=ATTENTION[place.type])
     with torch.no_grad():
         model.logit_scale.fill_(np.log(20.0))
         model.logit_bias.zero_()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps, warmup=0.05))
+    model.to(place)
+    groups = group_parameters(dict(model.named_parameters()), learning_rate, muon_lr)
+    peaks = [group["lr"] for group in groups]
+    optimizer = MuonAdamW(groups, is_coarse=is_coarse, betas=(0.9, 0.98), weight_decay=0.05)
     # The text tower reads a text off its last position; padding there, as published, makes all texts alike at first.
     ids = tokenizer(
         [statement.text() for statement in STATEMENTS],
@@ -178,27 +196,58 @@ def pretrain_vision_tower(
         truncation=True,
         max_length=TEXT["max_position_embeddings"],
         return_tensors="pt",
-    )["input_ids"]
+    )["input_ids"].to(place)
     truth = torch.tensor([[statement.holds(scene) for statement in STATEMENTS] for scene in scenes])
     counted = torch.tensor(
         [[s.is_about_domain or s.domain == scene.domain for s in STATEMENTS] for scene in scenes]
     )
-    started, running = time.perf_counter(), 0.0
-    for step in range(steps):
-        rows = rng.choice(len(scenes), batch_size, replace=False)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = model(input_ids=ids, pixel_values=to_pixels(images[rows]))
-        loss = truth_loss(out.logits_per_image, truth[rows], counted[rows])
+    kept = None if checkpoints is None else TensorCache(checkpoints)
+    first = 0
+    if kept is not None and CHECKPOINT in kept:
+        first = restore_training(kept.load(CHECKPOINT), model, optimizer)
+        log(f"vision: goes on after step {first}")
+    started, losses = time.perf_counter(), []
+    for step in range(first, steps):
+        # draws of a step are its own, so a run that goes on needs no state of them
+        rows = np.random.default_rng([seed, step]).choice(len(scenes), batch_size, replace=False)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * cosine(step, steps, warmup=0.05)
+        with torch.autocast(place.type, dtype=torch.bfloat16, enabled=is_coarse):
+            out = model(input_ids=ids, pixel_values=to_pixels(images[rows].to(place)))
+        loss = truth_loss(out.logits_per_image, truth[rows].to(place), counted[rows].to(place))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
-        running += loss.item()
+        losses.append(loss.detach())
         if (step + 1) % 100 == 0:
-            log(f"vision {step + 1}/{steps}  loss {running / 100:.3f}  {time.perf_counter() - started:.0f} s")
-            running = 0.0
-    return model.eval()
+            mean = torch.stack(losses).mean().item()
+            log(f"vision {step + 1}/{steps}  loss {mean:.3f}  {time.perf_counter() - started:.0f} s")
+            losses = []
+        if kept is not None and (step + 1) % SAVE_STEPS == 0:
+            kept.save(CHECKPOINT, store_training(step + 1, model, optimizer))
+    return model.cpu().eval()
+
+
+def store_training(step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """Return weights and state of the optimiser after a step as tensors that `restore_training` takes."""
+    state = optimizer.state_dict()["state"]
+    moments = {f"state.{number}.{name}": value for number in state for name, value in state[number].items()}
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    return {"step": torch.tensor(step), **weights, **moments}
+
+
+def restore_training(tensors: Tensors, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put weights and state of the optimiser back in place; returns the number of steps that were done."""
+    state: dict[int, Tensors] = {}
+    for name in tensors:
+        if name.startswith("state."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensors[name]
+    weights = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return int(tensors["step"])
 
 
 def cosine(step: int, steps: int, warmup: float) -> float:

@@ -10,16 +10,28 @@ from tests.cli.console import fails_in_one_line, succeeds
 def test_training_is_the_module_s_own(tmp_path, monkeypatch):
     calls = []
 
-    def rebuild(output, question_only, budget, log):
+    def rebuild(output, question_only, budget, device, log):
         log("step")
-        calls.append((output, question_only, budget))
+        calls.append((output, question_only, budget, device))
 
     monkeypatch.setattr("medv_lab.training.embedded.rebuild", rebuild)
     assert "step" in succeeds("train", "--output", tmp_path / "new", "--question-only")
-    succeeds("train", "--output", tmp_path / "new", "--scenes", "50", "--rounds", "2", "--seed", "1")
+    succeeds(
+        "train",
+        "--output",
+        tmp_path / "new",
+        "--scenes",
+        "50",
+        "--rounds",
+        "2",
+        "--seed",
+        "1",
+        "--device",
+        "cpu",
+    )
     assert calls == [
-        (tmp_path / "new", True, Budget()),
-        (tmp_path / "new", False, Budget(scenes=50, question_rounds=2, seed=1)),
+        (tmp_path / "new", True, Budget(), "auto"),
+        (tmp_path / "new", False, Budget(scenes=50, question_rounds=2, seed=1), "cpu"),
     ]
 
 
@@ -32,9 +44,20 @@ def test_a_stage_on_phantoms_has_the_settings_that_were_given(tmp_path, monkeypa
     stage = ("train", "--output", tmp_path, "--stage", "vqa")
     succeeds(*stage)
     given = ("--model", "x", "--scenes", "50", "--rounds", "2", "--seed", "1", "--set", "steps=3", "--resume")
-    how = ("--accumulation", "2", "--checkpointing", "--compile", "--save-steps", "5", "--log-steps", "6")
+    how = (
+        "--accumulation",
+        "2",
+        "--checkpointing",
+        "--compile",
+        "--save-steps",
+        "5",
+        "--log-steps",
+        "6",
+        "--device",
+        "cpu",
+    )
     succeeds(*stage, *given, *how)
-    recipe, engine = EMBEDDED["vqa"], Engine(2, True, True, 5, log_steps=6)
+    recipe, engine = EMBEDDED["vqa"], Engine(2, True, True, 5, log_steps=6, device="cpu")
     assert calls == [
         (PhantomRun("vqa", recipe), tmp_path, Engine(save_steps=100), False),
         (PhantomRun("vqa", vary(recipe, ["steps=3"]), "x", 50, 2, 1), tmp_path, engine, True),

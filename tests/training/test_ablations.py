@@ -225,6 +225,7 @@ def test_towers_stay_as_they_were_unless_they_learn(runner, name):
 
 
 def test_a_cell_has_its_scores_and_its_manifest(runner, monkeypatch):
+    monkeypatch.setattr("medv_lab.runtime.has_bfloat16", lambda device: False)
     monkeypatch.setattr(ablations, "make_questions", lambda *asked: make_questions(*asked)[::9])
     cell = runner.run(ARMS["ours"], 0)
     wanted = {"closed", "open", "closed shuffled", "open shuffled", "facts", "duplicates", "duplicates hasty"}
@@ -232,6 +233,7 @@ def test_a_cell_has_its_scores_and_its_manifest(runner, monkeypatch):
     assert cell["scores"].keys() >= wanted | {"open brain mri", "closed presence"}
     assert all(value >= 0 for value in cell["scores"].values())
     assert cell["manifest"]["settings"]["arm"]["stages"][2]["recipe"]["steps"] == 2
+    assert (cell["manifest"]["settings"]["precision"], cell["manifest"]["device"]) == (["fp32"] * 4, "cpu")
     twin = runner.run(ARMS["twin"], 0)
     assert twin["scores"].keys() == {name for name in cell["scores"] if "hasty" not in name}
 

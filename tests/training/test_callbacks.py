@@ -28,10 +28,10 @@ def test_batches_hold_dialogues_of_like_length_in_random_order():
     assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(rank=2, alpha=4)])
+@pytest.mark.parametrize("changes", [{}, {"lora": LoRA(rank=2, alpha=4)}, {"muon_lr": 0.01}])
 @pytest.mark.parametrize("at", [3, 5, 9])  # in the first epoch of five steps, at its end, in the second
-def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, cut_off, at, lora):
-    recipe = replace(RECIPE, steps=10, lora=lora)
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, cut_off, at, changes):
+    recipe = replace(RECIPE, steps=10, **changes)
     engine = replace(SAVING, save_steps=2 if at != 5 else 5)
     whole, history = train_tiny(tmp_path / "whole", recipe, engine=engine)
     cut_off(at + 1)

@@ -12,6 +12,7 @@ import medv_lab
 from medv_lab.config import PRESETS
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene, make_scenes
+from medv_lab.runtime import resolve_precision
 from medv_lab.training.embedded import learn_tokenizer, make_model, rebuild, take_vision_tower
 from medv_lab.training.recipes import EMBEDDED, Budget
 from medv_lab.training.vision import VISION, frozen_features, pretrain_vision_tower, render_all, to_pixels
@@ -73,6 +74,10 @@ def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(bu
     manifest = json.loads((folders[0] / "manifest.json").read_text())
     assert manifest["settings"]["scenes"] == 100
     assert manifest["settings"]["vqa"]["steps"] == 1
+    assert manifest["settings"]["vqa"]["precision"] == "auto"
+    used = resolve_precision("auto", torch.device("cpu"))
+    assert manifest["settings"]["precision"] == dict.fromkeys(("vision_tower", *EMBEDDED), used)
+    assert manifest["device"] == "cpu"
 
 
 def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, monkeypatch):

@@ -79,6 +79,7 @@ def test_a_recipe_is_frozen_and_prints_itself_as_a_table():
     lines = dict(line.split(None, 1) for line in str(recipe).splitlines() if len(line.split()) > 1)
     assert lines["projector_lr"] == "0.0001"
     assert lines["vision_tower_lr"] == "frozen"
+    assert lines["muon_lr"] == "-"
     assert lines["steps"] == "7"
 
 
@@ -89,9 +90,17 @@ def test_several_recipes_stand_side_by_side():
 
 
 def test_changes_can_be_written_as_text():
-    changes = ["epochs=none", "steps=7", "projector_lr=2e-3", "group_by_length=false", "precision=fp32"]
+    changes = [
+        "epochs=none",
+        "steps=7",
+        "projector_lr=2e-3",
+        "group_by_length=false",
+        "precision=fp32",
+        "muon_lr=6e-3",
+    ]
     recipe = vary(PUBLISHED["instruct"], [*changes, "lora=4"])
     wanted = {"epochs": None, "steps": 7, "projector_lr": 2e-3, "group_by_length": False, "precision": "fp32"}
+    wanted |= {"muon_lr": 6e-3}
     assert recipe == replace(PUBLISHED["instruct"], **wanted, lora=LoRA(rank=4))
 
 

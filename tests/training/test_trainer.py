@@ -9,7 +9,19 @@ from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.examples import Collator, caption_examples, encode_examples
 from medv_lab.training.recipes import LoRA, Recipe
-from medv_lab.training.trainer import Engine, NoiseSource, run_stage, stratified_levels
+from medv_lab.training.trainer import (
+    Engine,
+    MaskedDiffusionTrainer,
+    MuonAdamW,
+    NoiseSource,
+    add_adapters,
+    freeze_all_but,
+    group_parameters,
+    make_arguments,
+    orthogonalise,
+    run_stage,
+    stratified_levels,
+)
 from tests.model.tiny import tiny_model, tiny_tokenizer
 
 BOTH = {"projector_lr": 1e-3, "language_model_lr": 1e-3}
@@ -52,8 +64,8 @@ def are_equal(one, two) -> bool:
         (BOTH | {"vision_tower_lr": 1e-3}, {"projector", "language_model", "vision_tower"}),
     ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_stage_changes_its_parts_alone(tmp_path, rates, learn, precision):
+@pytest.mark.parametrize(("precision", "muon"), [("fp32", None), ("bf16", None), ("fp32", 0.01)])
+def test_a_stage_changes_its_parts_alone(tmp_path, rates, learn, precision, muon):
     model = tiny_model()
     before = state(model)
     dataset, _ = data()
@@ -65,7 +77,7 @@ def test_a_stage_changes_its_parts_alone(tmp_path, rates, learn, precision):
         del batch["vision_features"]
         return batch | {"pixel_values": pixels[[item["scene"] for item in items]]}
 
-    recipe = Recipe("test", **rates, batch_size=4, steps=2, precision=precision)
+    recipe = Recipe("test", **rates, muon_lr=muon, batch_size=4, steps=2, precision=precision)
     run_stage(model, recipe, dataset, collate, seed=3, folder=tmp_path, log=lambda line: None)
     assert changed_parts(model, before) == learn
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -81,6 +93,94 @@ def test_every_part_has_its_own_learning_rate(tmp_path):
         moved = max((one - two).abs().max().item() for one, two in pairs)
         assert moved <= rate * 1.01  # AdamW's first step is the learning rate, whatever the gradient
         assert moved >= rate * 0.5, part
+
+
+def test_precision_follows_the_device_unless_it_is_given(tmp_path, monkeypatch):
+    found = {}
+    for name, is_native, precision in (
+        ("poor", False, "auto"),
+        ("rich", True, "auto"),
+        ("fp32", True, "fp32"),
+        ("bf16", False, "bf16"),
+    ):
+        monkeypatch.setattr("medv_lab.runtime.has_bfloat16", lambda device, is_native=is_native: is_native)
+        found[name] = train_tiny(tmp_path / name, replace(RECIPE, precision=precision))[0].state_dict()
+    assert are_equal(found["poor"], found["fp32"])
+    assert are_equal(found["rich"], found["bf16"])
+    assert not are_equal(found["poor"], found["rich"])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12)])
+def test_muon_moves_matrices_as_torch_does(shape):
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    bias = torch.nn.Parameter(torch.zeros(3))
+    groups = [{"params": [bias], "lr": 1e-3}, {"params": [ours], "lr": 0.02, "is_muon": True}]
+    optimizers = [
+        MuonAdamW(groups, is_coarse=True, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1),
+    ]
+    for _ in range(4):
+        ours.grad, bias.grad = torch.randn(shape), torch.ones(3)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert (ours - start).abs().max() > 0.02
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+    assert bias.tolist() == pytest.approx([-4e-3] * 3, rel=1e-3)  # AdamW's steps of the learning rate
+
+
+def test_orthogonal_updates_have_singular_values_near_one():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 8, 20)))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_muon_has_the_matrices_of_layers_and_adamw_the_rest(lora):
+    model = tiny_model()
+    freeze_all_but(model, ("projector", "language_model"))
+    learner = model if lora is None else add_adapters(model, lora)
+    found = {True: set(), False: set()}
+    for parameters in learner.parts().values():
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        for group in group_parameters(parameters, 1e-3, 1e-2):
+            assert group["lr"] == (1e-2 if group["is_muon"] else 1e-3)
+            found[group["is_muon"]] |= {names[id(parameter)] for parameter in group["params"]}
+    if lora is not None:
+        assert not found[True]
+        assert all("lora_" in name or "mm_projector" in name for name in found[False])
+        return
+    kinds = {name.split(".layers.")[-1].split(".", 1)[1] for name in found[True]}
+    attention = {f"self_attn.{kind}_proj.weight" for kind in "qkvo"}
+    assert kinds == attention | {f"mlp.{kind}_proj.weight" for kind in ("gate", "up", "down")}
+    assert len(found[True]) == 7 * len(model.model.layers)
+    rest = {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "model.mm_projector.0.weight"}
+    assert rest <= found[False]
+
+
+def test_muon_needs_whole_matrices(tmp_path):
+    trainer = MaskedDiffusionTrainer(
+        recipe=replace(RECIPE, muon_lr=0.01),
+        generator=generator(),
+        model=tiny_model(),
+        args=make_arguments(RECIPE, Engine(), seed=0, folder=tmp_path, steps=1),
+    )
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match="without muon_lr"):
+        trainer.create_optimizer()
+
+
+def test_both_optimisers_follow_one_schedule(tmp_path):
+    recipe = replace(RECIPE, muon_lr=0.01, steps=4)
+    _, history = train_tiny(tmp_path, recipe, engine=Engine(log_steps=1))
+    _, plain = train_tiny(tmp_path, replace(recipe, muon_lr=None), engine=Engine(log_steps=1))
+    assert history["learning_rate"].tolist() == plain["learning_rate"].tolist()
+    assert history["loss"].tolist()[0] == plain["loss"].tolist()[0]
+    assert history["loss"].tolist()[-1] != plain["loss"].tolist()[-1]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):

@@ -89,3 +89,41 @@ def test_the_same_seed_gives_the_same_tower():
     ]
     for one, other in zip(towers[0].state_dict().values(), towers[1].state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_tower(tmp_path, monkeypatch):
+    scenes = make_scenes("train", 40)
+    tokenizer, images = learn_tokenizer(scenes, 0), render_all(scenes)
+    monkeypatch.setattr("medv_lab.training.vision.SAVE_STEPS", 2)
+
+    def train(folder, log=lambda line: None):
+        settings = {"steps": 5, "batch_size": 8, "checkpoints": folder, "log": log}
+        return pretrain_vision_tower(scenes, images, tokenizer, **settings)
+
+    whole, losses = train(None), []
+
+    def die(*args):
+        losses.append(None)
+        if len(losses) == 4:
+            raise KeyboardInterrupt
+        return truth_loss(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("medv_lab.training.vision.truth_loss", die)
+        train(tmp_path)
+    lines = []
+    resumed = train(tmp_path, lines.append)
+    assert lines == ["vision: goes on after step 2"]
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_text_tower_and_the_heads_learn_too():
+    scenes = make_scenes("train", 40)
+    tokenizer, images = learn_tokenizer(scenes, 0), render_all(scenes)
+    one, two = (
+        pretrain_vision_tower(scenes, images, tokenizer, steps=steps, batch_size=8).state_dict()
+        for steps in (1, 2)
+    )
+    still = {name for name, value in one.items() if torch.equal(value, two[name])}
+    assert all(name.endswith("position_ids") or "k_proj.bias" in name for name in still), still
