@@ -1,6 +1,7 @@
 """Stages train what they name and nothing else; noise does not depend on the number of processes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -195,6 +196,20 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
         train_tiny(tmp_path, model=model)
+
+
+def test_a_loss_on_a_gpu_is_looked_at_before_reports_checkpoints_and_the_end_only(tmp_path):
+    engine = Engine(log_steps=4, save_steps=3)
+    arguments = make_arguments(RECIPE, engine, seed=0, folder=tmp_path, steps=7)
+    trainer = MaskedDiffusionTrainer(recipe=RECIPE, generator=generator(), model=tiny_model(), args=arguments)
+    trainer.state.max_steps = 7
+    loss, looked_at = torch.zeros((), device="meta"), set()  # a tensor without a number: to look is an error
+    for trainer.state.global_step in range(7):
+        try:
+            trainer.compute_loss(lambda noise: SimpleNamespace(loss=loss), {})
+        except (RuntimeError, NotImplementedError):
+            looked_at.add(trainer.state.global_step + 1)
+    assert looked_at == {3, 4, 6, 7}
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
