@@ -28,11 +28,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-_PATIENCE = 1.0  # seconds; another process may hold a lock for an instant, to see whether it is free
+PATIENCE = 1.0  # seconds; another process may hold a lock for an instant, to see whether it is free
 
 
 class StoreError(ValueError):
     """A file or folder that cannot be written to or read as it is; the text says why and what to do."""
+
+
+class InUseError(StoreError):
+    """Work that a living process has in hand."""
 
 
 def content_key(*parts: Any) -> str:
@@ -144,18 +148,20 @@ class Store(Mapping[str, dict[str, Any]]):
 class ExclusiveAccess:
     """The right to work in a folder, held by one process and given back by the system when that process ends.
 
-    Only for work that must not be done twice at once, such as calls that are paid for; records need no lock.
+    Only for work that must not be done twice at once, such as training or calls that are paid for; records need no
+    lock.
     `.NAME.lock` is locked, `.NAME.json` says by whom. A holder that was killed leaves its name behind but not its lock:
     the next one takes over.
 
     Args:
         folder: made if it is absent.
         name: which work is meant.
+        patience: seconds to wait for another process that holds it; below 0 without end.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, patience: float = PATIENCE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._name = folder, name
+        self._folder, self._name, self._patience = folder, name, patience
         self._holder = folder / f".{name}.json"
         self._lock = FileLock(folder / f".{name}.lock", thread_local=False)
 
@@ -163,12 +169,12 @@ class ExclusiveAccess:
         """Take the lock.
 
         Raises:
-            StoreError: if a living process holds it; the text names its process id.
+            InUseError: if a living process holds it; the text names its process id.
         """
         try:
-            self._lock.acquire(timeout=_PATIENCE)
+            self._lock.acquire(timeout=self._patience)
         except Timeout as error:
-            raise StoreError(
+            raise InUseError(
                 f"another run (process {self._holder_id()}) is writing {self._name} in {self._folder.name}; wait until "
                 "it ends, or give this run a folder of its own"
             ) from error

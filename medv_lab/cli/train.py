@@ -122,14 +122,20 @@ def ablations(
     ] = None,
     save: Annotated[Path | None, typer.Option(help="save every cell's model in this folder too")] = None,
 ) -> None:
-    """Run the training ablations; cells that are there already are not run again."""
-    from medv_lab.training.ablations import (
-        AblationRunner,
+    """Run the training ablations; cells that are there already are not run again.
+
+    Start the same command several times to use several cores (each with OMP_NUM_THREADS=1) or a GPU in full: the
+    processes share the work among them.
+    """
+    from medv_lab.paper.comparison import state_agreement
+    from medv_lab.studies.ablation_grid import (
         check_against,
+        compare_arms,
         read_cells,
         run_ablations,
         tabulate,
     )
+    from medv_lab.training.ablations import AblationRunner
     from medv_lab.training.pipelines import choose_arms, make_arms
 
     arms = choose_arms(make_arms(change or ()), only or (), equal)
@@ -145,8 +151,12 @@ def ablations(
                 folder = save / f"{arm.name}-{arm.equal}-{seed}"
                 runner.save(arm, seed, folder)
                 typer.echo(str(folder))
-    table = tabulate(read_cells(output))
-    _print(table[table.score.isin(SHOWN)], "percent: mean over seeds and 95 % interval")
+    everything = read_cells(output)
+    table = tabulate(everything)
+    _print(
+        table[table.score.isin(SHOWN)], "percent: mean, 95 % interval over seeds and questions, mean by seed"
+    )
+    typer.echo("\n".join(state_agreement(compare_arms(everything))))
 
 
 def _print_footprint(processes: int) -> None:

@@ -2,15 +2,24 @@
 
 Over questions: bootstrap (percentile method, Efron 1979). The resampled unit is the question. Scores of one question
 by two models are resampled together, so what makes a question hard for both does not widen the interval of their
-difference. Over the few seeds of a training run, too few to resample: Student's t.
+difference.
+
+Over seeds and questions, where every seed answered the same ones: both are resampled, each on its own (the pigeonhole
+bootstrap of Owen 2007, a little too wide rather than too narrow). Seeds are few, and a plain bootstrap of few is too
+narrow: 5 seeds drawn out of 5 hold the mean of a normal distribution in 82 % of cases. So fewer are drawn than there
+are, as many as give their mean the spread that Student's t asks for: 2 out of 5, 7 out of 10. Simulated, 5 seeds then
+hold it in 93 % of cases or more, whether seeds or questions vary more. Every resampled mean is a mean of observed
+outcomes, so an interval of percentages stays within 0 and 100.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 RESAMPLES = 2000
+MIN_SEEDS = 5  # fewer have no interval
 # 97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond, those of the last one are a little too wide
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 Values = Sequence[float] | np.ndarray
@@ -55,21 +64,64 @@ def paired_difference(first: Values, second: Values) -> Interval:
     return bootstrap_interval(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
 
 
-def seed_interval(values: Values) -> Interval:
-    """Compute the mean over seeds and its 95 % interval by Student's t; one value alone has no interval (NaN).
+def crossed_interval(outcomes: np.ndarray) -> Interval:
+    """Compute the mean over seeds and questions and its bootstrap interval; the same outcomes give the same.
 
     Args:
-        values: one score, or one difference of two arms, for every seed.
+        outcomes: (S seeds, Q questions), one score, or one difference of two arms, for every seed and question; fewer
+            than `MIN_SEEDS` seeds have no interval (NaN).
+
+    Raises:
+        ValueError: for no outcomes, or some that are not finite.
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    if outcomes.ndim != 2 or not outcomes.size or not np.isfinite(outcomes).all():
+        raise ValueError(f"outcomes have shape {outcomes.shape}; give finite numbers, seeds by questions")
+    mean = float(outcomes.mean())
+    if len(outcomes) < MIN_SEEDS:
+        return Interval(mean, float("nan"), float("nan"))
+    of_seeds, of_questions = _crossed_weights(*outcomes.shape)
+    means = (of_questions @ outcomes.T * of_seeds).sum(axis=1)  # (R, Q) @ (Q, S) -> (R, S) -> (R,)
+    low, high = np.quantile(means, ((1 - 0.95) / 2, (1 + 0.95) / 2))
+    # weights are rounded and sum to 1 but nearly: without this, all outcomes 100 may give a little more
+    low, high = np.clip((low, high), outcomes.min(), outcomes.max())
+    return Interval(mean, float(low), float(high))
+
+
+@cache
+def _crossed_weights(seeds: int, questions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the weights of seeds (R, S) and of questions (R, Q) in every resample; each row sums to 1."""
+    rng = np.random.default_rng(0)
+    drawn = round((seeds - 1) * (1.96 / _student(seeds)) ** 2)
+    return _draw(rng, seeds, drawn), _draw(rng, questions, questions)
+
+
+def _draw(rng: np.random.Generator, units: int, drawn: int) -> np.ndarray:
+    """Draw so many of the units with replacement, once per resample, as weights (R, units)."""
+    # every resample counts in bins of its own
+    bins = rng.integers(0, units, (RESAMPLES, drawn)) + units * np.arange(RESAMPLES)[:, None]
+    return np.bincount(bins.ravel(), minlength=RESAMPLES * units).reshape(RESAMPLES, units) / drawn
+
+
+def next_seed_range(values: Values, lowest: float, highest: float) -> tuple[float, float]:
+    """Compute where one more seed lies in 95 % of cases (Student's t), within bounds; NaN from one value alone.
+
+    Args:
+        values: a score of every seed.
+        lowest, highest: bounds of the score.
 
     Raises:
         ValueError: for no values, or values that are not finite.
     """
     scores = _checked(values)
-    mean = float(scores.mean())
     if scores.size == 1:
-        return Interval(mean, float("nan"), float("nan"))
-    half = STUDENT[min(scores.size - 1, len(STUDENT)) - 1] * scores.std(ddof=1) / np.sqrt(scores.size)
-    return Interval(mean, mean - float(half), mean + float(half))
+        return float("nan"), float("nan")
+    half = _student(scores.size) * scores.std(ddof=1) * np.sqrt(1 + 1 / scores.size)
+    return max(lowest, float(scores.mean() - half)), min(highest, float(scores.mean() + half))
+
+
+def _student(values: int) -> float:
+    return STUDENT[min(values - 1, len(STUDENT)) - 1]
 
 
 def _checked(values: Values) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Tables 1 to 6 and 8: published rows, and ours below them; do the differences of Table 4 agree with ours?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ PHANTOM_COLUMNS = tuple(
 )
 
 ABLATION_COLUMNS = (
+    Column("seeds", "seeds", "whole"),
     Column("facts", "facts", better="high", digits=1, meaning="fact score, percent"),
     Column("phantoms_open", "phantoms open", better="high", digits=1, meaning=RECALL),
     Column("phantoms_closed", "phantoms closed", better="high", digits=1, meaning=ACCURACY),
@@ -45,13 +46,14 @@ ABLATION_COLUMNS = (
 # measured are scores of 2-million-parameter ones on phantoms: only the direction of a difference can be compared.
 ARM_OF_ROW = {"LLaVA-Med*": "twin", "LLaDA-MedV*": "ours", "LLaDA-MedV V1": "V1", "LLaDA-MedV V2": "V2"}
 DIFFERENCES_OF_TABLE_4 = (
-    ("LLaDA-MedV*", "LLaVA-Med*"),
+    ("LLaVA-Med*", "LLaDA-MedV*"),
     ("LLaDA-MedV V1", "LLaDA-MedV*"),
     ("LLaDA-MedV V2", "LLaDA-MedV*"),
     ("LLaDA-MedV V2", "LLaDA-MedV V1"),
 )
 TIE = 1.0  # points of the published score; a smaller difference is called none
 PUBLISHED_SCORE = "open_ended_overall"
+COMPARED = ("open", "closed", "facts")
 
 
 def collect_table(
@@ -127,8 +129,9 @@ PAPER_TABLES = (
     _table(
         4,
         "Training pipelines",
-        "Initialisations and stages as published, and the training ablations on phantoms: means over seeds "
-        "with 95 % intervals, arms equal in steps and in compute. The twin stands where LLaVA-Med does.",
+        "Initialisations and stages as published, and the training ablations on phantoms: means with "
+        "95 % intervals over seeds and questions, arms equal in steps and in compute. The twin stands where LLaVA-Med "
+        "does.",
         measured_pipelines,
         ABLATION_COLUMNS,
     ),
@@ -163,8 +166,8 @@ def compare_with_published(differences: pd.DataFrame, score: str) -> pd.DataFram
     """Set each difference of Table 4 beside the measured one, and whether their directions agree.
 
     Args:
-        differences: columns arm, base, equal, score, mean, low, high, as `training.ablations.compare_arms` gives them,
-            for every base that is needed.
+        differences: columns arm, base, equal, score, mean, low, high, as `studies.ablation_grid.compare_arms` gives
+            them.
         score: the measured score.
 
     Returns:
@@ -182,6 +185,52 @@ def compare_with_published(differences: pd.DataFrame, score: str) -> pd.DataFram
             rows.append((f"{arm} - {base}", published, own.equal, own.mean, own.low, own.high, verdict))
     columns = ["difference", "published", "equal", "measured", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def state_agreement(differences: pd.DataFrame) -> list[str]:
+    """Say whether the ablations agree with Table 4, and whether few pictures turn the comparison with the twin.
+
+    Args:
+        differences: as `compare_with_published` takes them.
+
+    Returns:
+        Lines of Markdown; every word about a direction follows from an interval.
+    """
+    verdicts = pd.concat([compare_with_published(differences, one).assign(score=one) for one in COMPARED])
+    counts = {name: int((verdicts.verdict == name).sum()) for name in ("agrees", "disagrees", "undecided")}
+    lines = [
+        f"Of {len(verdicts)} comparisons with Table 4, {counts['agrees']} agree, {counts['disagrees']} disagree and "
+        f"{counts['undecided']} are undecided:"
+    ]
+    for name, own in verdicts.groupby("difference", sort=False):
+        cases = {f"{row.score} (equal {row.equal})": row.verdict for row in own.itertuples()}
+        lines.append(f"- {name} (published {own.published.iloc[0]:+.1f}): {_group_cases(cases)}.")
+
+    # the two regimes of data
+    leads = {}
+    for arm, base, pictures in (("twin", "ours", "plenty of"), ("twin-few", "ours-few", "few")):
+        is_own = (differences.arm == arm) & (differences.base == base) & (differences.equal == "steps")
+        own = differences[is_own & differences.score.isin(COMPARED)]
+        signs = {row.score: (row.low > 0) - (row.high < 0) for row in own.itertuples()}
+        words = {1: f"{arm} ahead", -1: f"{base} ahead", 0: "undecided"}
+        if signs:
+            leads[arm] = signs
+            cases = {score: words[sign] for score, sign in signs.items()}
+            lines.append(f"- {arm} against {base}, {pictures} pictures: {_group_cases(cases)}.")
+    if len(leads) == 2:
+        turned = [one for one, sign in leads["twin"].items() if sign * leads["twin-few"].get(one, 0) < 0]
+        lines.append(f"- Few pictures turn who is ahead in: {', '.join(turned) or 'none of them'}.")
+    return lines
+
+
+def _group_cases(cases: Mapping[str, str]) -> str:
+    """Write cases behind what they have in common: "agrees: a, b; undecided: c", "agrees in all 3"."""
+    groups: dict[str, list[str]] = {}
+    for case, verdict in cases.items():
+        groups.setdefault(verdict, []).append(case)
+    if len(groups) == 1 and len(cases) > 1:
+        return f"{next(iter(groups))} in all {len(cases)}"
+    return "; ".join(f"{verdict}: {', '.join(own)}" for verdict, own in groups.items())
 
 
 def judge(published: float, low: float, high: float) -> str:

@@ -1,62 +1,43 @@
-"""The training ablations: a grid of arms and seeds, trained, scored and tabulated.
+"""Cells of the training ablations: an arm trained with a seed, stage by stage, and scored.
 
-A cell is an arm trained with a seed, stage by stage, and scored. Cells are records of one store under a hash of all
-that decides them, so none is run twice, by whichever process or machine; the weights after every stage are shared
-among arms in the same way (`medv_lab.training.stages`). Changes of recipes, data, tokenizer and vision tower give
+The weights after every stage are kept under a hash of all that decides them (`medv_lab.training.stages`), so arms that
+begin alike share that part, whichever process trains it. Changes of recipes, data, tokenizer and vision tower give
 another digest; after one to the model or the trainer ask for `fresh` weights.
 
-A results folder has
-    store/                      the records
-    cells/ARM-EQUAL-SEED.json   one cell: scores, seconds, digest of its recipe, manifest
-    table.csv                   arms in rows: mean over seeds and 95 % interval of every score
-    differences.csv             every arm minus ours, paired by seed
+A cell keeps the outcome of every question and every text, in percent (words as they are), in the order in which
+`score` asks; all means and intervals follow from them (`medv_lab.studies.ablation_grid`).
 """
 
 import copy
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from pandas.core.groupby import SeriesGroupBy
 from transformers import set_seed
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation.autoregressive import NextTokenResponder
 from medv_lab.evaluation.benchmarks import score_phantoms
-from medv_lab.evaluation.responders import DiffusionResponder, Responder, describe_model
+from medv_lab.evaluation.responders import DiffusionResponder, describe_model
 from medv_lab.evaluation.runner import answer_all
-from medv_lab.metrics.intervals import seed_interval
 from medv_lab.metrics.repetition import measure_repetition
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion, MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.benchmark import make_questions
-from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.facts import score_description
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import REQUESTS
-from medv_lab.phantoms.scenes import make_scenes
+from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.records import Prediction, Question
 from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
-from medv_lab.store import Store, content_key, replace_text
+from medv_lab.store import content_key
 from medv_lab.training.embedded import make_processor
-from medv_lab.training.pipelines import (
-    DATA_SETS,
-    OURS,
-    AblationArm,
-    Amounts,
-    PhantomData,
-    data_digest,
-    make_arms,
-)
+from medv_lab.training.pipelines import DATA_SETS, AblationArm, Amounts, PhantomData, data_digest
 from medv_lab.training.recipes import Engine, EvalConfig
 from medv_lab.training.stages import Log, Stage, StageRunner
 from medv_lab.training.trainer import ENGINE
@@ -64,7 +45,9 @@ from medv_lab.training.trainer import ENGINE
 ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
 CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=32)
 HASTY_CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=4)
-MAIN_SCORES = ("closed", "open", "facts", "duplicates")
+DESCRIPTION = GenerationSettings(gen_length=96, block_length=32, steps=96)
+HASTY_DESCRIPTION = GenerationSettings(gen_length=96, block_length=32, steps=12)
+BATCH_SIZE = 50  # texts at once
 AMOUNTS, EVALUATION = Amounts(), EvalConfig()
 
 
@@ -150,13 +133,13 @@ class AblationRunner:
         """Train and score a cell.
 
         Returns:
-            A JSON-able record of arm, seed, digest, scores, seconds and manifest.
+            A JSON-able record of arm, seed, digest, steps, outcomes, seconds and manifest.
         """
         started = time.perf_counter()
         model = self.train(arm, seed, fresh=fresh)
         trained = time.perf_counter() - started
         processor = make_processor(self.shipped[1].tokenizer, model.config)
-        scores = self.score(model, processor)
+        outcomes = self.score(model, processor)
         settings = {
             "arm": asdict(arm),
             "amounts": asdict(self.amounts),
@@ -171,7 +154,7 @@ class AblationRunner:
             "seed": seed,
             "digest": self.digest(arm, seed),
             "steps": arm.steps,
-            "scores": scores,
+            "outcomes": outcomes,
             "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)},
             "manifest": make_manifest(
                 settings,
@@ -188,186 +171,63 @@ class AblationRunner:
         model.save_pretrained(folder)
         make_processor(self.shipped[1].tokenizer, model.config).save_pretrained(folder)
 
-    def score(self, model: MedVLanguageModel, processor: MedVProcessor) -> dict[str, float]:
-        """Measure all scores of a model, in percent."""
-        respond = NextTokenResponder if isinstance(model, MedVForNextToken) else DiffusionResponder
-        brief, plain, hasty = (respond(model, processor, own) for own in (ANSWER, CAPTION, HASTY_CAPTION))
-        asked = {kind: make_questions("test", self.evaluation.rounds, kind) for kind in ("right", "shuffled")}
-        found = {kind: measure_answers(some, answer_all(some, brief)) for kind, some in asked.items()}
-        scores = found["right"] | {f"{kind} shuffled": found["shuffled"][kind] for kind in ("closed", "open")}
-        scores |= self._measure_captions(plain)
-        if respond is DiffusionResponder:  # only a denoiser can write in few steps
-            scores |= {f"{name} hasty": value for name, value in self._measure_captions(hasty).items()}
-        return {name: round(float(value), 4) for name, value in scores.items()}
+    def score(self, model: MedVLanguageModel, processor: MedVProcessor) -> dict[str, list[float]]:
+        """Score every answer and every text of a model.
 
-    def _measure_captions(self, responder: Responder, batch_size: int = 50) -> dict[str, float]:
-        scenes = make_scenes("test", self.evaluation.captions)
-        questions = [
-            Question(str(n), REQUESTS["sentence"][0], render(scene)) for n, scene in enumerate(scenes)
-        ]
-        texts = [prediction.text for prediction in answer_all(questions, responder, batch_size)]
-        facts = [score_facts(text, scene) for text, scene in zip(texts, scenes, strict=True)]
-        repetition = [measure_repetition(text.split()) for text in texts]
-        return {
-            "facts": 100 * np.mean([one.f1 for one in facts]),
-            "facts precision": 100 * np.mean([one.precision for one in facts]),
-            "facts recall": 100 * np.mean([one.recall for one in facts]),
-            "duplicates": 100 * np.mean([one.adjacent_duplicates for one in repetition]),
-            "words": np.mean([one.length for one in repetition]),
-        }
+        Returns:
+            Outcomes by score: closed and open (all, and by data set, domain and family; "... shuffled" with another
+            question's picture), then what `score_text` gives of captions, and of descriptions as "description ...";
+            "... hasty" in few steps.
+        """
+        is_causal = isinstance(model, MedVForNextToken)
+        respond = NextTokenResponder if is_causal else DiffusionResponder
+
+        # questions
+        brief, found = respond(model, processor, ANSWER), {}
+        for pictures in ("right", "shuffled"):
+            questions = make_questions("test", self.evaluation.rounds, pictures)
+            found[pictures] = score_answers(questions, answer_all(questions, brief))
+        shuffled = {f"{kind} shuffled": found["shuffled"][kind] for kind in ("closed", "open")}
+        outcomes = found["right"] | shuffled
+
+        # texts
+        for prefix, length, number, settings, hasty in (
+            ("", "sentence", self.evaluation.captions, CAPTION, HASTY_CAPTION),
+            ("description ", "detailed", self.evaluation.descriptions, DESCRIPTION, HASTY_DESCRIPTION),
+        ):
+            scenes = make_scenes("test", number)
+            requests = [
+                Question(str(n), REQUESTS[length][0], render(scene)) for n, scene in enumerate(scenes)
+            ]
+            for suffix, own in (("", settings), (" hasty", hasty)):
+                if suffix and is_causal:
+                    continue  # only a denoiser can write in few steps
+                answers = answer_all(requests, respond(model, processor, own), BATCH_SIZE)
+                scores = [score_text(one.text, scene) for one, scene in zip(answers, scenes, strict=True)]
+                for name in scores[0] if scores else ():
+                    outcomes[f"{prefix}{name}{suffix}"] = [one[name] for one in scores]
+        return {name: [_shorten(value) for value in values] for name, values in outcomes.items()}
 
 
-def measure_answers(questions: list[Question], predictions: list[Prediction]) -> dict[str, float]:
-    """Compute mean scores in percent of closed and of open questions: all, and by data set, domain and family."""
+def score_text(text: str, scene: Scene) -> dict[str, float]:
+    """Score a caption or a description: what `score_description` gives, adjacent duplicates in percent, and words."""
+    repetition = measure_repetition(text.split())
+    shape = {"duplicates": 100 * repetition.adjacent_duplicates, "words": repetition.length}
+    return score_description(text, scene) | shape
+
+
+def score_answers(questions: list[Question], predictions: list[Prediction]) -> dict[str, list[float]]:
+    """List scores in percent of closed and of open questions: all, and by data set, domain and family."""
     groups: dict[str, list[float]] = {}
     for question, score in zip(questions, score_phantoms(questions, predictions), strict=True):
         kind, domain, family = question.kind, question.tags["domain"], question.tags["family"]
         data_set = next(name for name, domains in DATA_SETS.items() if domain in domains)
         for name in (kind, f"{kind} {data_set}", f"{kind} {domain}", f"{kind} {family}"):
             groups.setdefault(name, []).append(100 * score)
-    return {name: float(np.mean(groups[name])) for name in sorted(groups)}
+    return {name: groups[name] for name in sorted(groups)}
 
 
-def run_ablations(
-    arms: Sequence[AblationArm],
-    seeds: Iterable[int],
-    runner: AblationRunner,
-    folder: Path,
-    *,
-    rerun: bool = False,
-) -> list[dict[str, Any]]:
-    """Run what is missing of a grid, all arms of one seed before the next, and write cells and tables.
-
-    A run that is killed loses the cell in work, and of that only the stage in work. Several processes may share a
-    folder; a cell that another one finishes in the meantime is not run again.
-
-    Args:
-        arms, seeds: the grid.
-        runner: trains and scores.
-        folder: of results.
-        rerun: train and score every cell anew, shared stages too, and replace what is there.
-
-    Returns:
-        The cells of the grid.
-    """
-    cells = []
-    with Store(folder / "store", "cells") as store:
-        for seed in seeds:
-            for arm in arms:
-                path = folder / "cells" / f"{arm.name}-{arm.equal}-{seed}.json"
-                what = f"{arm.name}, equal in {arm.equal}, seed {seed}"
-                if path.is_file():  # exported elsewhere, if this is a fresh clone of the repository
-                    there = json.loads(path.read_text(encoding="utf-8"))
-                    names = (there[name] for name in ("arm", "equal", "seed", "digest"))
-                    store.put(content_key(*names, 0), there)
-                store.refresh()
-                cell = arm.name, arm.equal, seed, runner.digest(arm, seed)
-                # records never change, so a rerun adds one, and the last one stands
-                runs = next(number for number in count() if content_key(*cell, number) not in store)
-                if rerun or not runs:
-                    runner.log(f"{what}: {arm.steps} steps")
-                    store.put(content_key(*cell, runs), runner.run(arm, seed, fresh=rerun))
-                    runs += 1
-                record = {k: v for k, v in store[content_key(*cell, runs - 1)].items() if k != "key"}
-                text = json.dumps(record, indent=1) + "\n"
-                if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                    replace_text(path, text)
-                    write_tables(folder)
-                shown = (f"{name} {record['scores'][name]:.1f}" for name in MAIN_SCORES)
-                runner.log(f"{what}: {', '.join(shown)}")
-                cells.append(record)
-    return cells
-
-
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """Read all cells of a results folder, in the order of the grid.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    names = {(arm.name, arm.equal): number for number, arm in enumerate(make_arms())}
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "cells").glob("*.json")]
-    if not cells:
-        raise ValueError(f"{folder.name} has no cells; run `medv ablations --output` with it")
-    return sorted(cells, key=lambda c: (names.get((c["arm"], c["equal"]), len(names)), c["seed"]))
-
-
-def tabulate(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Tabulate mean over seeds and 95 % interval of every score.
-
-    Returns:
-        Columns arm, equal, score, seeds, steps, mean, low, high, in the order of the cells.
-    """
-    groups = _list_scores(cells).groupby(["arm", "equal", "score"], sort=False)
-    return _add_intervals(groups.agg(seeds=("seed", "size"), steps=("steps", "first")), groups.value)
-
-
-def compare_arms(cells: Sequence[Mapping[str, Any]], base: str = OURS) -> pd.DataFrame:
-    """Subtract a base arm from every arm in every score that both have, over the seeds that both have.
-
-    Args:
-        cells: from `read_cells`.
-        base: name of the arm to compare with.
-
-    Returns:
-        Columns arm, base, equal, score, seeds, mean, low, high; the base is equal in the same (steps or compute) as
-        the arm, or in steps where it has no such cells.
-    """
-    scores = _list_scores(cells)
-    own, others = scores[scores.arm != base], scores[scores.arm == base]
-    own = own.assign(base=base, against=own.equal.where(own.equal.isin(others.equal), "steps"))
-    pairs = own.merge(
-        others,
-        left_on=["against", "score", "seed"],
-        right_on=["equal", "score", "seed"],
-        suffixes=("", " of base"),
-    )
-    pairs["difference"] = pairs["value"] - pairs["value of base"]
-    groups = pairs.groupby(["arm", "base", "equal", "score"], sort=False)
-    return _add_intervals(groups.agg(seeds=("seed", "size")), groups.difference)
-
-
-def _list_scores(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """List every score of every cell, one per row."""
-    about = ("arm", "equal", "seed", "steps")
-    rows = [
-        {name: cell[name] for name in about} | {"score": score, "value": value}
-        for cell in cells
-        for score, value in cell["scores"].items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _add_intervals(table: pd.DataFrame, values: SeriesGroupBy) -> pd.DataFrame:
-    """Add mean, low and high of the values of every row's seeds."""
-    found = [seed_interval(own) for _, own in values]
-    return table.assign(
-        mean=[one.estimate for one in found], low=[one.low for one in found], high=[one.high for one in found]
-    ).reset_index()
-
-
-def write_tables(folder: Path) -> None:
-    """Write table.csv and differences.csv from the cells."""
-    cells = read_cells(folder)
-    for name, table in (("table", tabulate(cells)), ("differences", compare_arms(cells))):
-        replace_text(
-            folder / f"{name}.csv", table.to_csv(index=False, float_format="%.3f", lineterminator="\n")
-        )
-
-
-def check_against(table: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
-    """Tell whether a cell's main scores lie in the intervals of a table, widened to seeds that are yet to be drawn.
-
-    The interval of a mean over n seeds says where the mean lies; one more seed lies in a wider one, by sqrt(n + 1).
-
-    Returns:
-        Columns score, value, low, high, is_within.
-    """
-    own = table[(table.arm == cell["arm"]) & (table.equal == cell["equal"])].set_index("score")
-    own = own.loc[["closed", "open", "facts"]]
-    half = (own.high - own["mean"]) * np.sqrt(own.seeds + 1)
-    value, low, high = own.index.map(cell["scores"]), own["mean"] - half, own["mean"] + half
-    found = pd.DataFrame(
-        {"value": value, "low": low, "high": high, "is_within": (low <= value) & (value <= high)}
-    )
-    return found.reset_index()
+def _shorten(value: float) -> float:
+    """Round to a tenth of a percent, without a decimal where there is none, since every cell keeps thousands."""
+    rounded = round(float(value), 1)
+    return int(rounded) if rounded.is_integer() else rounded

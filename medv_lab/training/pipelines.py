@@ -9,6 +9,10 @@ stages train less. *Equal in compute*: counted from the text-only backbone on, e
 longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added to its
 stage 2. All steps have the same batch, and count alike, whichever parts learn.
 
+Two regimes of data. *Plenty*: no picture is asked about again and again. *Few*: ours and its autoregressive twin with
+as many steps on `FEW` pictures, so many epochs; masked diffusion is reported to overtake there (arXiv 2507.15857).
+The text-only backbone is the same, since pictures are what is few.
+
 Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
 the embedded model does: in a mixture alone, yes/no answers stay at chance.
 """
@@ -49,6 +53,9 @@ from medv_lab.training.vision import frozen_features, render_all
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
+FEW = 500  # pictures
+BASES = {"V2": (OURS, "V1"), "twin-few": ("ours-few",)}
+"""Arms that others are compared with, where that is not ours alone."""
 QUESTIONS, INSTRUCTIONS = "questions", "instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
 """Data sets of phantoms for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
@@ -57,10 +64,17 @@ and PathVQA about pathology."""
 
 @dataclass(frozen=True)
 class ArmStage:
-    """One stage of an arm: the name of its data (see `COLLECTIONS`), and its recipe."""
+    """One stage of an arm.
+
+    Attributes:
+        data: name of its data, see `COLLECTIONS`.
+        recipe: what to train and how.
+        pictures: train on the first so many phantoms, and on as much less of all else; None for all.
+    """
 
     data: str
     recipe: Recipe
+    pictures: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,10 +162,13 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[AblationArm, ...]:
     v1 = AblationArm("V1", "general-domain model, SFT", (text, *general, *sft))
     v2 = AblationArm("V2", "general-domain model, alignment, SFT", (text, *general, alignment, *sft))
     twin = replace(ours, name="twin", label="autoregressive twin: as ours, by next tokens", is_causal=True)
+    few = (text, *(replace(stage, pictures=FEW) for stage in (alignment, *sft)))
     unaligned = AblationArm("no-alignment", "as ours, without alignment", (text, *sft))
     return (
         *(ours, v1, v2, twin),
         *(equalise(arm, v2.steps) for arm in (ours, v1, v2, twin)),
+        replace(ours, name="ours-few", label=f"as ours, on {FEW} pictures", stages=few),
+        replace(twin, name="twin-few", label=f"as the twin, on {FEW} pictures", stages=few),
         *(unaligned, equalise(unaligned, v2.steps)),
         *(
             AblationArm(f"stage3-{name}", f"ours, then stage 3 on {name}", (*ours.stages, stage))
@@ -235,6 +252,14 @@ class PhantomData:
         """Draw what the pictures of the general domain show, once."""
         return general.make_general_scenes(self.amounts.general_scenes)
 
+    def limit(self, pictures: int) -> "PhantomData":
+        """Return the data with its first phantoms only, and as much fewer rounds of questions about them."""
+        scenes = self.scenes[:pictures]
+        rounds = max(1, round(self.amounts.rounds * len(scenes) / len(self.scenes)))
+        few = PhantomData(replace(self.amounts, scenes=len(scenes), rounds=rounds), self.cache)
+        few.scenes = scenes
+        return few
+
     def images(self, collection: str) -> torch.Tensor:
         """Draw the pictures of a collection, uint8 (N, 3, side, side)."""
         if collection.startswith("general"):
@@ -275,7 +300,8 @@ class PhantomData:
         tokenizer = processor.tokenizer
         # long canvases cost too much where batches are not grouped by length
         share = LONG_FILL_SHARE if stage.recipe.group_by_length else 0.0
-        items = encode_examples(COLLECTIONS[stage.data](self, seed), tokenizer, seed, share)
+        data = self if stage.pictures is None else self.limit(stage.pictures)
+        items = encode_examples(COLLECTIONS[stage.data](data, seed), tokenizer, seed, share)
         pad = tokenizer.eos_token_id
         if stage.data == "text":
             return items, Collator(pad, None)

@@ -168,10 +168,12 @@ class EvalConfig:
     Attributes:
         rounds: rounds of balanced test questions; one asks about 130.
         captions: test pictures that are captioned.
+        descriptions: test pictures that are described in detail.
     """
 
     rounds: int = 4
     captions: int = 100
+    descriptions: int = 50
 
 
 def vary(recipe: Recipe, changes: Sequence[str]) -> Recipe:

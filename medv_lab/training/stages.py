@@ -3,6 +3,7 @@
 The runner's folder holds
     KEY.safetensors     the weights after a stage, once it is done
     KEY/                checkpoints of the stage that is in work, if the engine writes any
+    .KEY.lock           locked by the process that has it in work; several processes may share a folder
 
 A key says all that leads to the weights (where the chain starts, data and recipe of every stage up to this one, the
 seed), so chains that begin alike share what they have in common, and weights of another chain are never taken.
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medv_lab.model.modeling import MedVLanguageModel
-from medv_lab.store import replace_text
+from medv_lab.store import ExclusiveAccess, replace_text
 from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.recipes import Engine, Recipe
 from medv_lab.training.trainer import ENGINE, Collate, Items, run_stage
@@ -70,9 +71,14 @@ class TensorCache:
         draft.replace(self.folder / f"{key}.safetensors")
 
     def compute(self, key: str, work: Callable[[], Tensors]) -> Tensors:
-        """Return the tensors of a key; where they are not there, `work` makes them, and they are kept."""
+        """Return the tensors of a key; where they are not there, `work` makes them, and they are kept.
+
+        A process that wants what another one is making waits for it.
+        """
         if key not in self:
-            self.save(key, work())
+            with ExclusiveAccess(self.folder, key, patience=-1):
+                if key not in self:
+                    self.save(key, work())
         return self.load(key)
 
 
@@ -106,6 +112,9 @@ class StageRunner:
             seed: of order and noise.
             fresh: train every stage that this runner has not trained itself, whatever is kept.
             after_stage: called behind every stage that was trained.
+
+        Raises:
+            InUseError: if another process has a stage in work; what was trained before it is kept.
         """
         # start from the last weights that are kept
         kept = [
@@ -120,25 +129,32 @@ class StageRunner:
 
         # train the stages after it
         for stage in stages[first:]:
-            checkpoints = self.cache.folder / stage.key
-            if fresh:
-                shutil.rmtree(checkpoints, ignore_errors=True)
-            run_stage(
-                model,
-                stage.recipe,
-                *stage.load_data(),
-                seed=seed,
-                folder=checkpoints,
-                name=stage.name,
-                log=self.log,
-                engine=self.engine,
-                resume=True,
-            )
-            self.cache.save(stage.key, model.state_dict())
-            self._trained.add(stage.key)
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            with ExclusiveAccess(self.cache.folder, stage.key, patience=0):
+                if stage.key in self.cache and not fresh:  # another process made it in the meantime
+                    model.load_state_dict(self.cache.load(stage.key))
+                    continue
+                self._train_stage(model, stage, seed, fresh)
             if after_stage is not None:
                 after_stage(stage)
+
+    def _train_stage(self, model: MedVLanguageModel, stage: Stage, seed: int, fresh: bool) -> None:
+        checkpoints = self.cache.folder / stage.key
+        if fresh:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        run_stage(
+            model,
+            stage.recipe,
+            *stage.load_data(),
+            seed=seed,
+            folder=checkpoints,
+            name=stage.name,
+            log=self.log,
+            engine=self.engine,
+            resume=True,
+        )
+        self.cache.save(stage.key, model.state_dict())
+        self._trained.add(stage.key)
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def claim_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:

@@ -42,13 +42,13 @@ def _loss_axes() -> Axes:
 
 
 def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axes:
-    """Draw mean over seeds and 95 % interval of one score, a line per arm; equal steps and equal compute apart.
+    """Draw one score, a line per arm: mean, 95 % interval and every seed; equal steps and equal compute apart.
 
-    All means are in the picture; an interval of two seeds, which is very wide, may run out of it.
+    An arm with fewer seeds than others says how many it has, and one with another base than the first says which.
 
     Args:
-        table: columns arm, equal, score, seeds, mean, low, high, as `training.ablations.tabulate` or `compare_arms`
-            give them; differences get a line at 0.
+        table: columns arm, equal, score, seeds, mean, low, high, by_seed, as `studies.ablation_grid.tabulate` or
+            `compare_arms` give them; differences get a line at 0.
         score: which one.
         ax: where to draw; a new figure of column width by default.
 
@@ -58,28 +58,34 @@ def plot_arms(table: pd.DataFrame, score: str, *, ax: Axes | None = None) -> Axe
     own = table[table.score == score]
     if own.empty:
         raise ValueError(f"there is no score {score!r}; there are {', '.join(table.score.unique())}")
-    arms = list(dict.fromkeys(own.arm))
+    base = own.base.iloc[0] if "base" in own else None
+    notes = "" if base is None else own.base.map(lambda name: "" if name == base else f" minus {name}")
+    own = own.assign(row=own.arm + notes)
+    rows = list(dict.fromkeys(own.row))
     if ax is None:
         with themed():
-            ax = new_axes("column", 0.6 + 0.25 * len(arms))
+            ax = new_axes("column", 0.6 + 0.25 * len(rows))
     for equal, (colour, marker) in ARM_LOOKS.items():
         part = own[own.equal == equal]
         if part.empty:
             continue
         shift = 0.12 if equal == "compute" else -0.12
-        heights = [arms.index(arm) + shift for arm in part.arm]
+        heights = [rows.index(row) + shift for row in part.row]
         ax.hlines(heights, part.low, part.high, color=colour, linewidth=1.5)
-        ax.plot(part["mean"], heights, marker, color=colour, label=f"equal in {equal}", markersize=4)
-    if "base" in own:
+        seeds = [
+            (float(value), at)
+            for text, at in zip(part.by_seed, heights, strict=True)
+            for value in text.split()
+        ]
+        ax.plot(part["mean"], heights, marker, color=colour, label=f"equal in {equal}", markersize=4.5)
+        values, at = zip(*seeds, strict=True)
+        ax.plot(values, at, "o", color="white", mec=colour, mew=0.7, markersize=2.2, label="_seeds")
+    if base is not None:
         ax.axvline(0, color="0.5", linewidth=0.8)
-
-    # The width is that of all means and of the intervals of more than two seeds.
-    known = own[own.seeds > 2] if (own.seeds > 2).any() else own
-    ends = pd.concat([own["mean"], known.low, known.high, pd.Series([0.0] if "base" in own else [])])
-    margin = 0.05 * (ends.max() - ends.min()) or 1.0
-    ax.set_xlim(ends.min() - margin, ends.max() + margin)
-    ax.set_yticks(range(len(arms)), arms)
+    fewest = own.groupby("row").seeds.min()
+    labels = [row if fewest[row] == own.seeds.max() else f"{row} ({fewest[row]} seeds)" for row in rows]
+    ax.set_yticks(range(len(rows)), labels)
     ax.invert_yaxis()
-    ax.set_xlabel(f"{score}, percent" if "base" not in own else f"{score}, points minus {own.base.iloc[0]}")
+    ax.set_xlabel(f"{score}, percent" if base is None else f"{score}, points minus {base}")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0, fontsize=7)
     return ax

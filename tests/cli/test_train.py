@@ -95,14 +95,15 @@ def test_training_needs_a_folder():
 
 def test_ablations_are_run_shown_and_held_against_what_was_there(tmp_path, monkeypatch):
     def run(self, arm, seed, *, fresh):
-        scores = dict.fromkeys(("closed", "open", "facts", "duplicates"), 50.0 + seed)
+        outcomes = {name: [40 + seed, 60 + seed] for name in ("closed", "open", "facts", "duplicates")}
         about = {"arm": arm.name, "equal": arm.equal, "seed": seed, "steps": arm.steps}
-        return about | {"digest": self.digest(arm, seed), "scores": scores}
+        return about | {"digest": self.digest(arm, seed), "outcomes": outcomes}
 
     monkeypatch.setattr("medv_lab.training.ablations.AblationRunner.run", run)
     folders = ["--output", tmp_path / "out", "--cache", tmp_path / "cache"]
     output = succeeds("ablations", *folders, "--only", "V1", "--seeds", "2")
     assert "V1, equal in compute, seed 1: closed 51.0" in output
+    assert "50.000 51.000" in output and "comparisons with Table 4" in output
     output = succeeds("ablations", *folders, "--only", "V1", "--seeds", "1", "--rerun")
     assert output.count("against what was there") == 2
     assert output.count("True") == 6

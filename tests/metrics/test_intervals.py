@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from medv_lab.metrics.intervals import bootstrap_interval, paired_difference, seed_interval
+from medv_lab.metrics.intervals import (
+    MIN_SEEDS,
+    bootstrap_interval,
+    crossed_interval,
+    next_seed_range,
+    paired_difference,
+)
 
 SCORES = np.random.default_rng(1).random(400)
 
@@ -28,22 +34,61 @@ def test_a_paired_difference_ignores_what_both_share():
         paired_difference([1, 0], [1])
 
 
-@pytest.mark.parametrize("interval", [bootstrap_interval, seed_interval])
+@pytest.mark.parametrize("interval", [bootstrap_interval, lambda values: next_seed_range(values, 0, 1)])
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")], [[0.5]]])
 def test_what_has_no_interval_is_an_error(interval, values):
     with pytest.raises(ValueError, match="at least one finite number"):
         interval(values)
 
 
-def test_an_interval_over_seeds_covers_the_mean_as_often_as_it_says():
+@pytest.mark.parametrize("outcomes", [[0.5], np.zeros((5, 0)), [[0.5, float("nan")]]])
+def test_outcomes_that_are_no_grid_are_an_error(outcomes):
+    with pytest.raises(ValueError, match="seeds by questions"):
+        crossed_interval(outcomes)
+
+
+@pytest.mark.parametrize("seeds", [5, 8, 15])
+@pytest.mark.parametrize(
+    ("of_seeds", "of_questions", "of_both", "most"), [(1, 0, 0, 0.97), (0.1, 1, 1, 1), (0, 1, 0.1, 0.97)]
+)
+def test_an_interval_over_seeds_and_questions_covers_the_mean(seeds, of_seeds, of_questions, of_both, most):
     rng = np.random.default_rng(0)
-    for seeds in (2, 5, 15):
-        found = [seed_interval(values) for values in rng.normal(3, 2, (4000, seeds))]
-        covered = np.mean([one.low <= 3 <= one.high for one in found])
-        assert covered == pytest.approx(0.95, abs=0.012)
+    covered = []
+    for _ in range(600):
+        grid = rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_questions, (1, 60))
+        found = crossed_interval(grid + rng.normal(0, of_both, (seeds, 60)))
+        covered.append(found.low <= 0 <= found.high)
+    assert 0.9 <= np.mean(covered) <= most
 
 
-def test_one_seed_has_no_interval():
-    alone = seed_interval([4.0])
-    assert alone.estimate == 4
-    assert np.isnan([alone.low, alone.high]).all()
+def test_intervals_of_bounded_outcomes_stay_within_the_bounds():
+    rng = np.random.default_rng(3)
+    for chance in (0.01, 0.5, 0.99):
+        outcomes = 100 * (rng.random((5, 40)) < chance)
+        found = crossed_interval(outcomes)
+        assert 0 <= found.low <= found.estimate <= found.high <= 100
+        assert crossed_interval(outcomes) == found
+    certain = crossed_interval(np.full((5, 40), 100))
+    assert (certain.low, certain.high) == (100, 100)
+
+
+def test_what_all_seeds_share_widens_no_difference():
+    rng = np.random.default_rng(4)
+    first = rng.normal(size=(5, 1)) + rng.normal(size=(1, 50))
+    found = crossed_interval(first + 0.1 - first)
+    assert (found.low, found.estimate, found.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_few_seeds_have_no_interval():
+    few = crossed_interval(np.eye(MIN_SEEDS - 1))
+    assert few.estimate == 1 / (MIN_SEEDS - 1)
+    assert np.isnan([few.low, few.high]).all()
+
+
+def test_one_more_seed_lies_within_the_range_and_the_range_within_the_bounds():
+    rng = np.random.default_rng(5)
+    draws = rng.normal(50, 5, (2000, 6))
+    within = [low <= new <= high for *old, new in draws for low, high in [next_seed_range(old, 0, 100)]]
+    assert np.mean(within) == pytest.approx(0.95, abs=0.015)
+    assert next_seed_range([90, 99, 95], 0, 100)[1] == 100
+    assert np.isnan(next_seed_range([90], 0, 100)).all()

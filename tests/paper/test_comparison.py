@@ -13,6 +13,7 @@ from medv_lab.paper.comparison import (
     PAPER_TABLES,
     compare_with_published,
     judge,
+    state_agreement,
 )
 from medv_lab.paper.published import TABLES, load_table
 from medv_lab.paper.typeset import MISSING_MARK
@@ -82,7 +83,7 @@ def test_table_4_tells_arms_equal_in_steps_from_those_equal_in_compute(tmp_path)
     write_ablations(tmp_path)
     rows = own_rows(4, tmp_path)
     assert rows.model.tolist() == ["V1 (equal steps)", "V1 (equal compute)", "V2 (equal steps)"]
-    assert rows.facts.tolist() == [5, 5, 5]
+    assert rows.facts.tolist() == rows.seeds.tolist() == [5, 5, 5]
 
 
 def test_table_5_reads_lengths_from_the_manifest(tmp_path):
@@ -143,3 +144,27 @@ def test_differences_stand_beside_the_published_ones():
     assert list(found.index) == ["V1 - ours", "V2 - ours", "V2 - V1"]
     assert found.published["V1 - ours"] == pytest.approx(31.123 - 52.605)
     assert found.verdict.tolist() == ["agrees", "agrees", "disagrees"]
+
+
+def test_what_is_said_of_the_agreement_follows_from_the_intervals():
+    columns = ["arm", "base", "equal", "score", "mean", "low", "high"]
+    twin = [("twin", "ours", equal, "open", -5.0, -6.0, -4.0) for equal in ("steps", "compute")]
+    twin += [
+        ("twin", "ours", "steps", "facts", 5.0, 4.0, 6.0),
+        ("twin", "ours", "steps", "closed", 0.0, -1, 1),
+    ]
+    v1 = [("V1", "ours", "steps", "facts", -5.0, math.nan, math.nan)]
+    few = [("twin-few", "ours-few", "steps", "facts", -5.0, -6.0, -4.0)]
+    few += [("twin-few", "ours-few", "steps", "open", -5.0, -9.0, -1.0)]
+    lines = state_agreement(pd.DataFrame([*twin, *v1], columns=columns))
+    assert lines == [
+        "Of 5 comparisons with Table 4, 2 agree, 1 disagree and 2 are undecided:",
+        "- twin - ours (published -7.9): agrees: open (equal steps), open (equal compute); "
+        "undecided: closed (equal steps); disagrees: facts (equal steps).",
+        "- V1 - ours (published -21.5): undecided: facts (equal steps).",
+        "- twin against ours, plenty of pictures: ours ahead: open; twin ahead: facts; undecided: closed.",
+    ]
+    assert state_agreement(pd.DataFrame([*twin, *v1, *few], columns=columns))[4:] == [
+        "- twin-few against ours-few, few pictures: ours-few ahead in all 2.",
+        "- Few pictures turn who is ahead in: facts.",
+    ]

@@ -21,6 +21,7 @@ def test_ablations_set_equal_steps_beside_equal_compute(tmp_path):
     assert set(data.score) == {"facts", "open", "closed"}
     figure = BY_NAME["ablation_forest"].draw(data, tmp_path)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert set(data.base) == {"ours"}
     assert lines["equal in steps"].get_xdata().tolist() == [5, 5]
     assert lines["equal in compute"].get_xdata().tolist() == [5]
     assert all(ax.get_ylim()[0] > ax.get_ylim()[1] for ax in figure.axes)

@@ -1,29 +1,21 @@
-"""A grid is trained and scored once, resumed, and run anew when asked; tables say means, intervals and differences."""
+"""A cell is trained stage by stage, shared, resumed, run anew when asked, and keeps the outcome of every question."""
 
-import math
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 import medv_lab
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.phantoms.benchmark import make_questions
+from medv_lab.phantoms.reports import write_report
+from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.records import Prediction
-from medv_lab.store import Store
+from medv_lab.store import ExclusiveAccess, InUseError
 from medv_lab.training import ablations, stages
-from medv_lab.training.ablations import (
-    AblationRunner,
-    EvalConfig,
-    check_against,
-    compare_arms,
-    measure_answers,
-    read_cells,
-    run_ablations,
-    tabulate,
-)
+from medv_lab.training.ablations import AblationRunner, EvalConfig, score_answers, score_text
 from medv_lab.training.examples import PixelCollator
 from medv_lab.training.pipelines import (
     BASE,
@@ -31,136 +23,14 @@ from medv_lab.training.pipelines import (
     DATA_SETS,
     MINIATURE,
     PhantomData,
-    choose_arms,
     data_digest,
     make_arms,
 )
 from medv_lab.training.stages import TensorCache
 from tests.training.test_trainer import are_equal
 
-GRID = choose_arms(make_arms(), ["ours", "V1"])
-SCORES = {"ours": 60.0, "V1": 50.0}
 CHANGES = [f"{stage}.{change}" for stage in BASE for change in ("steps=2", "batch_size=4")]
 ARMS = {arm.name: arm for arm in reversed(make_arms(CHANGES))}
-
-
-class FakeRunner:
-    """Stands for the runner: scores follow from arm and seed."""
-
-    def __init__(self, version: str = "1", dies_at: int | None = None, offset: float = 0) -> None:
-        self.version, self.dies_at, self.offset, self.ran = version, dies_at, offset, []
-
-    def log(self, line: str) -> None:
-        pass
-
-    def digest(self, arm, seed: int) -> str:
-        return f"{arm.name} {arm.equal} {seed} {self.version}"
-
-    def run(self, arm, seed: int, *, fresh: bool) -> dict:
-        if len(self.ran) == self.dies_at:
-            raise KeyboardInterrupt
-        self.ran.append((arm.name, arm.equal, seed, fresh))
-        value = SCORES[arm.name] + 5 * seed + self.offset
-        scores = {"closed": value, "open": value + 1, "facts": value, "duplicates": 0.0}
-        return {
-            "arm": arm.name,
-            "equal": arm.equal,
-            "seed": seed,
-            "digest": self.digest(arm, seed),
-            "steps": arm.steps,
-            "scores": scores,
-        }
-
-
-def test_what_is_there_is_not_run_again_and_a_killed_run_goes_on(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run_ablations(GRID, range(2), FakeRunner(dies_at=3), tmp_path)
-    rest = FakeRunner()
-    cells = run_ablations(GRID, range(2), rest, tmp_path)
-    assert len(cells) == 8
-    assert len(rest.ran) == 5
-    again = FakeRunner()
-    assert run_ablations(GRID, range(2), again, tmp_path) == cells
-    assert not again.ran
-    assert sorted(read_cells(tmp_path), key=str) == sorted(cells, key=str)
-
-
-def test_a_changed_recipe_runs_again(tmp_path):
-    run_ablations(GRID, range(1), FakeRunner(), tmp_path)
-    changed = FakeRunner("2")
-    run_ablations(GRID, range(1), changed, tmp_path)
-    assert len(changed.ran) == 4
-
-
-def test_a_rerun_replaces_what_was_there_and_keeps_its_record(tmp_path):
-    first, other = FakeRunner(), FakeRunner(offset=7)
-    run_ablations(GRID[:1], [0], first, tmp_path)
-    (cell,) = run_ablations(GRID[:1], [0], other, tmp_path, rerun=True)
-    assert other.ran == [("ours", "steps", 0, True)]
-    assert cell["scores"]["closed"] == 67
-    assert run_ablations(GRID[:1], [0], first, tmp_path) == read_cells(tmp_path) == [cell]
-    assert len(Store(tmp_path / "store", "cells")) == 2
-
-
-def test_cells_come_from_the_store_or_from_files_of_a_clone(tmp_path):
-    cells = run_ablations(GRID, range(2), FakeRunner(), tmp_path / "one")
-    exported = {path.name: path.read_bytes() for path in (tmp_path / "one" / "cells").iterdir()}
-
-    # killed between record and export: the record is exported by the next run
-    shutil.rmtree(tmp_path / "one" / "cells")
-    rest = FakeRunner()
-    assert run_ablations(GRID, range(2), rest, tmp_path / "one") == cells
-    # a clone has the files alone
-    shutil.copytree(tmp_path / "one" / "cells", tmp_path / "two" / "cells")
-    assert run_ablations(GRID, range(2), rest, tmp_path / "two") == cells
-    assert not rest.ran
-    for folder in ("one", "two"):
-        files = {path.name: path.read_bytes() for path in (tmp_path / folder / "cells").iterdir()}
-        assert files == exported
-
-
-def test_a_cell_that_another_process_finishes_is_not_run_again(tmp_path):
-    class Racing(FakeRunner):
-        def run(self, arm, seed, *, fresh):
-            if not self.ran:  # while the first cell is trained here, another process does the second one
-                run_ablations(GRID[1:2], [0], FakeRunner(), tmp_path)
-            return super().run(arm, seed, fresh=fresh)
-
-    runner = Racing()
-    assert len(run_ablations(GRID[:2], [0], runner, tmp_path)) == 2
-    assert len(runner.ran) == 1
-
-
-def test_tables_hold_means_intervals_and_paired_differences(tmp_path):
-    cells = run_ablations(GRID, range(3), FakeRunner(), tmp_path)
-    table = tabulate(cells).set_index(["arm", "equal", "score"])
-    row = table.loc["ours", "steps", "closed"]
-    assert row["mean"] == 65
-    assert row.high - row["mean"] == pytest.approx(4.303 * 5 / math.sqrt(3))
-    difference = compare_arms(cells).set_index(["arm", "equal", "score"]).loc["V1", "compute", "open"]
-    assert (difference["mean"], difference.low, difference.high) == (-10, -10, -10)  # paired: seeds cancel
-    back = compare_arms(cells, base="V1").set_index(["arm", "equal", "score"]).loc["ours", "steps", "open"]
-    assert back["mean"] == 10
-    assert "V1,compute,open,3," in (tmp_path / "table.csv").read_text()
-    assert "V1,ours,compute,open,3,-10.000" in (tmp_path / "differences.csv").read_text()
-    assert tabulate(cells[:1]).low.isna().all()  # a single cell has no interval
-
-
-def test_a_cell_is_held_against_the_interval_of_one_more_seed(tmp_path):
-    cells = run_ablations(GRID, range(3), FakeRunner(), tmp_path)
-    table = tabulate(cells)
-    assert check_against(table, cells[0]).is_within.all()
-    off = {**cells[0], "scores": {**cells[0]["scores"], "open": 0.0}}
-    assert check_against(table, off).set_index("score").is_within.to_dict() == {
-        "closed": True,
-        "open": False,
-        "facts": True,
-    }
-
-
-def test_a_folder_without_cells_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no cells"):
-        read_cells(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +40,10 @@ def cache(tmp_path_factory):
 
 def make_runner(cache) -> AblationRunner:
     return AblationRunner(
-        cache, amounts=MINIATURE, evaluation=EvalConfig(rounds=1, captions=4), log=lambda line: None
+        cache,
+        amounts=MINIATURE,
+        evaluation=EvalConfig(rounds=1, captions=4, descriptions=2),
+        log=lambda line: None,
     )
 
 
@@ -224,18 +97,58 @@ def test_towers_stay_as_they_were_unless_they_learn(runner, name):
     assert all(torch.equal(value, shipped.state_dict()[name]) for name, value in tower.items())
 
 
-def test_a_cell_has_its_scores_and_its_manifest(runner, monkeypatch):
+def test_a_cell_has_the_outcomes_of_all_questions_and_its_manifest(runner, monkeypatch):
     monkeypatch.setattr("medv_lab.runtime.has_bfloat16", lambda device: False)
     monkeypatch.setattr(ablations, "make_questions", lambda *asked: make_questions(*asked)[::9])
     cell = runner.run(ARMS["ours"], 0)
-    wanted = {"closed", "open", "closed shuffled", "open shuffled", "facts", "duplicates", "duplicates hasty"}
+    outcomes = cell["outcomes"]
+    wanted = {
+        "closed",
+        "open",
+        "closed shuffled",
+        "open shuffled",
+        "facts",
+        "well-formed",
+        "duplicates hasty",
+    }
     wanted |= {f"{kind} {name}" for kind in ("closed", "open") for name in DATA_SETS}
-    assert cell["scores"].keys() >= wanted | {"open brain mri", "closed presence"}
-    assert all(value >= 0 for value in cell["scores"].values())
+    wanted |= {"description facts", "description contradictions hasty", "open brain mri", "closed presence"}
+    assert outcomes.keys() >= wanted
+    for name, values in outcomes.items():
+        assert all(0 <= value <= 100 for value in values)
+        if not name.startswith(("closed", "open")):
+            assert len(values) == (2 if name.startswith("description") else 4)
+    for kind in ("closed", "open"):
+        assert len(outcomes[kind]) == len(outcomes[f"{kind} shuffled"])
+        assert sum(outcomes[kind]) == sum(sum(outcomes[f"{kind} {name}"]) for name in DATA_SETS)
     assert cell["manifest"]["settings"]["arm"]["stages"][2]["recipe"]["steps"] == 2
     assert (cell["manifest"]["settings"]["precision"], cell["manifest"]["device"]) == (["fp32"] * 4, "cpu")
     twin = runner.run(ARMS["twin"], 0)
-    assert twin["scores"].keys() == {name for name in cell["scores"] if "hasty" not in name}
+    assert twin["outcomes"].keys() == {name for name in outcomes if "hasty" not in name}
+
+
+def test_texts_are_scored_by_what_they_claim_and_how_they_are_written():
+    (scene,) = make_scenes("test", 1)
+    report = write_report(scene, np.random.default_rng(0), "detailed")
+    scores = score_text(report, scene)
+    assert scores["facts"] == scores["well-formed"] == 100
+    assert scores["duplicates"] == scores["contradictions"] == 0
+    assert scores["words"] == len(report.split())
+    assert score_text("a a a", scene)["duplicates"] > 60
+
+
+def test_few_pictures_are_fewer_in_all_but_the_text(runner, count_stages):
+    plenty, few = ARMS["ours"], ARMS["ours-few"]
+    assert [stage.recipe for stage in few.stages] == [stage.recipe for stage in plenty.stages]
+    assert runner.weights_digest(few, 0, 1) == runner.weights_digest(plenty, 0, 1)
+    assert runner.weights_digest(few, 0, 2) != runner.weights_digest(plenty, 0, 2)
+    stage = replace(few.stages[2], pictures=12)
+    data = [runner.data.load(one, 0, *runner.shipped, "")[0] for one in (stage, plenty.stages[2])]
+    assert max(item["scene"] for item in data[0]) < 12 <= max(item["scene"] for item in data[1])
+    few = replace(few, stages=(few.stages[0], replace(few.stages[1], pictures=12), stage))
+    trained, other = runner.train(few, 0), runner.train(plenty, 0)
+    assert count_stages.count("alignment") >= 1
+    assert not are_equal(trained.state_dict(), other.state_dict())
 
 
 def test_the_digest_of_a_cell_follows_all_that_decides_it(cache, runner):
@@ -273,16 +186,24 @@ def test_a_saved_twin_is_loaded_as_one(runner, tmp_path):
     assert are_equal(model.state_dict(), runner.train(ARMS["twin"], 0).state_dict())
 
 
-def test_answers_are_counted_by_data_set_domain_and_family():
+def test_answers_are_listed_by_data_set_domain_and_family():
     questions = make_questions("test", 1)
     predictions = [
         Prediction(one.id, "s", one.reference if one.tags["domain"] == "histology" else "")
         for one in questions
     ]
-    found = measure_answers(questions, predictions)
-    assert found["closed histology"] == found["open histology"] == 100
-    assert found["open radiology"] == found["open brain mri"] == 0
-    assert 0 < found["open pathology"] < 100
+    found = score_answers(questions, predictions)
+    assert set(found["closed histology"]) == set(found["open histology"]) == {100}
+    assert set(found["open radiology"]) == set(found["open brain mri"]) == {0}
+    assert set(found["open pathology"]) == {0, 100}
+    assert len(found["open"]) + len(found["closed"]) == len(questions)
+
+
+def test_a_cell_whose_stage_is_in_work_elsewhere_waits_for_another_time(runner, cache):
+    arm = ARMS["no-alignment"]
+    with ExclusiveAccess(cache, runner.weights_digest(arm, 3, 2)), pytest.raises(InUseError):
+        runner.run(arm, 3)
+    assert runner.weights_digest(arm, 3, 1) in runner.stages.cache
 
 
 def test_features_are_computed_once_and_are_what_the_pixels_give(runner, cache, monkeypatch):

@@ -9,6 +9,7 @@ from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.training.pipelines import (
     COLLECTIONS,
     DATA_SETS,
+    FEW,
     INSTRUCTIONS,
     MAIN,
     MINIATURE,
@@ -36,7 +37,11 @@ def test_every_cell_of_the_grid_has_one_name_and_known_data():
 
 
 def test_arms_equal_in_steps_share_every_stage_that_they_have():
-    plain = [arm for arm in ARMS if arm.equal == "steps" and arm.name not in ("lora", "vision")]
+    plain = [
+        arm
+        for arm in ARMS
+        if arm.equal == "steps" and arm.name not in ("lora", "vision", "ours-few", "twin-few")
+    ]
     for data in {stage.data for arm in plain for stage in arm.stages}:
         assert len({stage for arm in plain for stage in arm.stages if stage.data == data}) == 1
 
@@ -57,6 +62,11 @@ def test_arms_equal_in_compute_have_the_steps_of_the_longest():
 def test_the_arms_differ_in_what_they_are_named_for():
     ours = pick(OURS)
     assert replace(pick("twin"), name=ours.name, label=ours.label, is_causal=False) == ours
+    assert replace(pick("twin-few"), name="ours-few", label=pick("ours-few").label, is_causal=False) == pick(
+        "ours-few"
+    )
+    assert [stage.pictures for stage in pick("ours-few").stages] == [None, FEW, FEW, FEW]
+    assert tuple(replace(stage, pictures=None) for stage in pick("ours-few").stages) == ours.stages
     assert pick("V1").stages == tuple(s for s in pick("V2").stages if s.data != "captions")
     assert pick("no-alignment").stages == tuple(s for s in ours.stages if s.data != "captions")
     assert pick("stage3-radiology").stages[:-1] == ours.stages
@@ -122,3 +132,12 @@ def test_stage_2_asks_for_answers_captions_and_descriptions(tmp_path):
         assert sum(question in requests for question in asked) == len(data.scenes) // share
     single = len(asked) - len(data.scenes) * 3 // 4
     assert single > len(COLLECTIONS[QUESTIONS](data, 0))  # more of the late ones
+
+
+def test_fewer_pictures_are_the_first_ones_with_as_many_fewer_questions(tmp_path):
+    data = PhantomData(replace(MINIATURE, rounds=10), TensorCache(tmp_path))
+    few = data.limit(30)
+    assert few.scenes == data.scenes[:30]
+    whole, part = (len(COLLECTIONS[QUESTIONS](one, 0)) for one in (data, few))
+    assert 0.4 * whole < part <= 0.5 * whole
+    assert len(data.limit(1000).scenes) == len(data.scenes)

@@ -9,12 +9,12 @@ from medv_lab.views.training_plots import plot_arms, plot_losses, watch_losses
 
 TABLE = pd.DataFrame(
     [
-        ("ours", "steps", "open", 5, 60.0, 55.0, 65.0),
-        ("V1", "steps", "open", 5, 40.0, 30.0, 50.0),
-        ("ours", "compute", "open", 5, 70.0, 66.0, 74.0),
-        ("ours", "steps", "closed", 2, 50.0, 49.0, 51.0),
+        ("ours", "steps", "open", 5, 60.0, 55.0, 65.0, "58 62 60 59 61"),
+        ("V1", "steps", "open", 5, 40.0, 30.0, 50.0, "40 40 40 30 50"),
+        ("ours", "compute", "open", 5, 70.0, 66.0, 74.0, "70 70 70 69 71"),
+        ("ours", "steps", "closed", 2, 50.0, np.nan, np.nan, "49 51"),
     ],
-    columns=["arm", "equal", "score", "seeds", "mean", "low", "high"],
+    columns=["arm", "equal", "score", "seeds", "mean", "low", "high", "by_seed"],
 )
 HISTORY = pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 2.0, 1.5]})
 
@@ -26,6 +26,11 @@ def test_points_and_intervals_are_those_of_the_table():
     assert [list(line.get_xdata()) for line in points] == [[60, 40], [70]]
     ends = [np.array(part.get_segments())[:, :, 0].tolist() for part in ax.collections]
     assert ends == [[[55, 65], [30, 50]], [[66, 74]]]
+    seeds = [line.get_xdata() for line in ax.lines if line.get_label() == "_seeds"]
+    assert [list(values) for values in seeds] == [
+        [58, 62, 60, 59, 61, 40, 40, 40, 30, 50],
+        [70, 70, 70, 69, 71],
+    ]
 
 
 def test_differences_get_a_line_at_zero():
@@ -35,11 +40,12 @@ def test_differences_get_a_line_at_zero():
     assert ax.get_xlim()[0] < 0
 
 
-def test_two_seeds_do_not_decide_how_wide_the_picture_is():
-    wild = pd.DataFrame([("lora", "steps", "open", 2, 20.0, -200.0, 240.0)], columns=TABLE.columns)
-    low, high = plot_arms(pd.concat([TABLE, wild]), "open").get_xlim()
-    assert 10 < low < 20 and 74 < high < 84
-    assert plot_arms(wild, "open").get_xlim()[0] < -200
+def test_an_arm_with_fewer_seeds_says_so_and_one_with_another_base_says_which():
+    few = pd.DataFrame([("lora", "steps", "open", 2, 20.0, np.nan, np.nan, "10 30")], columns=TABLE.columns)
+    ax = plot_arms(pd.concat([TABLE, few], ignore_index=True), "open")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ours", "V1", "lora (2 seeds)"]
+    ax = plot_arms(TABLE.assign(base=["V2", "twin", "V2", "V2"]), "open")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ours", "V1 minus twin"]
 
 
 def test_an_unknown_score_is_refused():
