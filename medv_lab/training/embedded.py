@@ -3,15 +3,14 @@
     python -m medv_lab.training.embedded --output medv_lab/embedded
 
 1. A vision tower is pretrained against statements (SigLIP's loss), then frozen.
-2. A backbone is pretrained on captions and descriptions without their pictures, by masked diffusion: what LLaDA is to
-   LLaDA-MedV.
+2. A backbone is pretrained by masked diffusion, on reports without their pictures and on questions about facts that are
+   given as text: what LLaDA is to LLaDA-MedV.
 3. Alignment: only the projector learns, on captions.
 4. Visual instruction tuning: projector and backbone learn, first on single questions alone, then on questions,
-   dialogues, descriptions and captions.
-5. Fine-tuning: projector and backbone learn, on single questions and a few texts.
+   dialogues and reports.
 
-Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5
-with the same dialogues and number of steps, and never sees a picture.
+Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2 and 4 with
+the same dialogues and number of steps, and never sees a picture.
 """
 
 import argparse
@@ -37,24 +36,22 @@ from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.model.prompts import SPECIAL_TOKENS, special_ids
 from medv_lab.phantoms.benchmark import make_questions
-from medv_lab.phantoms.questions import PROBES, balanced_questions
-from medv_lab.phantoms.reports import sample_texts
+from medv_lab.phantoms.questions import PROBES, Draw, Probe, balanced_questions
+from medv_lab.phantoms.reports import LENGTHS, sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
 from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
-    LATE_PROBES,
-    LONG_FILL_SHARE,
     Collator,
     Example,
-    caption_examples,
-    description_examples,
     dialogue_examples,
     encode_examples,
+    fact_examples,
     question_examples,
+    report_examples,
     without_images,
 )
-from medv_lab.training.recipes import EMBEDDED, Budget, Engine
+from medv_lab.training.recipes import Budget, Engine
 from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
 from medv_lab.training.vision import STATEMENTS, VISION, frozen_features, pretrain_vision_tower, render_all
 
@@ -65,9 +62,12 @@ LANGUAGE = {
     "num_attention_heads": 4,
     # With the usual 0.02 attention starts out flat at this width, and the pictures are made use of much later.
     "initializer_range": 0.1,
+    # for about 150 positions, not for the 16,384 of the published 500,000
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
 }
 # These families have few answers, so few of the balanced questions are theirs.
 RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
+STAGES = ("text", "alignment", "questions", "instruct")  # behind the vision tower
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
@@ -145,35 +145,30 @@ def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> Non
 
 
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
-    """Make the dialogues of a stage: "text" (to be shown without pictures), or another of `EMBEDDED`."""
+    """Make the dialogues of a stage: "text" (to be shown without pictures), one of the others, or "vqa"."""
     seed, rounds = budget.seed, budget.question_rounds
-    half, few = scenes[: len(scenes) // 2], scenes[: len(scenes) // 4]
+
+    def ask(seed: int, rounds: int = rounds, probes: Sequence[Probe] = PROBES) -> list[Draw]:
+        return balanced_questions(scenes, rounds, seed, probes)
+
     if stage == "text":
-        return [*caption_examples(scenes, seed + 2), *description_examples(half, seed + 2)]
+        reports = [one for length in LENGTHS for one in report_examples(length, scenes, seed + 2)]
+        return [*reports, *fact_examples(ask(seed + 2), scenes, seed + 2)]
     if stage == "alignment":
-        return caption_examples(scenes, seed)
+        return report_examples("sentence", scenes, seed)
     if stage == "vqa":
-        return [
-            *question_examples(balanced_questions(scenes, rounds, seed + 1)),
-            *question_examples(balanced_questions(scenes, rounds, seed + 1, LATE_PROBES)),
-            # trained on questions alone, a model forgot how to describe
-            *caption_examples(few, seed + 1),
-            *description_examples(few, seed + 1),
-        ]
+        few = scenes[: len(scenes) // 4]
+        # trained on questions alone, a model forgot how to describe
+        reports = [one for length in LENGTHS for one in report_examples(length, few, seed + 1)]
+        return [*question_examples(ask(seed + 1)), *reports]
     # families with few answers are asked about three times as often as the benchmark does
-    questions = [
-        *question_examples(balanced_questions(scenes, rounds, seed)),
-        *question_examples(balanced_questions(scenes, 2 * rounds, seed, RARE_PROBES)),
-    ]
+    questions = question_examples([*ask(seed), *ask(seed, 2 * rounds, RARE_PROBES)])
     if stage == "questions":
         return questions
-    return [
-        *questions,
-        *caption_examples(scenes, seed),
-        *caption_examples(scenes, seed + 1),
-        *description_examples(half, seed),
-        *dialogue_examples(half, seed),
-    ]
+    # half of the rows are questions, or they are forgotten
+    detailed = [one for copy in range(3) for one in report_examples("detailed", scenes, seed + copy)]
+    others = [one for length in ("sentence", "brief") for one in report_examples(length, scenes, seed + 1)]
+    return [*questions, *dialogue_examples(scenes[: len(scenes) // 2], seed), *detailed, *others]
 
 
 def list_stages(
@@ -194,7 +189,7 @@ def list_stages(
     is_blind = features is None
     sizes = [budget.scenes, budget.question_rounds, budget.vision_steps, budget.seed]
     stages, recipes = [], []
-    for name in EMBEDDED:
+    for name in STAGES:
         if is_blind and name == "alignment":
             continue
         recipe = getattr(budget, name)
@@ -204,9 +199,7 @@ def list_stages(
             examples, seen = stage_examples(name, scenes, budget), features
             if is_blind or name == "text":
                 examples, seen = without_images(examples), None
-            # long answers cost too much where batches are not grouped by length
-            share = LONG_FILL_SHARE if recipe.group_by_length else 0
-            items = encode_examples(examples, tokenizer, budget.seed, share)
+            items = encode_examples(examples, tokenizer, budget.seed)
             return items, Collator(tokenizer.eos_token_id, seen)
 
         stages.append(Stage(name, f"{name}-{content_key(sizes, is_blind, recipes)[:16]}", recipe, load_data))
@@ -277,7 +270,7 @@ def rebuild(
         model.model.vision_tower.load_state_dict(runner.cache.compute(key, pretrain))
         features = frozen_features(model, images)
 
-    # steps 2 to 5
+    # steps 2 to 4
     def report(stage: Stage) -> None:
         if stage.name != "text" and not question_only:
             processor, rounds = make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3)
@@ -291,7 +284,7 @@ def rebuild(
     # the checkpoint, in half precision, and its scores
     model.half().save_pretrained(output)
     make_processor(tokenizer, model.config).save_pretrained(output)
-    asked = {"vision_tower": "auto"} | {name: getattr(budget, name).precision for name in EMBEDDED}
+    asked = {"vision_tower": "auto"} | {name: getattr(budget, name).precision for name in STAGES}
     used = {name: resolve_precision(precision, model.device) for name, precision in asked.items()}
     manifest = make_manifest(
         asdict(budget) | {"precision": used}, seed=budget.seed, device=model.device, dtype="float32"

@@ -6,7 +6,6 @@ those about files as published (`prompts.encode_dialogue`, `prompts.collate`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,12 @@ from medv_lab.model.prompts import (
     encode_dialogue,
     special_ids,
 )
-from medv_lab.phantoms.questions import PROBES, Draw
+from medv_lab.phantoms.questions import Draw
 from medv_lab.phantoms.reports import LENGTHS, REQUESTS, make_dialogue, write_report
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.training.vision import to_pixels
 
-# Yes/no questions about these are learned last.
-LATE_PROBES = [probe for probe in PROBES if probe.family in ("presence", "modality") and probe.is_closed]
-FILL, LONG_FILL, LONG_FILL_SHARE = 12, 96, 1 / 8  # tokens, tokens, share of examples
+FILL, CANVAS = 12, 128  # tokens
 
 Turns = list[tuple[str, str]]  # (question, answer)
 
@@ -55,10 +52,6 @@ def report_examples(length: str, scenes: Sequence[Scene], seed: int) -> list[Exa
     ]
 
 
-caption_examples = partial(report_examples, "sentence")
-description_examples = partial(report_examples, "detailed")
-
-
 def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
     """Write one dialogue of two to four turns per scene."""
     rng = np.random.default_rng([seed, 0])
@@ -68,6 +61,15 @@ def dialogue_examples(scenes: Sequence[Scene], seed: int) -> list[Example]:
 def question_examples(questions: Sequence[Draw]) -> list[Example]:
     """Make one dialogue of a single turn per question."""
     return [Example([(question.text, question.answer)], question.scene) for question in questions]
+
+
+def fact_examples(questions: Sequence[Draw], scenes: Sequence[Scene], seed: int) -> list[Example]:
+    """Ask each question about a report in one sentence in place of the picture."""
+    rng = np.random.default_rng([seed, 5])
+    return [
+        Example([(f"{write_report(scenes[q.scene], rng, 'sentence')} {q.text}", q.answer)], None)
+        for q in questions
+    ]
 
 
 def without_images(examples: Sequence[Example]) -> list[Example]:
@@ -101,27 +103,27 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tupl
     return ids, labels
 
 
-def encode_examples(
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerFast,
-    seed: int,
-    long_fill_share: float = LONG_FILL_SHARE,
-) -> list[dict]:
+def encode_examples(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, seed: int) -> list[dict]:
     """Encode dialogues about phantoms: token ids, labels and scene of each.
 
-    End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell
-    the length of the answer: mostly few, which costs little, and in some examples up to a whole canvas.
+    End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell the
+    length of the answer: behind a short answer up to `FILL`, behind a report any number that leaves it within `CANVAS`
+    tokens. With few behind reports, the model takes a canvas for nearly full and goes on behind its end.
 
     Args:
         examples: what to encode.
         tokenizer: of the model.
         seed: draws the number of end-of-text tokens.
-        long_fill_share: share of the examples that may have up to a whole canvas of them.
     """
     rng, items = np.random.default_rng([seed, 4]), []
+    encoded: dict[tuple, tuple[list[int], list[int]]] = {}  # the same questions come again and again
     for example in examples:
-        ids, labels = encode_example(example, tokenizer)
-        most = LONG_FILL if rng.random() < long_fill_share else FILL
+        key = (*example.turns, example.scene is None)
+        if key not in encoded:
+            encoded[key] = encode_example(example, tokenizer)
+        ids, labels = encoded[key]
+        length = len(tokenizer.encode(example.turns[-1][1], add_special_tokens=False)) + 1
+        most = FILL if length <= FILL else max(0, CANVAS - length)
         extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
         items.append({"input_ids": ids + extra, "labels": labels + extra, "scene": example.scene})
     return items

@@ -31,21 +31,19 @@ from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms import general
 from medv_lab.phantoms.questions import balanced_questions
-from medv_lab.phantoms.reports import make_dialogue
+from medv_lab.phantoms.reports import LENGTHS, make_dialogue
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.training.examples import (
-    LATE_PROBES,
-    LONG_FILL_SHARE,
     Collator,
     Example,
     PixelCollator,
-    caption_examples,
-    description_examples,
     encode_examples,
+    fact_examples,
     question_examples,
+    report_examples,
     without_images,
 )
-from medv_lab.training.recipes import EMBEDDED, PUBLISHED, LoRA, Recipe, vary
+from medv_lab.training.recipes import EMBEDDED, LoRA, Recipe, vary
 from medv_lab.training.stages import TensorCache
 from medv_lab.training.trainer import Collate
 from medv_lab.training.vision import frozen_features, render_all
@@ -53,6 +51,7 @@ from medv_lab.training.vision import frozen_features, render_all
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
+BATCH = 64  # dialogues
 FEW = 500  # pictures
 BASES = {"V2": (OURS, "V1"), "twin-few": ("ours-few",)}
 """Arms that others are compared with, where that is not ours alone."""
@@ -103,19 +102,18 @@ class AblationArm:
 
 BASE = {
     "text": ("text", 200),
-    "alignment": ("alignment", 40),
-    "questions": ("questions", 1000),
-    "instruct": ("instruct", 1000),
-    "vqa": ("vqa", 120),
-    "general-alignment": ("alignment", 40),
+    "alignment": ("alignment", 60),
+    "questions": ("questions", 300),
+    "instruct": ("instruct", 700),
+    "vqa": ("vqa", 60),
+    "general-alignment": ("alignment", 60),
     "general-instruct": ("instruct", 200),
 }
-"""Stage to the embedded recipe that it is a small copy of, and its steps; alignment has the published rate, since at
-the embedded one image tokens grow alike, and yes/no answers come later."""
+"""Stage to the embedded recipe that it is a small copy of, and its steps."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
-    """Make the recipes of all stages. Batches are small; they are grouped by length where long answers are among short.
+    """Make the recipes of all stages.
 
     Args:
         changes: "stage.setting=value", e.g. "instruct.steps=900"; settings as in `recipes.vary`.
@@ -132,11 +130,8 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
             )
         own[stage].append(setting)
     recipes = {
-        stage: replace(EMBEDDED[kind], steps=steps, batch_size=32, group_by_length=stage == "instruct")
-        for stage, (kind, steps) in BASE.items()
+        stage: replace(EMBEDDED[kind], steps=steps, batch_size=BATCH) for stage, (kind, steps) in BASE.items()
     }
-    for stage in ("alignment", "general-alignment"):
-        recipes[stage] = replace(recipes[stage], projector_lr=PUBLISHED["alignment"].projector_lr)
     return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
 
@@ -221,14 +216,14 @@ class Amounts:
     Attributes:
         scenes, general_scenes: medical phantoms, and pictures of the general domain.
         rounds, general_rounds: balanced rounds of questions about them.
-        captions: share of the pictures that stage 2 has a caption of; half as many have a description.
+        reports: share of the pictures that stage 2 has reports of, one of each length.
     """
 
     scenes: int = 8000
     general_scenes: int = 4000
     rounds: int = 150
     general_rounds: int = 120
-    captions: float = 0.5
+    reports: float = 0.5
 
 
 class PhantomData:
@@ -298,10 +293,8 @@ class PhantomData:
             vision_digest: of the vision tower.
         """
         tokenizer = processor.tokenizer
-        # long canvases cost too much where batches are not grouped by length
-        share = LONG_FILL_SHARE if stage.recipe.group_by_length else 0.0
         data = self if stage.pictures is None else self.limit(stage.pictures)
-        items = encode_examples(COLLECTIONS[stage.data](data, seed), tokenizer, seed, share)
+        items = encode_examples(COLLECTIONS[stage.data](data, seed), tokenizer, seed)
         pad = tokenizer.eos_token_id
         if stage.data == "text":
             return items, Collator(pad, None)
@@ -314,11 +307,9 @@ class PhantomData:
         return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
 
     def _instruct(self, seed: int) -> list[Example]:
-        few = self.scenes[: round(self.amounts.captions * len(self.scenes))]
-        captions = caption_examples(few, seed + 1)
-        descriptions = description_examples(few[: len(few) // 2], seed + 1)
-        late = question_examples(balanced_questions(self.scenes, self.amounts.rounds, seed + 1, LATE_PROBES))
-        return [*self._questions(seed), *late, *captions, *descriptions]
+        few = self.scenes[: round(self.amounts.reports * len(self.scenes))]
+        reports = [one for length in LENGTHS for one in report_examples(length, few, seed + 1)]
+        return [*self._questions(seed), *reports]
 
     def _general_captions(self, seed: int) -> list[Example]:
         rng = np.random.default_rng([seed, 6])
@@ -332,7 +323,7 @@ class PhantomData:
         rng = np.random.default_rng([seed, 7])
         rounds, probes = self.amounts.general_rounds, general.PROBES
         captions = self._general_captions(seed + 1)
-        some = round(self.amounts.captions * len(captions))
+        some = round(self.amounts.reports * len(captions))
         dialogues = [
             Example(make_dialogue(scene, rng, 2, probes), number)
             for number, scene in enumerate(self.general_scenes[:some])
@@ -341,12 +332,15 @@ class PhantomData:
         return [*questions, *captions[:some], *dialogues]
 
     def _text(self, seed: int) -> list[Example]:
-        return without_images([*caption_examples(self.scenes, seed), *self._general_captions(seed)])
+        reports = report_examples("sentence", self.scenes, seed)
+        questions = balanced_questions(self.scenes, self.amounts.rounds, seed + 4)
+        facts = fact_examples(questions, self.scenes, seed)
+        return [*without_images([*reports, *self._general_captions(seed)]), *facts]
 
 
 COLLECTIONS: dict[str, Callable[[PhantomData, int], list[Example]]] = {
     "text": PhantomData._text,
-    "captions": lambda data, seed: caption_examples(data.scenes, seed),
+    "captions": lambda data, seed: report_examples("sentence", data.scenes, seed),
     "questions": lambda data, seed: data._questions(seed + 3),
     "instructions": PhantomData._instruct,
     **{
@@ -356,9 +350,10 @@ COLLECTIONS: dict[str, Callable[[PhantomData, int], list[Example]]] = {
     "general captions": PhantomData._general_captions,
     "general instructions": PhantomData._general_instruct,
 }
-"""text: captions of both, without pictures (no questions: blind answers to balanced questions teach guessing).
-captions: one per phantom (stage 1). questions: single ones about phantoms; instructions: others, with more of those
-that are learned late, captions and descriptions (stage 2). questions, ...: about one data set (stage 3). general ...:
+"""text: captions of both, without pictures, and questions about facts that are given as text (none without facts: blind
+answers to balanced questions teach guessing). captions: one per phantom (stage 1). questions: single ones about
+phantoms; instructions: others, with reports of all lengths (stage 2). questions, ...: about one data set (stage 3).
+general ...:
 the same of the general domain, with dialogues."""
 
 

@@ -239,31 +239,30 @@ PUBLISHED = {
 """Table 6 of the paper; what it leaves open (betas, clipping) is the defaults of AdamW and clipping at 1."""
 
 
-def _embedded(name: str, steps: int, rate: float, *parts: str, **settings) -> Recipe:
+def _embedded(name: str, steps: int, *parts: str, **settings) -> Recipe:
     return Recipe(
         name,
-        **{f"{part}_lr": rate for part in parts},
-        batch_size=64,
+        **{f"{part}_lr": 1e-3 for part in parts},
         steps=steps,
         max_length=1024,
         betas=(0.9, 0.98),
         levels="stratified",
         t_min=0.3,
-        **settings,
+        **{"batch_size": 64} | settings,
     )
 
 
 EMBEDDED = {
-    "text": _embedded("text", 300, 6e-4, "language_model"),
-    "alignment": _embedded("alignment", 100, 2e-3, "projector"),
-    "questions": _embedded(
-        "questions first", 4000, 1.2e-3, "projector", "language_model", group_by_length=False
+    "text": _embedded("text", 400, "language_model", muon_lr=6e-3),
+    "alignment": _embedded("alignment", 100, "projector"),
+    "questions": _embedded("questions first", 1000, "projector", "language_model", muon_lr=6e-3),
+    "instruct": _embedded(
+        "instruction tuning", 4500, "projector", "language_model", muon_lr=6e-3, batch_size=128
     ),
-    "instruct": _embedded("instruction tuning", 2400, 1e-3, "projector", "language_model"),
-    "vqa": _embedded("fine-tuning", 2600, 1e-3, "projector", "language_model"),
+    "vqa": _embedded("fine-tuning", 300, "projector", "language_model", muon_lr=2e-3),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
-single questions before all others: in a mixture yes/no answers stayed at chance."""
+single questions before all others. The shipped checkpoint ends with instruction tuning, as LLaDA-MedV does."""
 
 RECIPES = {"full": PUBLISHED, "embedded": {name: EMBEDDED[name] for name in ("alignment", "instruct", "vqa")}}
 """What a stage from a checkpoint is trained by."""
@@ -273,13 +272,11 @@ RECIPES = {"full": PUBLISHED, "embedded": {name: EMBEDDED[name] for name in ("al
 class Budget:
     """How much of everything an embedded model is built from.
 
-    The shipped checkpoint came from earlier numbers, which its manifest holds.
-
     Attributes:
         scenes: phantoms to train on.
         question_rounds: balanced rounds of questions about them.
         vision_steps: optimiser steps of the vision tower.
-        text, alignment, questions, instruct, vqa: recipes of the stages.
+        text, alignment, questions, instruct: recipes of the stages.
         score_rounds: balanced rounds of questions that the checkpoint is scored on; one asks about 130.
         seed: of data, order and noise.
     """
@@ -291,7 +288,6 @@ class Budget:
     alignment: Recipe = EMBEDDED["alignment"]
     questions: Recipe = EMBEDDED["questions"]
     instruct: Recipe = EMBEDDED["instruct"]
-    vqa: Recipe = EMBEDDED["vqa"]
     score_rounds: int = 6
     seed: int = 0
 

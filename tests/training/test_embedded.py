@@ -13,13 +13,13 @@ from medv_lab.config import PRESETS
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene, make_scenes
 from medv_lab.runtime import resolve_precision
-from medv_lab.training.embedded import learn_tokenizer, make_model, rebuild, take_vision_tower
-from medv_lab.training.recipes import EMBEDDED, Budget
+from medv_lab.training.embedded import STAGES, learn_tokenizer, make_model, rebuild, take_vision_tower
+from medv_lab.training.recipes import Budget
 from medv_lab.training.vision import VISION, frozen_features, pretrain_vision_tower, render_all, to_pixels
 from tests.training.test_trainer import are_equal
 
 TINY = Budget(scenes=100, question_rounds=2, vision_steps=2, score_rounds=1)
-TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in EMBEDDED})
+TINY = replace(TINY, **{name: replace(getattr(TINY, name), steps=1, batch_size=8) for name in STAGES})
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +73,10 @@ def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(bu
         assert wanted in text
     manifest = json.loads((folders[0] / "manifest.json").read_text())
     assert manifest["settings"]["scenes"] == 100
-    assert manifest["settings"]["vqa"]["steps"] == 1
-    assert manifest["settings"]["vqa"]["precision"] == "auto"
+    assert manifest["settings"]["instruct"]["steps"] == 1
+    assert manifest["settings"]["instruct"]["precision"] == "auto"
     used = resolve_precision("auto", torch.device("cpu"))
-    assert manifest["settings"]["precision"] == dict.fromkeys(("vision_tower", *EMBEDDED), used)
+    assert manifest["settings"]["precision"] == dict.fromkeys(("vision_tower", *STAGES), used)
     assert manifest["device"] == "cpu"
 
 

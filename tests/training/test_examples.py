@@ -7,20 +7,23 @@ from PIL import Image
 
 from medv_lab.data.instructions import Dialogue
 from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_dialogue, special_ids
+from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.training.embedded import make_tokenizer
 from medv_lab.training.examples import (
+    CANVAS,
     FILL,
-    LONG_FILL,
     Collator,
     DialogueDataset,
     Example,
     PictureCollator,
-    description_examples,
     dialogue_examples,
     encode_example,
     encode_examples,
+    fact_examples,
+    report_examples,
     without_images,
 )
 from tests.model.tiny import tiny_processor
@@ -46,7 +49,7 @@ def test_a_header_has_the_same_ids_whatever_follows(tokenizer):
         assert tokenizer.encode(header + text, add_special_tokens=False)[: len(alone)] == alone
 
 
-@pytest.mark.parametrize("examples", [description_examples(SCENES, 0), dialogue_examples(SCENES, 0)])
+@pytest.mark.parametrize("examples", [report_examples("detailed", SCENES, 0), dialogue_examples(SCENES, 0)])
 def test_exactly_the_answers_are_learned(tokenizer, examples):
     end = special_ids(tokenizer).end_of_turn
     for example in (*examples, *without_images(examples)):
@@ -70,15 +73,35 @@ def test_answers_that_are_not_found_are_an_error(tokenizer, monkeypatch):
         encode_example(example, tokenizer)
 
 
-def test_the_fill_is_end_of_text_mostly_short_and_sometimes_a_canvas(tokenizer):
-    examples = [Example([("Is there a nodule?", "yes")], None)] * 2000
+def count_fill(examples: list[Example], tokenizer) -> list[int]:
     items = encode_examples(examples, tokenizer, seed=0)
-    plain = len(encode_example(examples[0], tokenizer)[0])
-    extra = [len(item["input_ids"]) - plain for item in items]
-    assert set(range(FILL + 1)) <= set(extra) <= set(range(LONG_FILL + 1))
-    assert 0.08 < sum(count > FILL for count in extra) / len(extra) < 0.14
-    for item, count in zip(items, extra, strict=True):
-        assert item["input_ids"][plain:] == item["labels"][plain:] == [tokenizer.eos_token_id] * count
+    extra = []
+    for item, example in zip(items, examples, strict=True):
+        plain = len(encode_example(example, tokenizer)[0])
+        extra.append(len(item["input_ids"]) - plain)
+        assert item["input_ids"][plain:] == item["labels"][plain:] == [tokenizer.eos_token_id] * extra[-1]
+    return extra
+
+
+def test_the_fill_behind_a_short_answer_is_short_and_behind_a_report_up_to_a_canvas(tokenizer):
+    assert set(count_fill([Example([("Is there a nodule?", "yes")], None)] * 300, tokenizer)) == set(
+        range(FILL + 1)
+    )
+    reports = [one for seed in range(20) for one in report_examples("detailed", SCENES, seed)]
+    lengths = [len(tokenizer.encode(example.turns[0][1])) + 1 for example in reports]
+    canvases = np.add(lengths, count_fill(reports, tokenizer))
+    assert max(canvases) == CANVAS
+    # the number of masks says little of the length: in full canvases reports are as long as in all
+    assert abs(np.mean(np.array(lengths)[canvases > 96]) - np.mean(lengths)) < 3
+
+
+def test_a_question_about_facts_gives_them_as_text(tokenizer):
+    draws = balanced_questions(SCENES, 1, 0)
+    for draw, example in zip(draws, fact_examples(draws, SCENES, 0), strict=True):
+        ((question, answer),) = example.turns
+        report, _, asked = question.rpartition(draw.text)
+        assert asked == "" and answer == draw.answer and example.scene is None
+        assert score_facts(report, SCENES[draw.scene]).f1 == 1
 
 
 def test_padding_is_neither_seen_nor_learned(tokenizer):

@@ -44,7 +44,7 @@ FSDP2 = [
 @pytest.fixture(scope="module")
 def alone(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    recipe = replace(EMBEDDED["instruct"], batch_size=4, steps=STEPS, precision="fp32")
+    recipe = replace(EMBEDDED["instruct"], batch_size=4, steps=STEPS, precision="fp32", muon_lr=None)
     run = PhantomRun("instruct", recipe, str(start), scenes=8, question_rounds=1)
     train_on_phantoms(run, folder, engine=Engine(save_steps=2, log_steps=1), log=lambda line: None)
     return folder

@@ -8,7 +8,7 @@ import torch
 
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise
 from medv_lab.phantoms.scenes import make_scenes
-from medv_lab.training.examples import Collator, caption_examples, encode_examples
+from medv_lab.training.examples import Collator, encode_examples, report_examples
 from medv_lab.training.recipes import LoRA, Recipe
 from medv_lab.training.trainer import (
     Engine,
@@ -32,7 +32,7 @@ RECIPE = Recipe("test", **BOTH, batch_size=4, steps=2, max_length=512, precision
 def data() -> tuple[list[dict], Collator]:
     tokenizer = tiny_tokenizer()
     features = torch.randn(20, 16, 8, generator=torch.Generator().manual_seed(1)).half()
-    dataset = encode_examples(caption_examples(make_scenes("train", 20), 0), tokenizer, 0)
+    dataset = encode_examples(report_examples("sentence", make_scenes("train", 20), 0), tokenizer, 0)
     return dataset, Collator(tokenizer.eos_token_id, features)
 
 
