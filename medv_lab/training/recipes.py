@@ -253,11 +253,11 @@ def _embedded(name: str, steps: int, *parts: str, **settings) -> Recipe:
 
 
 EMBEDDED = {
-    "text": _embedded("text", 400, "language_model", muon_lr=6e-3),
+    "text": _embedded("text", 300, "language_model", muon_lr=6e-3),
     "alignment": _embedded("alignment", 100, "projector"),
-    "questions": _embedded("questions first", 1000, "projector", "language_model", muon_lr=6e-3),
+    "questions": _embedded("questions first", 500, "projector", "language_model", muon_lr=6e-3),
     "instruct": _embedded(
-        "instruction tuning", 4500, "projector", "language_model", muon_lr=6e-3, batch_size=128
+        "instruction tuning", 4000, "projector", "language_model", muon_lr=6e-3, batch_size=128
     ),
     "vqa": _embedded("fine-tuning", 300, "projector", "language_model", muon_lr=2e-3),
 }

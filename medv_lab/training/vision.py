@@ -143,7 +143,7 @@ def pretrain_vision_tower(
     steps: int,
     batch_size: int = 96,
     learning_rate: float = 1e-3,
-    muon_lr: float | None = 6e-3,
+    muon_lr: float | None = 1e-2,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
