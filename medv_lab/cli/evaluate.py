@@ -131,6 +131,38 @@ def phantoms(
 
 
 @main_process_only()
+def descriptions(
+    choice: ModelChoice,
+    given: GivenSettings,
+    split: Annotated[str, typer.Option(help="validation, test or compositional")] = "test",
+    number: Annotated[int, typer.Option(help="pictures that are described")] = 500,
+    length: Annotated[
+        str, typer.Option(help="of the reports asked for: sentence, brief or detailed")
+    ] = "detailed",
+    pictures: Annotated[str, typer.Option(help="right, or shuffled (another one of the domain)")] = "right",
+    answering: Annotated[Answering, Fields(only=("answers", "batch_size", "output"))] = Answering(
+        batch_size=32
+    ),
+) -> None:
+    """Score descriptions of phantoms and, below, of controls: facts, form, repetition, with 95 % intervals."""
+    from medv_lab.evaluation.benchmarks import summarise_descriptions
+    from medv_lab.phantoms.benchmark import make_descriptions
+    from medv_lab.runtime import medv_home
+
+    questions = make_descriptions(split, number, length, pictures)
+    output = answering.output or medv_home() / "results" / f"descriptions-{split}-{length}-{pictures}"
+    responder = _load_responder(choice, given.over(PRESETS["embedded-description"]), answering.answers)
+    asked = {"split": split, "descriptions": number, "length": length, "pictures": pictures}
+    found = _answer(questions, responder, output, answering.batch_size, {"asked": asked})
+    if found is None:
+        return
+    table = summarise_descriptions(questions, found)
+    title = f"{split} split, {length}, pictures {pictures}: percent, words and passes (95 % interval)"
+    _print_scores(table, title, ("system", "measure", "descriptions"))
+    _save(table, output, responder.run)
+
+
+@main_process_only()
 def vqa(
     choice: ModelChoice,
     given: GivenSettings,
@@ -359,4 +391,4 @@ def _save(table: pd.DataFrame, output: Path, run: str) -> None:
 
 
 evaluate = typer.Typer(no_args_is_help=True, help="Score a model.")
-add_commands(evaluate, phantoms, vqa, chat, tables)
+add_commands(evaluate, phantoms, descriptions, vqa, chat, tables)

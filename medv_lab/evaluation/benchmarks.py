@@ -6,7 +6,12 @@ from dataclasses import astuple
 import pandas as pd
 
 from medv_lab.metrics.intervals import bootstrap_interval
+from medv_lab.metrics.repetition import adjacent_duplicates
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa, score_vqa
+from medv_lab.phantoms.benchmark import SEED
+from medv_lab.phantoms.facts import score_description
+from medv_lab.phantoms.reports import write_controls
+from medv_lab.phantoms.scenes import Scene
 from medv_lab.records import Prediction, Question, pair_up
 
 PHANTOM_COLUMNS = ("group", "kind", "questions", "score", "low", "high")
@@ -88,6 +93,40 @@ def summarise_phantoms(
         for name, own in [("all", part), *part.groupby("group")]:
             rows.append((name, kind, len(own), *astuple(bootstrap_interval(100 * own.score.to_numpy()))))
     return pd.DataFrame(rows, columns=list(PHANTOM_COLUMNS))
+
+
+def summarise_descriptions(questions: Sequence[Question], predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Tabulate what is measured of descriptions, of one system and then of the controls, over the same scenes.
+
+    Args:
+        questions: from `phantoms.benchmark.make_descriptions`.
+        predictions: one system's answers, in the order of the questions.
+
+    Returns:
+        Columns system, measure, descriptions, score, low, high (95 %, bootstrap over descriptions). Measures are those
+        of `score_description` and adjacent duplicates, in percent; words and, where they are known, forward passes.
+
+    Raises:
+        ValueError: if these are not the answers to these questions.
+    """
+    scenes = [question.truth for question in questions]
+    answers = [answer for _, answer in pair_up(questions, predictions)]
+    texts = {answers[0].system: [answer.text for answer in answers]}
+    texts |= write_controls(scenes, [question.reference for question in questions], SEED)
+    rows = []
+    for system, own in texts.items():
+        measured = pd.DataFrame([_measure_description(*pair) for pair in zip(own, scenes, strict=True)])
+        if system == answers[0].system and None not in (passes := [answer.passes for answer in answers]):
+            measured["passes"] = passes
+        for measure, values in measured.items():
+            rows.append((system, measure, len(own), *astuple(bootstrap_interval(values.to_numpy()))))
+    return pd.DataFrame(rows, columns=["system", "measure", "descriptions", "score", "low", "high"])
+
+
+def _measure_description(text: str, scene: Scene) -> dict[str, float]:
+    words = text.split()
+    duplicates = {"adjacent duplicates": 100 * adjacent_duplicates(words), "words": len(words)}
+    return score_description(text, scene) | duplicates
 
 
 def summarise_effort(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -8,6 +8,8 @@ PathVQA (Table 2):
     tissue         histology and gross pathology of the test split: as PathVQA, what a pathologist looks at
     compositional  all five domains, findings where training never showed them: beyond the training data
 
+`make_descriptions` asks for reports of one split's pictures.
+
 Questions are balanced within what is asked: a wording has each of its answers equally often, so chance is
 1 / number of answers for whoever sees no picture.
 """
@@ -19,6 +21,7 @@ import numpy as np
 
 from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.reports import REQUESTS, find_others, write_report
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.records import Question
 
@@ -70,6 +73,47 @@ def make_benchmarks(rounds: int, with_pictures: bool = True) -> list[Question]:
         scenes = [scene for scene in make_scenes(split, SCENES) if scene.domain in domains]
         questions += _ask(name, split, scenes, rounds, "right" if with_pictures else "none", benchmark=name)
     return questions
+
+
+def make_descriptions(
+    split: str, descriptions: int, length: str = "detailed", pictures: str = "right"
+) -> list[Question]:
+    """Ask for a report of each of the first pictures of a split; the wordings of the request take turns.
+
+    Args:
+        split: "validation", "test" or "compositional".
+        descriptions: how many.
+        length: of the reports that are asked for, one of `LENGTHS`.
+        pictures: "right", or "shuffled": each scene's request is shown with the picture of another scene, that of the
+            control "another picture".
+
+    Returns:
+        Questions with the tag domain, and as reference and truth a report of the scene and the scene itself, to which
+        a description is held also where another picture is shown.
+
+    Raises:
+        ValueError: for an unknown split, length or choice of pictures, or fewer than two descriptions.
+    """
+    if length not in REQUESTS:
+        raise ValueError(f"length is {length!r}; allowed are {', '.join(REQUESTS)}")
+    if pictures not in PICTURES[:2]:
+        raise ValueError(f"pictures is {pictures!r}; allowed are {', '.join(PICTURES[:2])}")
+    rng, scenes = np.random.default_rng([SEED, 3]), make_scenes(split, descriptions)
+    others, requests = find_others(scenes), REQUESTS[length]
+    shown = scenes if pictures == "right" else [scenes[other] for other in others]
+    return [
+        Question(
+            id=f"{split}-{length}/{number:04}",
+            text=requests[number % len(requests)],
+            image=render(seen),
+            reference=write_report(scene, rng, length),
+            kind="detailed_description",
+            split=split,
+            tags={"domain": scene.domain},
+            truth=scene,
+        )
+        for number, (scene, seen) in enumerate(zip(scenes, shown, strict=True))
+    ]
 
 
 def _ask(

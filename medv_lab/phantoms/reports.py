@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medv_lab.phantoms.questions import PROBES, Probe, article
-from medv_lab.phantoms.scenes import DOMAINS, GRADES, KINDS, Finding, Scene
+from medv_lab.phantoms.scenes import GRADES, KINDS, Finding, Scene
 
 REQUESTS = {
     "sentence": (
@@ -179,23 +179,42 @@ def sample_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
     return texts
 
 
-def write_controls(scenes: Sequence[Scene], seed: int) -> dict[str, list[str]]:
+def write_controls(scenes: Sequence[Scene], reports: Sequence[str], seed: int) -> dict[str, list[str]]:
     """Write what every table of descriptions is read against.
 
+    Args:
+        scenes: what is described.
+        reports: a true report of each.
+        seed: of the random order of words.
+
     Returns:
-        By name, one text per scene: "reference", the report of the scene; "another picture", the report of the next
-        scene of the same domain, fluent and about something else; "word salad", the words of the reference in random
+        By name, one text per scene: "reference", its report; "another picture", the report of the scene that
+        `find_others` gives it, fluent and about something else; "word salad", the words of the reference in random
         order.
+
+    Raises:
+        ValueError: for fewer than two scenes.
     """
     rng = np.random.default_rng(seed)
-    reports = [write_report(scene, rng) for scene in scenes]
+    others = [reports[number] for number in find_others(scenes)]
     salad = [" ".join(rng.permutation(report.split())) for report in reports]
-    others = list(reports)
-    for domain in DOMAINS:
-        own = [number for number, scene in enumerate(scenes) if scene.domain == domain]
-        for number, donor in zip(own, [*own[1:], *own[:1]], strict=True):
-            others[number] = reports[donor]
-    return {"reference": reports, "another picture": others, "word salad": salad}
+    return {"reference": list(reports), "another picture": others, "word salad": salad}
+
+
+def find_others(scenes: Sequence[Scene]) -> list[int]:
+    """Find for every scene the number of the next one of its domain, or of the next of any where it has none.
+
+    Raises:
+        ValueError: for fewer than two scenes.
+    """
+    if len(scenes) < 2:
+        raise ValueError(f"{len(scenes)} pictures hold no other; give 2 or more")
+    found = []
+    for number, scene in enumerate(scenes):
+        following = [*range(number + 1, len(scenes)), *range(number)]
+        own = (one for one in following if scenes[one].domain == scene.domain)
+        found.append(next(own, following[0]))
+    return found
 
 
 def _choose(options: Sequence[str], rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""`medv evaluate vqa` and `chat`: what they print, save, skip and refuse; two processes do what one does."""
+"""`medv evaluate`: what they print, save, skip and refuse; two processes do what one does."""
 
 import os
 import re
@@ -80,6 +80,7 @@ def test_vqa_runs_end_to_end_and_a_rerun_asks_nothing(tiny, vqa_rad, tmp_path):
 def test_phantoms_that_are_not_there_are_refused():
     assert "compositional" in refusal("phantoms", "--split", "train2")
     assert "shuffled" in refusal("phantoms", "--pictures", "wrong")
+    assert "shuffled" in refusal("descriptions", "--pictures", "none")
 
 
 def test_phantoms_are_scored_and_a_rerun_asks_nothing(loaded, tmp_path):
@@ -95,6 +96,35 @@ def test_phantoms_are_scored_and_a_rerun_asks_nothing(loaded, tmp_path):
     assert "brain mri" in printed and "presence" in printed
     run(*command)
     assert [len(responder.asked) for *_, responder in loaded] == [len(predictions), 0]
+
+
+def test_descriptions_are_scored_above_their_controls_and_a_rerun_asks_nothing(loaded, tmp_path):
+    command = ["descriptions", "--number", 10, "--length", "brief", "--output", tmp_path / "out"]
+    printed = run(*command, "--steps", 24)
+    ((name, predictions),) = read_predictions(tmp_path / "out").items()
+    asked = {"split": "test", "descriptions": 10, "length": "brief", "pictures": "right"}
+    assert read_manifest(tmp_path / "out")[name]["asked"] == asked
+    assert loaded[0][1] == replace(PRESETS["embedded-description"], steps=24)
+    scores = pd.read_csv(tmp_path / "out" / f"scores-{name}.csv").set_index(["system", "measure"]).score
+    assert scores["embedded", "facts"] == scores["embedded", "well-formed"] == 0  # "yes" is no report
+    assert scores["reference", "facts"] == 100
+    assert list(dict.fromkeys(scores.index.get_level_values("system")))[-1] == "word salad"
+    assert "another picture" in printed and "contradictions" in printed
+    run(*command, "--steps", 24)
+    assert [len(responder.asked) for *_, responder in loaded] == [len(predictions), 0]
+
+
+def test_the_embedded_model_describes_and_answers_of_a_file_are_scored_as_a_model_s(tmp_path):
+    run("descriptions", "--number", 2, "--output", tmp_path / "model")
+    ((name, predictions),) = read_predictions(tmp_path / "model").items()
+    lines = [{"question_id": one.question_id, "text": one.text} for one in predictions]
+    file = write_lines(tmp_path / "embedded.jsonl", lines)
+    run("descriptions", "--number", 2, "--answers", file, "--output", tmp_path / "file")
+    (again,) = (tmp_path / "file").glob("scores-*.csv")
+    first, second = (pd.read_csv(path) for path in (tmp_path / "model" / f"scores-{name}.csv", again))
+    pd.testing.assert_frame_equal(first[first.measure != "passes"].reset_index(drop=True), second)
+    well_formed = first.set_index(["system", "measure"]).score["embedded", "well-formed"]
+    assert well_formed > 90
 
 
 def test_model_and_every_setting_can_be_given(loaded, vqa_rad, tmp_path):

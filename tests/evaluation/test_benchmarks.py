@@ -11,13 +11,14 @@ from medv_lab.evaluation.benchmarks import (
     PHANTOM_COLUMNS,
     answer_candidates,
     score_phantoms,
+    summarise_descriptions,
     summarise_effort,
     summarise_phantoms,
     summarise_vqa,
 )
 from medv_lab.evaluation.runner import answer_all
 from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa
-from medv_lab.phantoms.benchmark import make_questions
+from medv_lab.phantoms.benchmark import make_descriptions, make_questions
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.records import Prediction, Question
 from tests.data.released import make_vqa_rad
@@ -116,3 +117,36 @@ def test_effort_is_table_3_s():
     unknown = summarise_effort([answered(0, 2.0, None), answered(0, 1.0, 3)])
     assert pd.isna(unknown["seconds_per_word"])
     assert pd.isna(unknown["passes_per_question"])
+
+
+@pytest.fixture(scope="module")
+def descriptions():
+    return make_descriptions("test", 100)
+
+
+def test_controls_stand_below_the_descriptions(descriptions):
+    table = summarise_descriptions(descriptions, answer_all(descriptions, Oracle()))
+    assert list(dict.fromkeys(table.system)) == ["oracle", "reference", "another picture", "word salad"]
+    assert set(table.descriptions) == {100}
+    scores = table.pivot(index="system", columns="measure", values="score")
+    passes = scores.pop("passes")
+    assert passes["oracle"] == 3 and passes.drop("oracle").isna().all()
+    pd.testing.assert_series_equal(scores.loc["oracle"], scores.loc["reference"], check_names=False)
+    assert scores.loc["reference", ["facts", "precision", "recall", "well-formed"]].tolist() == [100] * 4
+    assert scores.loc["reference", ["repeated", "contradictions"]].tolist() == [0, 0]
+    assert scores.loc["another picture", "well-formed"] == 100
+    assert scores.facts["word salad"] < 10 < scores.facts["another picture"] < 50
+    assert scores.words["word salad"] == scores.words["reference"]
+
+
+def test_faults_of_descriptions_are_measured_with_their_intervals(descriptions):
+    ill = Scripted("ill", 8, "This is a brain mri. This is a brain mri. The image image is normal.")
+    table = summarise_descriptions(descriptions, answer_all(descriptions, ill))
+    own = table[table.system == "ill"].set_index("measure")
+    assert own.score["adjacent duplicates"] == pytest.approx(100 / 14)
+    assert own.score["well-formed"] == pytest.approx(100 * 10 / 15)
+    assert own.score["repeated"] == pytest.approx(100 / 3)
+    assert own.score.recall < own.score.precision == pytest.approx(20)  # one of five domains
+    assert own.low.precision == pytest.approx(20 - 8, abs=2) and own.high.precision == pytest.approx(
+        28, abs=2
+    )

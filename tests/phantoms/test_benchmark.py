@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from medv_lab.metrics.scoring import evaluate_vqa
-from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks, make_questions
+from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks, make_descriptions, make_questions
+from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.reports import LENGTHS, REQUESTS, find_others
 from medv_lab.phantoms.scenes import DOMAINS
 from tests.phantoms.test_questions import is_held_out
 
@@ -88,3 +90,35 @@ def test_whoever_is_blind_is_shown_nothing():
     assert {one.image for one in make_benchmarks(2, with_pictures=False)} == {None}
     with pytest.raises(ValueError, match="1 or more"):
         make_benchmarks(0)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_description_is_asked_for_in_every_wording_and_its_reference_is_the_whole_truth(length):
+    asked = make_descriptions("test", 20, length)
+    assert {one.text for one in asked} == set(REQUESTS[length])
+    assert len({one.id for one in asked}) == 20
+    for one in asked:
+        assert score_facts(one.reference, one.truth).f1 == 1
+        np.testing.assert_array_equal(one.image, render(one.truth))
+
+
+def test_a_description_of_another_picture_is_held_to_the_own_scene():
+    right, shuffled = (make_descriptions("test", 12, pictures=which) for which in ("right", "shuffled"))
+    assert [one.truth for one in shuffled] == [one.truth for one in right]
+    assert [one.reference for one in shuffled] == [one.reference for one in right]
+    for one, other in zip(shuffled, find_others([one.truth for one in right]), strict=True):
+        np.testing.assert_array_equal(one.image, right[other].image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test", 1), "give 2 or more"),
+        (("test", 2, "long"), "sentence, brief, detailed"),
+        (("test", 2, "brief", "none"), "allowed are right, shuffled"),
+        (("exam", 2), "splits are"),
+    ],
+)
+def test_impossible_descriptions_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_descriptions(*arguments)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medv_lab.phantoms.facts import parse_report, score_description
-from medv_lab.phantoms.reports import LENGTHS, write_controls, write_report
+from medv_lab.phantoms.reports import LENGTHS, find_others, write_controls, write_report
 from medv_lab.phantoms.scenes import KINDS, Finding, Scene, make_scenes
 
 SCENES = make_scenes("train", 500)
@@ -131,10 +131,11 @@ def test_claims_stand_where_their_words_are():
 
 
 def test_controls_are_as_good_and_as_bad_as_they_should_be():
-    scenes = make_scenes("test", 300)
+    scenes, rng = make_scenes("test", 300), np.random.default_rng(0)
+    reports = [write_report(scene, rng) for scene in scenes]
     scores = {
         name: [score_description(text, scene) for text, scene in zip(texts, scenes, strict=True)]
-        for name, texts in write_controls(scenes, 0).items()
+        for name, texts in write_controls(scenes, reports, 0).items()
     }
     mean = {
         name: {key: np.mean([row[key] for row in rows]) for key in rows[0]} for name, rows in scores.items()
@@ -144,3 +145,14 @@ def test_controls_are_as_good_and_as_bad_as_they_should_be():
     assert mean["word salad"]["facts"] <= 10
     assert mean["another picture"]["well-formed"] == 100
     assert 10 < mean["another picture"]["facts"] < 50
+
+
+def test_another_picture_is_the_next_of_its_domain_if_there_is_one():
+    scenes = make_scenes("test", 12)
+    others = find_others(scenes)
+    assert sorted(others) == list(range(12))
+    assert all(scenes[one].domain == scene.domain for one, scene in zip(others, scenes, strict=True))
+    assert others[0] == 5  # the domains take turns
+    assert find_others(scenes[:3]) == [1, 2, 0]
+    with pytest.raises(ValueError, match="1 pictures hold no other"):
+        find_others(scenes[:1])
