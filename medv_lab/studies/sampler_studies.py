@@ -42,6 +42,7 @@ MEASURES = (
     *("score", "precision", "recall", "adjacent_duplicates", "looped", "distinct_1"),
     *("words", "passes", "seconds"),
 )
+SHARE = ("share", "share_low", "share_high")
 ENOUGH = 0.98  # share of the baseline's score that `fast` must keep
 
 
@@ -52,7 +53,7 @@ def run_study(
     folder: Path,
     *,
     extra_arms: Sequence[Arm] = (),
-    questions: int = 200,
+    questions: int = 400,
     batch_size: int = 16,
     log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -119,8 +120,8 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Returns:
         `arm`, `group`, `questions`; of every measure its mean under its own name, and of `score`, `recall`,
         `adjacent_duplicates`, `looped` and `words` also `..._low` and `..._high` (95 %, bootstrap over scenes);
-        `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene) and `share`
-        (score / the baseline's).
+        `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene) and `share`,
+        `share_low`, `share_high` (score / the baseline's, with the difference's interval).
     """
     table = {arm: part.sort_values("scene") for arm, part in scores.groupby("arm", sort=False)}
     exact = table[baseline]["score"].to_numpy()
@@ -133,15 +134,34 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
             row |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
         found = paired_difference(part["score"], exact)
         row |= {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
-        row["share"] = row["score"] / exact.mean() if exact.mean() else float("nan")
+        if exact.mean():
+            ends = (found.estimate, found.low, found.high)
+            row |= dict(zip(SHARE, (1 + end / exact.mean() for end in ends), strict=True))
+        else:
+            row |= dict.fromkeys(SHARE, float("nan"))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def choose_fast(summary: pd.DataFrame) -> str | None:
-    """Return the arm of least time among those that keep `ENOUGH` of the baseline's score; None if none does."""
-    good = summary[summary["share"] >= ENOUGH]
-    return None if good.empty else str(good.sort_values("seconds")["arm"].iloc[0])
+def choose_fast(scores: pd.DataFrame, baseline: str, passes: float) -> tuple[str, pd.Series] | None:
+    """Choose the arm of least time on every other scene, and report it on the scenes between.
+
+    Args:
+        scores: as in `summarise_study`.
+        baseline: name of the arm whose score is to be kept.
+        passes: the most forward passes that an arm may take on average.
+
+    Returns:
+        The arm's name and its row of the summary over the scenes that did not choose it; None if no arm keeps `ENOUGH`
+        of the baseline's score.
+    """
+    chosen = summarise_study(scores[scores["scene"] % 2 == 0], baseline)
+    good = chosen[(chosen["share"] >= ENOUGH) & (chosen["passes"] <= passes)]
+    if good.empty:
+        return None
+    name = str(good.sort_values("seconds")["arm"].iloc[0])
+    reported = summarise_study(scores[scores["scene"] % 2 == 1], baseline)
+    return name, reported.set_index("arm").loc[name]
 
 
 def _describe(

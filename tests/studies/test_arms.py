@@ -6,7 +6,7 @@ from medv_lab.config import PRESETS
 from medv_lab.strategies.base import Cache, Guard, Strategy
 from medv_lab.studies.arms import STUDIES, eos_arms, frontier_arms, steps_arms
 
-LENGTH = 128
+LENGTH = 96
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -23,7 +23,6 @@ def test_the_frontier_has_every_strategy_guard_and_cache_and_the_fast_preset():
     assert {one.guard.name for one in settings} == set(Guard.known)
     assert {one.cache.name for one in settings} == set(Cache.known)
     assert PRESETS["fast"] in settings
-    assert PRESETS["fast"].steps <= PRESETS["fast"].gen_length / 4
 
 
 def test_the_steps_study_goes_from_l_to_a_sixteenth_of_it():
