@@ -21,8 +21,8 @@ from medv_lab.diffusion.attention_maps import PatchGrid
 from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
+from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.attention_probe import AttentionMaps, AttentionProbe
-from medv_lab.model.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.runtime import make_manifest

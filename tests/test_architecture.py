@@ -27,6 +27,7 @@ ROOMS = (
     "data",
     "phantoms",
     "diffusion",
+    "inputs",
     "model",
     "generation",
     "evaluation",

@@ -18,7 +18,7 @@ import torch
 
 from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
 from medv_lab.diffusion.state import StepRecord
-from medv_lab.model.image_features import MergedInputs
+from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 
 AttentionMaps = bool | Literal["rollout"] | Sequence[int]

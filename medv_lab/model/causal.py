@@ -13,9 +13,9 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 
 from medv_lab.diffusion.forward import masked_cross_entropy
+from medv_lab.inputs.tiling import TileLayout
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import Images, MedVLanguageModel
-from medv_lab.model.tiling import TileLayout
 
 
 class MedVForNextToken(MedVLanguageModel):

@@ -12,7 +12,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from medv_lab.model.tiling import grid_pinpoints, parse_aspect_ratio
+from medv_lab.inputs.tiling import grid_pinpoints, parse_aspect_ratio
 
 MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
 PROJECTOR_TYPES = ("mlp2x_gelu",)

@@ -17,15 +17,15 @@ from transformers.utils import ModelOutput
 
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
-from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.image_features import (
+from medv_lab.inputs.image_features import (
     MergedInputs,
     conversation_mask,
     merge_features,
     pack_image_features,
 )
+from medv_lab.inputs.tiling import TileLayout
+from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.last_layer import hidden_at
-from medv_lab.model.tiling import TileLayout
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 # So many rows through a large output layer: on a CPU up to twice as fast with the larger matrix first (float32, MKL).

@@ -15,8 +15,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from medv_lab.data.images import open_image
-from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.prompts import (
+from medv_lab.inputs.prompts import (
     IMAGE_TOKEN,
     Turns,
     encode_dialogue,
@@ -25,7 +24,8 @@ from medv_lab.model.prompts import (
     special_ids,
     system_prompt_of,
 )
-from medv_lab.model.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
+from medv_lab.inputs.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
+from medv_lab.model.configuration import MedVConfig
 
 # the printable stand-ins of bytes in byte-level vocabularies
 _BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}

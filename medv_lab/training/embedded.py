@@ -30,11 +30,11 @@ from medv_lab.config import PRESETS
 from medv_lab.evaluation.benchmarks import summarise_phantoms
 from medv_lab.evaluation.responders import DiffusionResponder
 from medv_lab.evaluation.runner import answer_all
+from medv_lab.inputs.prompts import SPECIAL_TOKENS, special_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.model.prompts import SPECIAL_TOKENS, special_ids
 from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import PROBES, Draw, Probe, balanced_questions
 from medv_lab.phantoms.reports import LENGTHS, sample_texts

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from medv_lab.data.instructions import Dialogue
-from medv_lab.model.processing import MedVProcessor
-from medv_lab.model.prompts import (
+from medv_lab.inputs.prompts import (
     IGNORED_LABEL,
     IMAGE_TOKEN,
     PLAIN_MODE,
@@ -25,6 +24,7 @@ from medv_lab.model.prompts import (
     encode_dialogue,
     special_ids,
 )
+from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.questions import Draw
 from medv_lab.phantoms.reports import LENGTHS, REQUESTS, make_dialogue, write_report
 from medv_lab.phantoms.scenes import Scene

@@ -5,7 +5,7 @@ import pytest
 from medv_lab.data.instructions import find_faults, from_question, read_dialogues
 from medv_lab.data.validation import check_instructions
 from medv_lab.data.vqa import read_vqa
-from medv_lab.model.prompts import IMAGE_PLACEHOLDER, encode_dialogue
+from medv_lab.inputs.prompts import IMAGE_PLACEHOLDER, encode_dialogue
 from tests.data.released import make_vqa_rad, real_folders, write_json, write_lines
 from tests.parity.golden import load_json
 

@@ -3,9 +3,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from medv_lab.diffusion.forward import draw_noise
+from medv_lab.inputs.prompts import IMAGE_PLACEHOLDER
+from medv_lab.inputs.tiling import TileLayout
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
-from medv_lab.model.prompts import IMAGE_PLACEHOLDER
-from medv_lab.model.tiling import TileLayout
 from tests.model.tiny import PATCH, SIDE, tiny_model
 
 IMAGE = IMAGE_PLACEHOLDER

@@ -7,8 +7,8 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from medv_lab.data.images import ImageError
+from medv_lab.inputs.prompts import IMAGE_PLACEHOLDER, encode_dialogue
 from medv_lab.model import MedVProcessor
-from medv_lab.model.prompts import IMAGE_PLACEHOLDER, encode_dialogue
 from tests.model.tiny import PATCH, SIDE, tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
 

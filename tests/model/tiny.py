@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from medv_lab.inputs.prompts import special_ids
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
-from medv_lab.model.prompts import special_ids
 from medv_lab.training.embedded import make_tokenizer
 
 SIDE, PATCH = 32, 8

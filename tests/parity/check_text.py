@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from medv_lab.model.prompts import (
+from medv_lab.inputs.prompts import (
     Encoded,
     collate,
     encode_dialogue,

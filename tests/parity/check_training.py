@@ -7,7 +7,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from medv_lab.diffusion.forward import draw_noise
-from medv_lab.model.image_features import conversation_mask
+from medv_lab.inputs.image_features import conversation_mask
 from medv_lab.training.recipes import Recipe
 from medv_lab.training.trainer import Engine, MaskedDiffusionTrainer, NoiseSource, make_arguments
 from tests.parity.check_image_features import processed_images, used_images

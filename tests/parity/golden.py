@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from medv_lab.inputs.tiling import TileLayout, cut_tiles, plan_tiles
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion
-from medv_lab.model.tiling import TileLayout, cut_tiles, plan_tiles
 
 TOLERANCE = {
     "pixels": 1e-6,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from medv_lab.data.instructions import Dialogue
-from medv_lab.model.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_dialogue, special_ids
+from medv_lab.inputs.prompts import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_dialogue, special_ids
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.reports import sample_texts

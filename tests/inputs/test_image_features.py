@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from medv_lab.model.image_features import conversation_mask, merge_features, pack_image_features
-from medv_lab.model.tiling import TileLayout
+from medv_lab.inputs.image_features import conversation_mask, merge_features, pack_image_features
+from medv_lab.inputs.tiling import TileLayout
 
 IMAGE = -200
 

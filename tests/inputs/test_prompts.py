@@ -2,7 +2,7 @@
 
 import pytest
 
-from medv_lab.model.prompts import (
+from medv_lab.inputs.prompts import (
     IGNORED_LABEL,
     IMAGE_PLACEHOLDER,
     collate,

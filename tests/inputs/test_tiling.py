@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medv_lab.model.image_features import pack_image_features
-from medv_lab.model.tiling import (
+from medv_lab.inputs.image_features import pack_image_features
+from medv_lab.inputs.tiling import (
     TileLayout,
     cut_tiles,
     grid_pinpoints,

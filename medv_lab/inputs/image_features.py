@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from medv_lab.model.tiling import TileLayout
+from medv_lab.inputs.tiling import TileLayout
 
 
 def pack_image_features(
