@@ -10,7 +10,7 @@ A cell keeps the outcome of every question and every text, in percent (words as 
 
 import copy
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,12 @@ from medv_lab.training.recipes import Engine, EvalConfig
 from medv_lab.training.stages import Log, Stage, StageRunner
 from medv_lab.training.trainer import ENGINE
 
-ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8)
-CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=32)
-HASTY_CAPTION = GenerationSettings(gen_length=32, block_length=32, steps=4)
-DESCRIPTION = GenerationSettings(gen_length=96, block_length=32, steps=96)
-HASTY_DESCRIPTION = GenerationSettings(gen_length=96, block_length=32, steps=12)
+# End of text is not suppressed: where it is, a model with little training goes on behind the end of its answer.
+ANSWER = GenerationSettings(gen_length=8, block_length=8, steps=8, suppressed_tokens=())
+CAPTION = replace(ANSWER, gen_length=32, block_length=32, steps=32)
+HASTY_CAPTION = replace(CAPTION, steps=4)
+DESCRIPTION = replace(CAPTION, gen_length=96, steps=96)
+HASTY_DESCRIPTION = replace(DESCRIPTION, steps=12)
 BATCH_SIZE = 50  # texts at once
 AMOUNTS, EVALUATION = Amounts(), EvalConfig()
 

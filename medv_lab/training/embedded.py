@@ -36,7 +36,7 @@ from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.benchmark import make_questions
-from medv_lab.phantoms.questions import PROBES, Draw, Probe, balanced_questions
+from medv_lab.phantoms.questions import balanced_questions
 from medv_lab.phantoms.reports import LENGTHS, sample_texts
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
@@ -49,6 +49,7 @@ from medv_lab.training.examples import (
     fact_examples,
     question_examples,
     report_examples,
+    training_questions,
     without_images,
 )
 from medv_lab.training.recipes import Budget, Engine
@@ -65,8 +66,6 @@ LANGUAGE = {
     # for about 150 positions, not for the 16,384 of the published 500,000
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
 }
-# These families have few answers, so few of the balanced questions are theirs.
-RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
 STAGES = ("text", "alignment", "questions", "instruct")  # behind the vision tower
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 ENGINE, BUDGET = Engine(save_steps=500), Budget()
@@ -147,22 +146,17 @@ def take_vision_tower(model: MedVForMaskedDiffusion, siglip: SiglipModel) -> Non
 def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Example]:
     """Make the dialogues of a stage: "text" (to be shown without pictures), one of the others, or "vqa"."""
     seed, rounds = budget.seed, budget.question_rounds
-
-    def ask(seed: int, rounds: int = rounds, probes: Sequence[Probe] = PROBES) -> list[Draw]:
-        return balanced_questions(scenes, rounds, seed, probes)
-
     if stage == "text":
         reports = [one for length in LENGTHS for one in report_examples(length, scenes, seed + 2)]
-        return [*reports, *fact_examples(ask(seed + 2), scenes, seed + 2)]
+        return [*reports, *fact_examples(balanced_questions(scenes, rounds, seed + 2), scenes, seed + 2)]
     if stage == "alignment":
         return report_examples("sentence", scenes, seed)
     if stage == "vqa":
         few = scenes[: len(scenes) // 4]
         # trained on questions alone, a model forgot how to describe
         reports = [one for length in LENGTHS for one in report_examples(length, few, seed + 1)]
-        return [*question_examples(ask(seed + 1)), *reports]
-    # families with few answers are asked about three times as often as the benchmark does
-    questions = question_examples([*ask(seed), *ask(seed, 2 * rounds, RARE_PROBES)])
+        return [*question_examples(balanced_questions(scenes, rounds, seed + 1)), *reports]
+    questions = question_examples(training_questions(scenes, rounds, seed))
     if stage == "questions":
         return questions
     # half of the rows are questions, or they are forgotten

@@ -41,6 +41,7 @@ from medv_lab.training.examples import (
     fact_examples,
     question_examples,
     report_examples,
+    training_questions,
     without_images,
 )
 from medv_lab.training.recipes import EMBEDDED, LoRA, Recipe, vary
@@ -103,8 +104,8 @@ class AblationArm:
 BASE = {
     "text": ("text", 200),
     "alignment": ("alignment", 60),
-    "questions": ("questions", 300),
-    "instruct": ("instruct", 700),
+    "questions": ("questions", 400),
+    "instruct": ("instruct", 1600),
     "vqa": ("vqa", 60),
     "general-alignment": ("alignment", 60),
     "general-instruct": ("instruct", 200),
@@ -223,7 +224,7 @@ class Amounts:
     general_scenes: int = 4000
     rounds: int = 150
     general_rounds: int = 120
-    reports: float = 0.5
+    reports: float = 1.0
 
 
 class PhantomData:
@@ -303,7 +304,7 @@ class PhantomData:
         return items, Collator(pad, self.features(stage.data, model, vision_digest))
 
     def _questions(self, seed: int, domains: Sequence[str] = DOMAINS) -> list[Example]:
-        questions = balanced_questions(self.scenes, self.amounts.rounds, seed)
+        questions = training_questions(self.scenes, self.amounts.rounds, seed)
         return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
 
     def _instruct(self, seed: int) -> list[Example]:
