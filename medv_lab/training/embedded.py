@@ -52,7 +52,7 @@ from medv_lab.training.examples import (
     training_questions,
     without_images,
 )
-from medv_lab.training.recipes import Budget, Engine
+from medv_lab.training.recipes import TEN_MINUTES, Budget, Engine
 from medv_lab.training.stages import Log, Stage, StageRunner, claim_folder
 from medv_lab.training.vision import STATEMENTS, VISION, frozen_features, pretrain_vision_tower, render_all
 
@@ -300,11 +300,15 @@ def main() -> None:
     parser.add_argument(
         "--question-only", action="store_true", help="train the baseline that sees no picture"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="the recipe of ten minutes, not that of the shipped checkpoint"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args()
     rebuild(
         arguments.output,
         question_only=arguments.question_only,
+        budget=TEN_MINUTES if arguments.quick else BUDGET,
         device=arguments.device,
         log=lambda line: print(line, flush=True),
     )

@@ -292,6 +292,19 @@ class Budget:
     seed: int = 0
 
 
+TEN_MINUTES = Budget(
+    scenes=5000,
+    question_rounds=125,
+    vision_steps=700,
+    text=replace(EMBEDDED["text"], steps=60),
+    alignment=replace(EMBEDDED["alignment"], steps=40),
+    questions=replace(EMBEDDED["questions"], steps=300),
+    instruct=replace(EMBEDDED["instruct"], steps=450, batch_size=64),
+    score_rounds=2,
+)
+"""The whole build in about ten minutes on two CPU cores with bfloat16 units: it answers, and describes with faults."""
+
+
 def find_recipe(preset: str, name: str) -> Recipe:
     """Return the recipe of a stage from a checkpoint, by preset ("full" or "embedded") and name.
 
