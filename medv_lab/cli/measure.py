@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,11 +29,11 @@ def study(
     import pandas as pd
 
     from medv_lab.studies.arms import EXACT, STUDIES
-    from medv_lab.studies.sampler_studies import ENOUGH, choose_fast, run_study
+    from medv_lab.studies.sampler_studies import ENOUGH, choose_fast, run_study, score_controls
 
     model, processor = device.load()
     summary = run_study(name, model, processor, output, questions=questions, batch_size=batch, log=typer.echo)
-    _print_summary(name, summary)
+    _print_summary(name, summary, score_controls(questions))
     if name == "frontier":
         most = EXACT.gen_length / 4
         quick = summary[(summary["passes"] <= most) & (summary["share"] >= 0.97)]
@@ -92,20 +92,28 @@ def benchmark(
         _save_times(result, output)
 
 
-def _print_summary(name: str, summary: pd.DataFrame) -> None:
+def _print_summary(name: str, summary: pd.DataFrame, controls: pd.DataFrame) -> None:
+    """Print every arm, and below them what descriptions are read against."""
+
+    def measure(row: Any) -> tuple[str, ...]:
+        shares = (row.well_formed, row.repeated, row.contradictions)
+        score = f"{row.score:.3f} [{row.score_low:.3f}, {row.score_high:.3f}]"
+        return score, *(f"{share:.3f}" for share in shares), f"{row.words:.1f}"
+
     rows = [
         (
             row.arm,
             f"{row.passes:.1f}",
             f"{row.seconds:.3f}",
-            f"{row.score:.3f} [{row.score_low:.3f}, {row.score_high:.3f}]",
             f"{100 * row.share:.1f} %",
             f"{row.adjacent_duplicates:.3f}",
-            f"{row.words:.1f}",
+            *measure(row),
         )
         for row in summary.itertuples()
     ]
-    columns = ("arm", "passes", "seconds", "fact score", "of the exact", "adjacent duplicates", "words")
+    rows += [(row.control, *"----", *measure(row)) for row in controls.itertuples()]
+    columns = ("arm", "passes", "seconds", "of the exact", "adjacent duplicates")
+    columns += ("fact score", "well-formed", "repeated", "contradictions", "words")
     title = f"{name}: {summary['questions'].iloc[0]} descriptions, 95 % intervals"
     print_table(rows, *columns, title=title)
 

@@ -1,8 +1,9 @@
 """An exhibit: one figure or table, the files it is made of, and the files it becomes.
 
 `collect` reads numbers and texts from files into the frame that is drawn, each row with its `source`: "published" and
-a file of `tables/`, or "measured" and a file of the results folder. The csv of an exhibit is that frame. `draw` sees
-the frame and nothing else of the numbers; it may open pictures that the frame names.
+a file of `tables/`, "measured" and a file of the results folder, or "control" and such a file, where no model wrote
+what is scored. The csv of an exhibit is that frame. `draw` sees the frame and nothing else of the numbers; it may open
+pictures that the frame names.
 """
 
 from collections.abc import Callable, Sequence

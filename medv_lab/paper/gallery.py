@@ -18,6 +18,7 @@ from medv_lab.paper.exhibits import Exhibit, read_data
 from medv_lab.store import replace_text
 
 GALLERY = "index.html"
+MEASURED = ("measured", "control")  # kinds of sources that stand in the results folder
 THUMBNAIL = (560, 840)  # most pixels of an embedded picture, across and down
 QUALITY = 50  # of its WebP
 _STYLE = """
@@ -78,7 +79,7 @@ def _provenance(data: pd.DataFrame, results: Path) -> str:
     items = []
     for source in dict.fromkeys(data["source"]):
         kind, name = source.split(maxsplit=1)
-        about = f" ({_describe_run(results / name)})" if kind == "measured" else ", arXiv 2508.01617"
+        about = f" ({_describe_run(results / name)})" if kind in MEASURED else ", arXiv 2508.01617"
         items.append(f"<li><span class=kind>{kind}</span> {escape(name)}{escape(about)}</li>")
     return "".join(items)
 

@@ -1,7 +1,8 @@
 """Our measurements beside the paper's tables: results folders read into the columns of the published tables.
 
 Each function gives one row per system or setting, with the columns of its table that were measured, their intervals as
-NAME_low and NAME_high, and `source`. All raise MissingResults where the results folder has no such file.
+NAME_low and NAME_high, and `source`; descriptions have their controls last. All raise MissingResults where the results
+folder has no such file.
 """
 
 import json
@@ -12,9 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from medv_lab.paper.exhibits import read_measured
+from medv_lab.phantoms.reports import CONTROLS
 
 JUDGE = "phantom facts"
 SWEEPS = "studies/steps/summary.csv"
+SWEEP_CONTROLS = "studies/steps/controls.csv"
 RECIPES = "embedded/manifest.json"  # in the package, with the checkpoint that they made
 GROUPS = {  # of the phantom benchmark: columns of Table 1
     "conversation": "conversation",
@@ -28,7 +31,7 @@ GROUPS = {  # of the phantom benchmark: columns of Table 1
 }
 BENCHMARKS = ("radiology", "tissue", "compositional")
 _GROUPS_OF_TABLE_5 = {"L": "A", "Z": "B", "B": "C"}
-_OWN_STAGES = {"alignment": "alignment", "md_sft": "instruct", "sd_sft_phantoms": "vqa"}
+_OWN_STAGES = {"alignment": "alignment", "md_sft": "instruct"}
 _OWN_SETTINGS = {  # of Table 6: ours of the same meaning
     "scheduler": "schedule",
     "global_batch_size": "batch_size",
@@ -55,11 +58,13 @@ def measured_vqa(results: Path) -> pd.DataFrame:
 
 
 def measured_steps(results: Path) -> pd.DataFrame:
-    """Read Table 3's columns: time, length and score against the number of steps, over all questions."""
+    """Read Table 3's columns against the number of steps, over all questions, and the score of descriptions alone."""
     scores = _read_scores(results, 3)
     names = {name: name for name in ("seconds_per_question", "words_per_question", "seconds_per_word")}
-    names["relative"] = "overall"
-    table = _widen(scores[scores.group == "all"], ["system", "steps"], "quantity", names)
+    names |= {"relative": "overall", "relative of descriptions": "description"}
+    is_described = (scores.group == "detailed_description") & (scores.quantity == "relative")
+    scores.loc[is_described, "quantity"] += " of descriptions"
+    table = _widen(scores[is_described | (scores.group == "all")], ["system", "steps"], "quantity", names)
     steps = table.steps.astype("Int64")
     named = table.system.where(steps.isna(), table.system + "-" + steps.astype(str))
     return table.assign(model=named, sampling_steps=steps)
@@ -81,12 +86,15 @@ def measured_inference(results: Path) -> pd.DataFrame:
     manifest = json.loads((results / SWEEPS).with_name("manifest.json").read_text(encoding="utf-8"))
     for column, name in (("L", "gen_length"), ("B", "block_length"), ("Z", "steps")):
         table[column] = [manifest["settings"]["arms"][arm]["settings"][name] for arm in table.arm]
-    table = table.rename(columns=lambda name: name.replace("score", "fact_score"))
-    return table.assign(
+    table = table.assign(
         varied=table.group,
         group=table.group.map(_GROUPS_OF_TABLE_5),
         steps_per_block=table.Z * table.B // table.L,
     ).sort_values("group", kind="stable")
+    controls = read_measured(results, SWEEP_CONTROLS, "medv study steps")
+    controls = controls.assign(varied=controls.control, source=_as_control(controls.source))
+    table = pd.concat([table, controls], ignore_index=True)
+    return table.rename(columns=lambda name: name.replace("score", "fact_score"))
 
 
 def own_recipes(results: Path) -> pd.DataFrame:
@@ -107,7 +115,13 @@ def counted_data(results: Path) -> pd.DataFrame:
 
 def _read_scores(results: Path, number: int) -> pd.DataFrame:
     scores = read_measured(results, f"table{number}/scores.csv", "medv evaluate tables")
-    return scores.assign(model=scores.system)
+    is_control = scores.system.isin(CONTROLS)
+    source = scores.source.mask(is_control, _as_control(scores.source))
+    return scores.assign(model=scores.system, source=source)
+
+
+def _as_control(source: pd.Series) -> pd.Series:
+    return source.str.replace("measured", "control", n=1)
 
 
 def _widen(scores: pd.DataFrame, by: list[str], key: str, names: Mapping[str, str]) -> pd.DataFrame:

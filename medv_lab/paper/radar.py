@@ -28,7 +28,8 @@ def radar_data(results: Path) -> pd.DataFrame:
     table = load_table(1).set_index("model", drop=False).loc[list(MODEL_LOOKS)]
     data = table.assign(source=published_source(1))[columns].reset_index(drop=True)
     with suppress(MissingResults):
-        data = pd.concat([data, measured_open_ended(results)[columns]], ignore_index=True)
+        own = measured_open_ended(results)[columns].dropna()  # controls are not scored by domain
+        data = pd.concat([data, own], ignore_index=True)
     return data
 
 

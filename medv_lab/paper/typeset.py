@@ -1,6 +1,6 @@
 """A frame of numbers as Markdown and LaTeX: best values marked, intervals in brackets, missing values shown as such.
 
-Best is best within one source: published and measured numbers are never ranked together.
+Best is best within one source: published and measured numbers are never ranked together, and controls not at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,8 +101,8 @@ def _best_rows(data: pd.DataFrame, column: Column) -> set[int]:
     found: set[int] = set()
     if not column.better or column.name not in data:
         return found
-    for _, values in data[column.name].dropna().groupby(data.source.str.split().str[0]):
-        if values.nunique() > 1:
+    for kind, values in data[column.name].dropna().groupby(data.source.str.split().str[0]):
+        if kind != "control" and values.nunique() > 1:
             top = values.max() if column.better == "high" else values.min()
             found |= set(values.index[values == top])
     return found

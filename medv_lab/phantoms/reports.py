@@ -38,6 +38,7 @@ REQUESTS = {
     ),
 }
 LENGTHS = tuple(REQUESTS)
+CONTROLS = ("reference", "another picture", "word salad")  # what descriptions are read against
 
 # --- the grammar: every sentence is one of these templates with its slots filled --------------------------
 
@@ -198,7 +199,7 @@ def write_controls(scenes: Sequence[Scene], reports: Sequence[str], seed: int) -
     rng = np.random.default_rng(seed)
     others = [reports[number] for number in find_others(scenes)]
     salad = [" ".join(rng.permutation(report.split())) for report in reports]
-    return {"reference": list(reports), "another picture": others, "word salad": salad}
+    return dict(zip(CONTROLS, (list(reports), others, salad), strict=True))
 
 
 def find_others(scenes: Sequence[Scene]) -> list[int]:

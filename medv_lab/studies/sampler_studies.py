@@ -4,10 +4,11 @@ A folder of studies has
     rows-*.jsonl         the store: one record per question and arm, on the disk as soon as its batch is answered
     STUDY/scores.csv     one row per question and arm
     STUDY/summary.csv    one row per arm, means with 95 % bootstrap intervals over the questions
+    STUDY/controls.csv   the same of controls, which no model writes, over the same scenes: see `score_controls`
     STUDY/manifest.json  versions, commit, model, arms
 
-A row's key is a hash of model, dtype, settings, question and scene: what two studies share is answered once, and
-another model answers everything anew.
+A row's key is a hash of model, dtype, settings, question, scene and what is measured: what two studies share is
+answered once, and another model answers everything anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -29,19 +31,28 @@ from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
-from medv_lab.phantoms.facts import score_facts
+from medv_lab.phantoms.benchmark import SEED
+from medv_lab.phantoms.facts import score_description
 from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.reports import write_controls, write_report
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest
 from medv_lab.store import Store, content_key, replace_text
 from medv_lab.studies.arms import STUDIES, Arm
 
 SPLIT = "test"
-# Of a row; `score` is the fact score, `seconds` are processor time on a CPU and wall time on a GPU.
-MEASURES = (
-    *("score", "precision", "recall", "adjacent_duplicates", "looped", "distinct_1"),
-    *("words", "passes", "seconds"),
-)
+# Of any text, by name in `score_description`, here as shares; `score` is the fact score.
+TEXT_MEASURES = {
+    "score": "facts",
+    "precision": "precision",
+    "recall": "recall",
+    "well_formed": "well-formed",
+    "repeated": "repeated",
+    "contradictions": "contradictions",
+}
+# Of a row; `seconds` are processor time on a CPU and wall time on a GPU.
+MEASURES = (*TEXT_MEASURES, "adjacent_duplicates", "looped", "distinct_1", "words", "passes", "seconds")
+BOUNDED = (*TEXT_MEASURES, "adjacent_duplicates", "looped", "words")  # those with intervals
 SHARE = ("share", "share_low", "share_high")
 ENOUGH = 0.98  # share of the baseline's score that `fast` must keep
 
@@ -106,6 +117,7 @@ def run_study(
     manifest["threads"] = torch.get_num_threads()
     replace_text(folder / name / "scores.csv", _csv(scores))
     replace_text(folder / name / "summary.csv", _csv(summary))
+    replace_text(folder / name / "controls.csv", _csv(score_controls(questions)))
     replace_text(folder / name / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return summary
 
@@ -118,8 +130,8 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
         baseline: name of the arm that the others are compared with.
 
     Returns:
-        `arm`, `group`, `questions`; of every measure its mean under its own name, and of `score`, `recall`,
-        `adjacent_duplicates`, `looped` and `words` also `..._low` and `..._high` (95 %, bootstrap over scenes);
+        `arm`, `group`, `questions`; of every measure its mean under its own name, and of those in `BOUNDED` also
+        `..._low` and `..._high` (95 %, bootstrap over scenes);
         `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene) and `share`,
         `share_low`, `share_high` (score / the baseline's, with the difference's interval).
     """
@@ -129,7 +141,7 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     for arm, part in table.items():
         row: dict[str, Any] = {"arm": arm, "group": part["group"].iloc[0], "questions": len(part)}
         row |= {measure: part[measure].mean() for measure in MEASURES}
-        for measure in ("score", "recall", "adjacent_duplicates", "looped", "words"):
+        for measure in BOUNDED:
             found = bootstrap_interval(part[measure])
             row |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
         found = paired_difference(part["score"], exact)
@@ -139,6 +151,28 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
             row |= dict(zip(SHARE, (1 + end / exact.mean() for end in ends), strict=True))
         else:
             row |= dict.fromkeys(SHARE, float("nan"))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def score_controls(questions: int) -> pd.DataFrame:
+    """Tabulate what the studies' summaries are read against, one row per control.
+
+    Args:
+        questions: of the study; the controls are about the same scenes.
+
+    Returns:
+        `control`, `questions`, and of `TEXT_MEASURES` and `words` mean, `..._low` and `..._high`.
+    """
+    scenes, rng = make_scenes(SPLIT, questions), np.random.default_rng(SEED)
+    reports = [write_report(scene, rng) for scene in scenes]
+    rows = []
+    for control, texts in write_controls(scenes, reports, SEED).items():
+        scores = pd.DataFrame([_score_text(*pair) for pair in zip(texts, scenes, strict=True)])
+        row: dict[str, Any] = {"control": control, "questions": questions}
+        for measure, values in scores.items():
+            found = bootstrap_interval(values)
+            row |= {measure: found.estimate, f"{measure}_low": found.low, f"{measure}_high": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -180,17 +214,23 @@ def _describe(
         raise KeyboardInterrupt
     measured = []
     for answer, scene in zip(answers, scenes, strict=True):
-        facts, repetition = score_facts(answer.text, scene), measure_trace(answer.trace)
-        row = {"score": facts.f1, "precision": facts.precision, "recall": facts.recall}
+        repetition = measure_trace(answer.trace)
+        row = _score_text(answer.text, scene)
         row |= {name: getattr(repetition, name) for name in ("adjacent_duplicates", "looped", "distinct_1")}
-        row |= {"words": len(answer.text.split()), "passes": answer.trace.forward_evaluations}
-        measured.append(row | {"seconds": seconds})
+        row |= {"passes": answer.trace.forward_evaluations, "seconds": seconds}
+        measured.append(row)
     return measured
+
+
+def _score_text(text: str, scene: Scene) -> dict[str, float]:
+    found = score_description(text, scene)
+    shares = {name: found[own] / 100 for name, own in TEXT_MEASURES.items()}
+    return shares | {"words": len(text.split())}
 
 
 def _keys(arm: Arm, model: MedVForMaskedDiffusion, questions: int) -> list[str]:
     network, dtype = describe_model(model, "model"), arm.dtype or dtype_name(model)
-    about = (network, dtype, arm.settings.to_dict(), arm.question, SPLIT)
+    about = (network, dtype, arm.settings.to_dict(), arm.question, SPLIT, MEASURES)
     return [content_key(*about, scene) for scene in range(questions)]
 
 

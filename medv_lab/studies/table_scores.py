@@ -2,6 +2,8 @@
 
 Answers are those of `tables`. Whatever is compared was asked the same questions; intervals are
 over questions. Systems stay in the order of their answers; those in `BASES` are compared with all that follow them.
+In Tables 1 and 3 the `CONTROLS` of descriptions come last, which need no answers: they are made of the references.
+Only descriptions have them, since an answer of a few words has hardly an order to lose.
 """
 
 from collections.abc import Sequence
@@ -14,13 +16,15 @@ import pandas as pd
 from medv_lab.evaluation.judges import FactJudge, OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
 from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
 from medv_lab.metrics.scoring import score_vqa
-from medv_lab.phantoms.benchmark import BENCHMARKS, make_benchmarks
+from medv_lab.phantoms.benchmark import BENCHMARKS, SEED, make_benchmarks
 from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, make_conversation
+from medv_lab.phantoms.reports import write_controls
 from medv_lab.phantoms.scenes import DOMAINS
 from medv_lab.records import Prediction, Question, pair_up
 from medv_lab.studies.table_run import TableRun
 
 GROUPS = ("all", *KINDS_OF_QUESTION)
+DESCRIBED = "detailed_description"
 BASES = ("diffusion", "ours")
 INTERVAL = ("estimate", "low", "high")
 DIFFERENCES = {
@@ -65,6 +69,12 @@ def _conversation(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list
             table = table.rename(columns={"relative": "estimate"}).set_index("group")
             table = table.loc[[*GROUPS, *DOMAINS]].reset_index()
             scores += [{"system": name, **row} for row in table.to_dict("records")]
+    described, controls = _controls(asked)
+    for name, own in controls.items():
+        for found in _judge(described, own).values():
+            table = summarise_verdicts(described, found).drop(columns="order")
+            table = table.rename(columns={"relative": "estimate"})
+            scores += [{"system": name, **row} for row in table[table.group == DESCRIBED].to_dict("records")]
     for base, other in _pairs(list(verdicts)):
         for judge in verdicts[base]:
             for group in GROUPS:
@@ -113,24 +123,39 @@ def _steps(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict],
                 most = _of_group(asked, verdicts[name, run.steps[0]], group)
                 labels = {"system": name, "steps": run.steps[0], "minus_steps": steps, "group": group}
                 differences.append(labels | _compare(most, found))
+    described, controls = _controls(asked)
+    for name, own in controls.items():
+        rows = _efforts(own, _judge(described, own)[FactJudge.name])
+        scores += [{"system": name, "steps": None, "group": DESCRIBED, **row} for row in rows]
     frame = pd.DataFrame(scores).astype({"steps": "Int64"})
     return frame.to_dict("records"), differences
 
 
 def _efforts(predictions: Sequence[Prediction], verdicts: Sequence[Verdict]) -> list[dict]:
-    """Tabulate the quantities of Table 3; the ratio, seconds per word, has no interval."""
+    """Tabulate the known quantities of Table 3; the ratio, seconds per word, has no interval."""
     efforts = ("seconds", "words", "passes")
     values = {f"{name}_per_question": [getattr(one, name) for one in predictions] for name in efforts}
     values["relative"] = [one.relative for one in verdicts]
-    found = {name: asdict(bootstrap_interval(own)) for name, own in values.items()}
-    words = sum(one.words for one in predictions)
-    ratio = sum(one.seconds for one in predictions) / words if words else np.nan
-    found["seconds_per_word"] = {"estimate": ratio}
+    found = {name: asdict(bootstrap_interval(own)) for name, own in values.items() if None not in own}
+    if "seconds_per_question" in found:
+        words = sum(one.words for one in predictions)
+        ratio = sum(one.seconds for one in predictions) / words if words else np.nan
+        found["seconds_per_word"] = {"estimate": ratio}
     return [{"quantity": name, "questions": len(predictions), **row} for name, row in found.items()]
 
 
 def _judge(asked: Sequence[Question], own: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
     return {judge.name: judge.judge(asked, own).verdicts for judge in (FactJudge(), OverlapJudge())}
+
+
+def _controls(asked: Sequence[Question]) -> tuple[list[Question], dict[str, list[Prediction]]]:
+    """Return the questions that ask for a description, and answers to them by control."""
+    described = [one for one in asked if one.kind == DESCRIBED]
+    texts = write_controls([one.truth for one in described], [one.reference for one in described], SEED)
+    return described, {
+        name: [Prediction(one.id, name, text) for one, text in zip(described, own, strict=True)]
+        for name, own in texts.items()
+    }
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@
 `measure_tables` writes a folder `table1` and so on for each table:
 
     answers.jsonl     one line per answer: question_id, system, run, text; in Tables 1 and 3 seconds and passes
-    scores.csv        what `score_table` makes of them, with 95 % intervals over questions
+    scores.csv        what `score_table` makes of them, with 95 % intervals over questions; controls of descriptions
     differences.csv   diffusion, and ours, minus each system that follows; in Table 3 the most steps minus fewer
     manifest.json     what was asked, which systems are missing, and each run's model, settings and versions
 

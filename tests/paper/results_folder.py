@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from medv_lab.phantoms.reports import CONTROLS
+
 GROUPS = (
     *("all", "conversation", "detailed_description"),
     *("chest x-ray", "abdominal ct", "brain mri", "histology", "gross pathology"),
@@ -29,6 +31,11 @@ def write_table1(results: Path) -> pd.DataFrame:
         for judge in ("phantom facts", "word overlap")
         for rank, group in enumerate(GROUPS, 1)
     ]
+    rows += [
+        {"system": name, "judge": judge, "group": "detailed_description", **interval(100.0)}
+        for name in CONTROLS
+        for judge in ("phantom facts", "word overlap")
+    ]
     return write(results / "table1" / "scores.csv", rows)
 
 
@@ -52,8 +59,14 @@ def write_table3(results: Path) -> pd.DataFrame:
             **interval(float(steps or 1) + rank),
         }
         for system, steps in (("diffusion", 96), ("diffusion", 6), ("twin", None))
-        for group in ("all", "conversation")
+        for group in ("all", "conversation", "detailed_description")
         for rank, name in enumerate(quantities)
+    ]
+    of_control = {"steps": None, "group": "detailed_description"}
+    rows += [
+        {"system": control, **of_control, "quantity": name, **interval(100.0)}
+        for control in CONTROLS
+        for name in ("words_per_question", "relative")
     ]
     return write(results / "table3" / "scores.csv", rows)
 
@@ -84,5 +97,10 @@ def write_study(results: Path, name: str, arms: dict[str, tuple[str, tuple[int, 
         arm: {"settings": dict(zip(names, lengths, strict=True))} for arm, (_, lengths) in arms.items()
     }
     frame = write(results / "studies" / name / "summary.csv", rows)
+    controls = [
+        {"control": control, "questions": 9, "score": 0.3, "score_low": 0.2, "score_high": 0.4}
+        for control in CONTROLS
+    ]
+    write(results / "studies" / name / "controls.csv", controls)
     (results / "studies" / name / "manifest.json").write_text(json.dumps({"settings": {"arms": settings}}))
     return frame

@@ -17,6 +17,7 @@ from medv_lab.paper.comparison import (
 )
 from medv_lab.paper.published import TABLES, load_table
 from medv_lab.paper.typeset import MISSING_MARK
+from medv_lab.phantoms.reports import CONTROLS
 from tests.paper.results_folder import (
     write,
     write_ablations,
@@ -65,6 +66,24 @@ def test_table_1_takes_the_judge_that_knows_the_facts(tmp_path):
                 assert rows.loc[system, column + ending] == facts.loc[(system, group), field]
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "score"),
+    [(1, "model", "description"), (3, "model", "description"), (5, "varied", "fact_score")],
+)
+def test_controls_of_descriptions_stand_last_and_are_ranked_with_nobody(number, name, score, tmp_path):
+    write_table1(tmp_path), write_table3(tmp_path), write_study(tmp_path, "steps", {"a": ("Z", (8, 4, 4))})
+    rows = own_rows(number, tmp_path)
+    last = rows.iloc[-len(CONTROLS) :]
+    assert tuple(last[name]) == CONTROLS
+    assert last.source.str.startswith("control ").all()
+    assert rows.source.iloc[: -len(CONTROLS)].str.startswith("measured ").all()
+    values = last.drop(columns=[name, "source"]).dropna(axis=1)
+    assert set(values) == {score, f"{score}_low", f"{score}_high"}
+    markdown, _ = BY_NUMBER[number].draw(BY_NUMBER[number].collect(tmp_path), tmp_path)
+    controls = [line for line in markdown.splitlines() if line.startswith("| control")]
+    assert len(controls) == len(CONTROLS) and not any("**" in line for line in controls)
+
+
 def test_table_2_has_columns_of_its_own_for_phantoms(tmp_path):
     write_table2(tmp_path)
     (row,) = own_rows(2, tmp_path).to_dict("records")
@@ -74,7 +93,7 @@ def test_table_2_has_columns_of_its_own_for_phantoms(tmp_path):
 
 def test_table_3_names_steps_and_keeps_what_has_none(tmp_path):
     write_table3(tmp_path)
-    rows = own_rows(3, tmp_path).set_index("model")
+    rows = own_rows(3, tmp_path).set_index("model").drop(list(CONTROLS))
     assert rows.sampling_steps.tolist() == [96, 6, pd.NA]
     assert rows.loc["diffusion-6", "words_per_question"] == 7 and rows.loc["twin", "overall"] == 4
 
@@ -89,7 +108,7 @@ def test_table_4_tells_arms_equal_in_steps_from_those_equal_in_compute(tmp_path)
 def test_table_5_reads_lengths_from_the_manifest(tmp_path):
     arms = {"x": ("Z", (128, 32, 16)), "y": ("B", (128, 16, 32)), "z": ("L", (32, 32, 32))}
     write_study(tmp_path, "steps", arms)
-    rows = own_rows(5, tmp_path)
+    rows = own_rows(5, tmp_path).iloc[: -len(CONTROLS)]
     assert rows[["group", "varied", "L", "B", "Z", "steps_per_block"]].to_numpy().tolist() == [
         ["A", "L", 32, 32, 32, 32],
         ["B", "Z", 128, 32, 16, 4],
@@ -101,8 +120,8 @@ def test_table_5_reads_lengths_from_the_manifest(tmp_path):
 def test_table_6_shows_what_made_the_checkpoint(tmp_path):
     manifest = json.loads((measured.files("medv_lab") / measured.RECIPES).read_text())
     rows = own_rows(6, tmp_path).set_index("setting")
-    assert rows.loc["global_batch_size", "md_sft"] == str(manifest["settings"]["instruct"]["batch_size"])
-    assert rows.loc["global_batch_size", "sd_sft_phantoms"] == str(manifest["settings"]["vqa"]["batch_size"])
+    for column, stage in (("alignment", "alignment"), ("md_sft", "instruct")):
+        assert rows.loc["global_batch_size", column] == str(manifest["settings"][stage]["batch_size"])
 
 
 def test_table_8_sets_each_count_behind_the_published_row(tmp_path):

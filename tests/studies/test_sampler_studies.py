@@ -64,6 +64,12 @@ def test_what_is_written_belongs_together(small, tmp_path):
     assert summarise_study(scores, "exact").arm.tolist() == summary.arm.tolist() == written.arm.tolist()
     np.testing.assert_allclose(written.passes, summary.passes)
     assert summary.set_index("arm").passes.to_dict() == {"exact": 8, "few": 2, "coarse": 2, "fast": 8}
+    for measure in studies.BOUNDED:
+        assert (written[f"{measure}_low"] <= written[measure]).all(), measure
+    controls = pd.read_csv(tmp_path / "frontier" / "controls.csv").set_index("control")
+    assert controls.questions.tolist() == [5] * 3
+    assert controls.loc["reference", ["score", "well_formed", "repeated"]].tolist() == [1, 1, 0]
+    assert controls.score["word salad"] < 0.1 and controls.well_formed["word salad"] < 0.2
     manifest = json.loads((tmp_path / "frontier" / "manifest.json").read_text())
     assert manifest["settings"]["arms"]["few"]["settings"]["steps"] == 2
     assert manifest["settings"]["questions"] == 5
@@ -153,8 +159,11 @@ def test_the_command_prints_the_table_and_what_the_frontier_says(small, tmp_path
     small(tmp_path, log=lambda line: None)
     coarse = [Arm(arm.name, "Z", arm.settings) for arm in ARMS[:2]]
     monkeypatch.setitem(studies.STUDIES, "frontier", (lambda: coarse, "exact"))
-    done = CliRunner().invoke(app, ["study", "frontier", "--questions", "5", "--output", str(tmp_path)])
+    done = CliRunner(env={"COLUMNS": "250"}).invoke(
+        app, ["study", "frontier", "--questions", "5", "--output", str(tmp_path)]
+    )
     assert done.exit_code == 0, done.output
     assert "exact: 5 descriptions, 0 of them new" in done.output
+    assert "word salad" in done.output
     assert "least time at 98%" in done.output
     assert "97 % of the exact score" in done.output

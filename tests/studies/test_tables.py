@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
+from medv_lab.phantoms.reports import CONTROLS
 from medv_lab.studies import table_scores as scoring
 from medv_lab.studies import tables
 from medv_lab.studies.table_run import TableRun
@@ -69,8 +70,8 @@ def test_scores_are_those_of_the_answers(oracles, tmp_path):
     assert facts["diffusion", "all"] == 100
     assert facts["question-only", "conversation"] == 10  # 1 of 10 points for silence
     assert two.groupby("system").estimate.mean().to_dict() == {"diffusion": 100, "question-only": 0}
-    assert set(three.system) == {"diffusion"}
-    assert set(three.steps) == {96, 6}
+    assert set(three[three.steps.notna()].system) == {"diffusion"}
+    assert set(three.steps.dropna()) == {96, 6}
     passes = three[three.quantity == "passes_per_question"]
     assert (passes.estimate == 3).all() and (passes.low == 3).all()
     gaps = [pd.read_csv(tmp_path / f"table{number}" / "differences.csv") for number in (1, 2, 3)]
@@ -78,6 +79,20 @@ def test_scores_are_those_of_the_answers(oracles, tmp_path):
     assert (gaps[1].estimate == 100).all()
     assert set(gaps[0].minus) == {"question-only"}
     assert (gaps[2].estimate == 0).all() and set(gaps[2].minus_steps) == {6}
+
+
+def test_controls_of_descriptions_need_no_answers(oracles, tmp_path):
+    measure(tmp_path, "diffusion", number=(1, 3), run=TableRun(pictures=10, rounds=1, steps=(96,)))
+    one, three = (pd.read_csv(tmp_path / f"table{number}" / "scores.csv") for number in (1, 3))
+    for table in (one[one.judge == "phantom facts"], three[three.quantity == "relative"]):
+        own = table[table.system.isin(CONTROLS)].set_index("system")
+        assert tuple(own.index) == CONTROLS
+        assert set(own.group) == {"detailed_description"}
+        assert own.estimate["reference"] == 100
+        assert own.estimate["word salad"] < 20 < own.estimate["another picture"] < 70
+    blind = one[(one.judge == "word overlap") & (one.system == "word salad")]
+    assert blind.estimate.item() == 100  # that judge sees no order of words
+    assert set(three[three.system.isin(CONTROLS)].quantity) == {"words_per_question", "relative"}
 
 
 def test_a_rerun_asks_only_what_is_missing_and_the_blind_see_nothing(oracles, tmp_path):
@@ -127,7 +142,7 @@ def test_better_answers_score_higher_in_every_table(oracles, tmp_path):
         scores, gaps = scoring.score_table(number, RUN, [*answers, *spoilt])
         key = {1: ["judge", "group"], 2: ["benchmark", "kind"], 3: ["steps", "group", "quantity"]}[number]
         own = scores[scores.get("quantity", "relative") == "relative"] if number == 3 else scores
-        wide = own.pivot(index=key, columns="system", values="estimate")
+        wide = own[~own.system.isin(CONTROLS)].pivot(index=key, columns="system", values="estimate")
         assert (wide.diffusion > wide.V1).all()
         if number < 3:
             assert (gaps.estimate > 0).all()
