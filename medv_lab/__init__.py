@@ -3,7 +3,13 @@
 Importing this package is cheap: nothing heavy is imported until one of the names below is used.
 """
 
+import logging
 from importlib import import_module
+
+# transformers imports torchao where it is installed, which warns at every import: of its CUDA extensions on a machine
+# without them, and of what it registers in torch
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

@@ -48,13 +48,15 @@ class Placement:
         return str(self.dtype).removeprefix("torch.")
 
 
-def resolve_device(device: str = "auto", dtype: str = "auto") -> Placement:
+def resolve_device(device: str = "auto", dtype: str = "auto", quantization: str | None = None) -> Placement:
     """Choose device and dtype; nothing falls back silently.
 
     Args:
         device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda" or "cuda:N".
         dtype: "auto" (bfloat16 on CUDA, float32 on CPU), "float32", "bfloat16" or "float16"; a torch dtype
             is taken as it is.
+        quantization: in how few bits most weights are to be held; dtype "auto" is then bfloat16 wherever the device
+            computes it.
 
     Returns:
         The placement; `.reason` says in one sentence what was chosen and why.
@@ -87,11 +89,13 @@ def resolve_device(device: str = "auto", dtype: str = "auto") -> Placement:
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}")
     if dtype == "auto":
-        dtype = "bfloat16" if kind == "cuda" else "float32"
+        is_coarse = kind == "cuda" or (quantization is not None and has_bfloat16(torch.device(device)))
+        dtype = "bfloat16" if is_coarse else "float32"
         why += f"; dtype auto: {dtype} on {kind}"
     else:
         why += f"; dtype {dtype} as asked"
-    return Placement(torch.device(device), getattr(torch, dtype), f"Running on {device} in {dtype} ({why}).")
+    held = dtype if quantization is None else f"{dtype} with {quantization} weights"
+    return Placement(torch.device(device), getattr(torch, dtype), f"Running on {device} in {held} ({why}).")
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -211,7 +215,8 @@ def make_manifest(
         dtype: dtype of the run; by default the model's.
 
     Returns:
-        {created, medv_lab, versions, commit, dirty, settings, seed, model, device, dtype}.
+        {created, medv_lab, versions, commit, dirty, settings, seed, model, device, dtype, quantization}; the last says
+        in how few bits which library holds the weights of most layers, or is None.
     """
     commit, dirty = _checkout_state()
     device = device if device is not None else getattr(model, "device", None)
@@ -228,6 +233,7 @@ def make_manifest(
         "model": _model_record(model),
         "device": None if device is None else str(device),
         "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+        "quantization": getattr(getattr(model, "medv_source", None), "quantization", None),
     }
 
 

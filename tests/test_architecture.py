@@ -33,6 +33,7 @@ ROOMS = (
     "evaluation",
     "training",
     "studies",
+    "hardware",
     "views",
     "paper",
     "explorer",

@@ -50,14 +50,17 @@ def study(
 
 
 def exactness(
-    model: Annotated[ModelOptions, Fields(without=("download",))],
+    model: Annotated[ModelOptions, Fields(without=("download", "quantization", "offload"))],
     output: Annotated[Path, typer.Option(help="results folder")] = Path("results/studies/exactness"),
     questions: Annotated[int, typer.Option(help="phantoms to describe")] = 8,
+    against: Annotated[
+        list[str] | None, typer.Option(help="int8 or int4: compare these with bfloat16 instead")
+    ] = None,
 ) -> None:
-    """Report how far batch size, attention backend, dtype and caches move logits and tokens."""
+    """Report how far batch size, attention backend, dtype and caches, or fewer bits, move logits and tokens."""
     from medv_lab.studies.exactness import run_exactness
 
-    scores = run_exactness(*model.load(), output, questions)
+    scores = run_exactness(*model.load(), output, questions, against or ())
     measures = {"different": "sum", "positions": "sum", "largest_drift": "max"}
     typer.echo(scores.groupby("comparison", sort=False).agg(measures).to_string())
 
@@ -90,6 +93,18 @@ def benchmark(
             Path(as_json).write_text(json.dumps(result, indent=1) + "\n")
     if output is not None:
         _save_times(result, output)
+
+
+def rehearse(
+    out: Annotated[Path, typer.Option(help="folder of the checkpoint; it is made")],
+    size: Annotated[str, typer.Option(help="tiny, small or 8b (17 GB)")] = "tiny",
+    seed: Annotated[int, typer.Option(help="of the weights")] = 0,
+) -> None:
+    """Write a checkpoint in the published layout with random weights, on which everything can be rehearsed."""
+    from medv_lab.hardware.rehearsal import write_rehearsal
+
+    write_rehearsal(size, out, seed=seed, log=typer.echo)
+    typer.echo(f"{out} is ready: medv ask picture.png 'What is shown?' --model {out}")
 
 
 def _print_summary(name: str, summary: pd.DataFrame, controls: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,12 +24,16 @@ class ModelOptions:
         device: auto, cpu, cuda or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
         download: allow a download from the hub.
+        quantization: int8 or int4 holds most weights in fewer bits.
+        offload: folder for layers that neither GPUs nor memory hold.
     """
 
     model: str = "embedded"
     device: str = "auto"
     dtype: str = "auto"
     download: bool = False
+    quantization: str | None = None
+    offload: Path | None = None
 
     def announce(self) -> None:
         """Say on stderr where the model will run, and why there.
@@ -39,7 +44,7 @@ class ModelOptions:
         from medv_lab.runtime import resolve_device
 
         try:
-            typer.echo(resolve_device(self.device, self.dtype).reason, err=True)
+            typer.echo(resolve_device(self.device, self.dtype, self.quantization).reason, err=True)
         except RuntimeError as error:  # CUDA was asked for and is not there
             raise ValueError(str(error)) from error
 
@@ -53,7 +58,14 @@ class ModelOptions:
         from medv_lab.model.checkpoints import load
 
         self.announce()
-        return load(self.model, device=self.device, dtype=self.dtype, download=self.download)
+        return load(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            download=self.download,
+            quantization=self.quantization,
+            offload=self.offload,
+        )
 
 
 DeviceOptions = Annotated[ModelOptions, Fields(only=("device", "dtype"))]

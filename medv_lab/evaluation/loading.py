@@ -37,7 +37,14 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     if kind in ("image-text", "text"):
         loaded = load_transformers(kind, model, device, choice.dtype, choice.download)
         return TransformersResponder(*loaded, name=name, prompt=choice.prompt, max_new_tokens=length)
-    network, processor = load(model, device=device, dtype=choice.dtype, download=choice.download)
+    network, processor = load(
+        model,
+        device=device,
+        dtype=choice.dtype,
+        download=choice.download,
+        quantization=choice.quantization,
+        offload=choice.offload,
+    )
     make = NextTokenResponder if isinstance(network, MedVForNextToken) else DiffusionResponder
     return make(network, processor, settings, name)
 

@@ -1,6 +1,7 @@
 """The models that can be named: a checkpoint, a model of the paper's tables, or an endpoint's model. Loads nothing."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 CHAT = "chat"  # the prompt form of the tokenizer or processor
 KINDS = ("auto", "medv", "image-text", "text", "endpoint")
@@ -30,9 +31,11 @@ class ModelChoice:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         download: allow a download from the hub.
+        quantization: "int8" or "int4" holds most weights of a checkpoint in fewer bits.
+        offload: folder for layers of a checkpoint that neither GPUs nor memory hold.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for another kind, or fewer bits of a model that is no checkpoint of ours.
     """
 
     model: str = "embedded"
@@ -42,7 +45,13 @@ class ModelChoice:
     device: str = "auto"
     dtype: str = "auto"
     download: bool = False
+    quantization: str | None = None
+    offload: Path | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
+        if self.kind not in ("auto", "medv") and (self.quantization, self.offload) != (None, None):
+            raise ValueError(
+                f"quantization and offload are for checkpoints, and the kind is {self.kind!r}; leave them out"
+            )

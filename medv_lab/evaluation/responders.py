@@ -190,8 +190,10 @@ def describe_model(model: torch.nn.Module, name: str) -> dict[str, Any]:
 
 
 def dtype_name(model: torch.nn.Module) -> str:
-    """Return the dtype of a model's first weight, e.g. "float32"."""
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
+    """Return the dtype of a model's first weight, "float32", and in what its layers are held if that is less."""
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    held = getattr(getattr(model, "medv_source", None), "quantization", None)
+    return dtype if held is None else f"{dtype}, {held}"
 
 
 def _data_url(image: Any) -> str:

@@ -48,6 +48,7 @@ class ModelSource:
         revision: commit hash on the hub; None for local folders.
         notes: what the loader decided, one sentence each.
         stamp: names, sizes and times of the weight files when the source was found.
+        quantization: in how few bits its weights are held, and by which library; None where they are whole.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelSource:
     revision: str | None = None
     notes: tuple[str, ...] = ()
     stamp: tuple[tuple[str, int, int], ...] = ()
+    quantization: str | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -225,20 +227,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def list_tensors(folder: Path) -> list[StoredTensor]:
+def list_tensors(folder: Path, *, is_quantised: bool = False) -> list[StoredTensor]:
     """Take stock of a checkpoint: `model.safetensors`, or the shards that its index names.
+
+    Args:
+        folder: of the checkpoint.
+        is_quantised: whether tensors that are not floating point are what its config.json announces.
 
     Raises:
         CheckpointError: for no safetensors file (pickles are never read), a missing shard, a corrupt or
             truncated file, a file without its index, or a tensor that the index promises and no shard has.
     """
     if (folder / SINGLE).is_file():
-        return _read_header(folder / SINGLE)
+        return _read_header(folder / SINGLE, is_quantised)
     if (folder / INDEX).is_file():
-        return _list_shards(folder)
+        return _list_shards(folder, is_quantised)
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
-        return _read_header(found[0])
+        return _read_header(found[0], is_quantised)
     if found:
         raise CheckpointError(
             f"{folder} holds {len(found)} safetensors files but no {INDEX} that says how they belong "
@@ -254,7 +260,7 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
     raise CheckpointError(f"{folder} holds no weights; expected {SINGLE}, or {INDEX} with its shards")
 
 
-def _list_shards(folder: Path) -> list[StoredTensor]:
+def _list_shards(folder: Path, is_quantised: bool) -> list[StoredTensor]:
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not weight_map:
         raise CheckpointError(
@@ -272,7 +278,7 @@ def _list_shards(folder: Path) -> list[StoredTensor]:
             f"{folder} lacks {len(missing)} of its {len(names)} shards: {shorten(missing)}; copy or "
             "download them again"
         )
-    tensors = [tensor for name in names for tensor in _read_header(folder / name)]
+    tensors = [tensor for name in names for tensor in _read_header(folder / name, is_quantised)]
     absent = sorted(weight_map.keys() - {tensor.key for tensor in tensors})
     if absent:
         raise CheckpointError(
@@ -282,7 +288,7 @@ def _list_shards(folder: Path) -> list[StoredTensor]:
     return tensors
 
 
-def _read_header(file: Path) -> list[StoredTensor]:
+def _read_header(file: Path, is_quantised: bool) -> list[StoredTensor]:
     try:
         with safe_open(file, framework="numpy") as content:
             slices = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 (no mapping)
@@ -294,10 +300,11 @@ def _read_header(file: Path) -> list[StoredTensor]:
             "else; copy or download it again"
         ) from error
     coded = [f"{key} ({dtype})" for key, dtype in dtypes.items() if dtype not in DTYPES]
-    if coded:
+    if coded and not is_quantised:
         raise CheckpointError(
             f"{file} holds {len(coded)} tensors of types that are not plain floating point: "
-            f"{shorten(coded)}; allowed are {', '.join(DTYPES)}: get the checkpoint that is not quantised"
+            f"{shorten(coded)}; allowed are {', '.join(DTYPES)} where config.json has no quantization_config: get the "
+            "checkpoint that is not quantised"
         )
     return tensors
 

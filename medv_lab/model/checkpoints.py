@@ -37,6 +37,14 @@ from medv_lab.model.checkpoint_files import (
     read_json,
     shorten,
 )
+from medv_lab.model.quantization import (
+    count_bytes,
+    describe_quantization,
+    load_quantised,
+    make_quantization_config,
+    mend_packing,
+    read_quantization,
+)
 from medv_lab.runtime import Placement, available_memory, format_bytes, resolve_device
 
 __all__ = ["CheckpointError", "load"]
@@ -91,6 +99,8 @@ def load(
     revision: str | None = None,
     attn_implementation: str | None = None,
     vision: str | Path | None = None,
+    quantization: str | None = None,
+    offload: str | Path | None = None,
 ) -> tuple[MedVForMaskedDiffusion | MedVForNextToken, MedVProcessor]:
     """Load a model and its processor.
 
@@ -104,56 +114,82 @@ def load(
         attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
         vision: folder from which a language-only checkpoint takes vision tower and projector (SigLIP or
             `llava_llada` names); parts that it lacks start fresh.
+        quantization: "int8" or "int4" holds the weights of the language model's layers in fewer bits, as they are read
+            (`medv_lab.model.quantization` says by which library); None leaves them as they are. A folder that was
+            saved from such a model is loaded as it was saved.
+        offload: folder for layers that neither the GPUs nor the memory hold; the model is then spread by accelerate,
+            over all GPUs first, then memory, then this folder. `device` must be "auto".
 
     Returns:
-        The model in evaluation mode, with `medv_source` (name, sha256, revision, notes), and the processor. A
-        checkpoint whose config.json says `is_causal` is an autoregressive twin.
+        The model in evaluation mode, with `medv_source` (name, sha256, revision, notes, quantization), and the
+        processor. A checkpoint whose config.json says `is_causal` is an autoregressive twin.
 
     Raises:
         CheckpointError: one error for all that is wrong with the checkpoint or its fit to this machine.
-        ValueError, RuntimeError: for a device or dtype that is unknown or absent.
+        ValueError, RuntimeError: for a device, dtype or quantization that is unknown or absent.
     """
     attention = attn_implementation or "sdpa"
     if attention not in ATTENTION:
         raise ValueError(f"attn_implementation is {attention!r}; allowed are {', '.join(ATTENTION)}")
-    placement = resolve_device(device, dtype)
+    if offload is not None and device != "auto":
+        raise ValueError(
+            f"offload spreads the model over all devices, but device is {device!r}; leave it out"
+        )
+    resolve_device(device, dtype)  # what is not there is said before anything is read
     source = find_source(model, download=download, revision=revision)
     vision_folder = None if vision is None else find_source(vision).folder
 
     # Configuration, tokenizer and processor.
     config, is_language_only = _read_config(source.folder, vision_folder)
+    stored = getattr(config, "quantization_config", None)
+    if stored is not None:
+        quantization, dtype = read_quantization(source.folder, config, quantization, dtype)
+    placement = resolve_device(device, dtype, quantization)
     processor = _load_processor(source.folder, config)
     # by name from the tokenizer: published configurations name a start token that it has not
     for name, token in processor.special.config_fields().items():
         setattr(config, name, token)
 
-    # What is stored against what the model has, and what it needs against what is free.
     kind = MedVForNextToken if config.is_causal else MedVForMaskedDiffusion
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
-    tensors = _name_tensors(list_tensors(source.folder), _to_model_key)
-    if vision_folder is not None:
-        tensors = _take_vision(vision_folder, expected) | tensors
-    fresh = _check_fit(expected, tensors, source.folder, is_language_only)
-    notes = [placement.reason, *_cut_vocabulary(config, len(processor.tokenizer), source.folder)]
-    _check_memory(expected, placement)
-
-    with _quiet_transformers():
-        network = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=_open_tensors(tensors, config.vocab_size),
-            dtype=placement.dtype,
-            device_map={"": placement.device},
-            attn_implementation=attention,
-        )
+    how: dict[str, Any] = {
+        "config": config,
+        "dtype": placement.dtype,
+        "device_map": {"": placement.device} if offload is None else "auto",
+        "offload_folder": offload,
+        "attn_implementation": attention,
+    }
+    notes, fresh = [placement.reason], []
+    if stored is not None:
+        with _quiet_transformers():
+            network = load_quantised(kind, source.folder, how)
+    else:
+        # What is stored against what the model has, and what it needs against what is free.
+        with torch.device("meta"):
+            expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
+        tensors = _name_tensors(list_tensors(source.folder), _to_model_key)
+        if vision_folder is not None:
+            tensors = _take_vision(vision_folder, expected) | tensors
+        fresh = _check_fit(expected, tensors, source.folder, is_language_only)
+        notes += _cut_vocabulary(config, len(processor.tokenizer), source.folder)
+        if offload is None:
+            _check_memory(expected, placement, quantization)
+        if quantization is not None:
+            how["quantization_config"] = make_quantization_config(
+                quantization, placement.device, placement.dtype
+            )
+        with _quiet_transformers():
+            network = kind.from_pretrained(None, state_dict=_open_tensors(tensors, config.vocab_size), **how)
+    mend_packing(network)
+    held = describe_quantization(getattr(network.config, "quantization_config", None))
+    if held is not None:
+        notes.append(f"The weights of the language model's layers are held in {held}.")
     if fresh:
         notes.append(
             f"{len(fresh)} tensors are not in the checkpoint and start from random numbers: {shorten(fresh)}."
         )
     for note in notes:
         _log.info(note)
-    network.medv_source = replace(source, notes=tuple(notes))
+    network.medv_source = replace(source, notes=tuple(notes), quantization=held)
     return network.eval(), processor
 
 
@@ -290,21 +326,23 @@ def _cut_vocabulary(config: MedVConfig, tokens: int, folder: Path) -> list[str]:
     return [f"The vocabulary is cut from {rows} rows to the tokenizer's {tokens}."] if tokens < rows else []
 
 
-def _check_memory(expected: dict[str, tuple[int, ...]], placement: Placement) -> None:
+def _check_memory(
+    expected: dict[str, tuple[int, ...]], placement: Placement, quantization: str | None
+) -> None:
     """Compare the weights, and the largest of them once more while it is cast, with the memory that is free."""
-    sizes = [math.prod(shape) for shape in expected.values()]
-    needed = (sum(sizes) + max(sizes)) * placement.dtype.itemsize
+    itemsize = placement.dtype.itemsize
+    needed = count_bytes(expected, itemsize, quantization) + itemsize * max(map(math.prod, expected.values()))
     free = available_memory(placement.device)
     if needed > free:
         raise CheckpointError(
             f"the model needs {format_bytes(needed)} on {placement.device} in {placement.dtype_name}, but "
-            f"{format_bytes(free)} are free; use a smaller dtype (bfloat16), another device, or free some "
-            "memory ('medv doctor' shows what fits)"
+            f"{format_bytes(free)} are free; use a smaller dtype (bfloat16), quantization "
+            "('int8', 'int4'), another device, or free some memory ('medv doctor --model' proposes what fits)"
         )
 
 
 def _open_tensors(tensors: dict[str, StoredTensor], vocabulary: int) -> dict[str, Any]:
-    """The tensors as slices that transformers reads one by one; nothing is read here but cut vocabularies.
+    """The tensors as slices that transformers reads one by one; nothing is read here.
 
     Files are read, not mapped into memory: mapped weights of the same dtype would change with the file.
     """
@@ -313,8 +351,18 @@ def _open_tensors(tensors: dict[str, StoredTensor], vocabulary: int) -> dict[str
         for file in {one.file for one in tensors.values()}
     }
     slices = {key: files[tensor.file].get_slice(tensor.key) for key, tensor in tensors.items()}
-    cut = {key: slices[key][:vocabulary] for key in VOCABULARY_KEYS if tensors[key].shape[0] > vocabulary}
-    return slices | cut
+    cut = [key for key in VOCABULARY_KEYS if tensors[key].shape[0] > vocabulary]
+    return slices | {key: _FirstRows(slices[key], vocabulary) for key in cut}
+
+
+class _FirstRows:
+    """The first rows of a slice of a file: a slice too, of which nothing is read until it is asked for."""
+
+    def __init__(self, stored: Any, rows: int):
+        self._stored, self._rows = stored, rows
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._stored[: self._rows][index]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ manifest.json.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
 from medv_lab.diffusion.sampler import sample
 from medv_lab.generation import describe_prompts, suppressed_ids
+from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.rendering import render
@@ -53,6 +54,7 @@ def exactness_report(
     batch_sizes: tuple[int | None, int | None] = (None, None),
     backends: tuple[str | None, str | None] = (None, None),
     dtypes: tuple[torch.dtype | None, torch.dtype | None] = (None, None),
+    other: MedVForMaskedDiffusion | None = None,
 ) -> pd.DataFrame:
     """Run prompts in two ways, and compare tokens and logits.
 
@@ -66,6 +68,7 @@ def exactness_report(
         settings_a, settings_b: of the two ways; of the same gen_length.
         batch_sizes: prompts at a time; None for all.
         backends, dtypes: attention implementations, and dtypes of the weights; None for the model's own.
+        other: runs the second way, instead of the model.
 
     Returns:
         One row per prompt: `positions` (of the longer answer, before its stop), `different` (how many tokens differ;
@@ -81,33 +84,62 @@ def exactness_report(
             f"gen_length is {settings_a.gen_length} and {settings_b.gen_length}; answers of one length can be compared"
         )
     ways = []
-    for settings, size, backend, dtype in zip(
-        (settings_a, settings_b), batch_sizes, backends, dtypes, strict=True
+    for network, settings, size, backend, dtype in zip(
+        (model, other or model), (settings_a, settings_b), batch_sizes, backends, dtypes, strict=True
     ):
-        with _varied(model, backend, dtype) as varied:
+        with _varied(network, backend, dtype) as varied:
             ways.append(_run(varied, inputs, settings, size))
     return pd.DataFrame([_compare(one, other) for one, other in zip(*ways, strict=True)])
 
 
 def run_exactness(
-    model: MedVForMaskedDiffusion, processor: MedVProcessor, folder: Path, questions: int = 8
+    model: MedVForMaskedDiffusion,
+    processor: MedVProcessor,
+    folder: Path,
+    questions: int = 8,
+    quantizations: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Compare every way with the plain one on the first phantoms of the test split, and write the results folder.
+
+    Args:
+        model, processor: from `load`.
+        folder: for the results.
+        questions: phantoms.
+        quantizations: "int8", "int4": the model is loaded again in these and in bfloat16, and each is compared with
+            bfloat16 in place of all other ways.
 
     Returns:
         What scores.csv holds.
     """
     pictures = [render(scene) for scene in make_scenes("test", questions)]
     inputs = processor(pictures, [QUESTION] * questions)
-    reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
-    for name, cache in CACHES.items():
-        reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
+    if quantizations:
+        reports = _compare_quantised(model, inputs, quantizations)
+    else:
+        reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
+        for name, cache in CACHES.items():
+            reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
     scores = [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()]
     scores = pd.concat(scores, ignore_index=True)
-    manifest = make_manifest({"questions": questions, **BASE.to_dict()}, seed=BASE.seed, model=model)
+    settings = {"questions": questions, "quantizations": list(quantizations), **BASE.to_dict()}
+    manifest = make_manifest(settings, seed=BASE.seed, model=model)
     replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return scores
+
+
+def _compare_quantised(
+    model: MedVForMaskedDiffusion, inputs: Mapping[str, Any], quantizations: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Load the model's checkpoint in bfloat16 and in fewer bits, two at a time, and compare them."""
+    folder, device = model.medv_source.folder, str(model.device)
+    whole, _ = load(folder, device=device, dtype="bfloat16")
+    reports = {}
+    for name in quantizations:
+        coarse, _ = load(folder, device=device, dtype="bfloat16", quantization=name)
+        title = f"bfloat16, {coarse.medv_source.quantization}"
+        reports[title] = exactness_report(whole, inputs, BASE, BASE, other=coarse)
+    return reports
 
 
 class _Pass(NamedTuple):

@@ -1,5 +1,7 @@
 """One question, and what the machine has."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from medv_lab.config import PRESETS
@@ -59,3 +61,12 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
 
 def test_the_doctor_names_every_known_checkpoint():
     assert "LLaDA" in succeeds("doctor")
+
+
+def test_a_rehearsal_folder_is_written_and_answers_in_few_bits(asked, tmp_path):
+    written = succeeds("rehearse", "--size", "tiny", "--out", tmp_path / "tiny")
+    assert "model-00001-of-" in written
+    picture, question = asked[1:3]
+    few = () if find_spec("torchao") is None else ("--quantization", "int8")
+    assert succeeds("ask", picture, question, "--model", tmp_path / "tiny", *SHORT, *few).split()
+    assert "not empty" in fails_in_one_line("rehearse", "--out", tmp_path / "tiny")
