@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: figures test browser lab lint
+.PHONY: figures test conformance browser lab lint
 
 figures: $(STAMP)
 	$(BIN)/medv figures
@@ -13,6 +13,10 @@ figures: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+# transformers' own test mixins on our classes; they come from its source distribution, so this needs a package index.
+conformance: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m conformance tests/conformance
 
 # Real JupyterLab in Debian's chromium, which is installed where it is missing: needs apt, and the right to use it.
 # Screenshots of every state go to build/browser, the README's picture to figures/explorer.png.

@@ -28,14 +28,17 @@ class KeyValueCache:
         if self.indices is None:
             self._layers[layer] = keys, values
             return keys, values
-        at = self.indices[:, None, :, None]
+        at = self.indices.to(keys.device)[:, None, :, None]  # layers may lie on several devices
         for kept, new in zip(self._layers[layer], (keys, values), strict=True):
             kept.scatter_(2, at.expand_as(new), new)
         return self._layers[layer]
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Drop all but these rows (R',)."""
-        self._layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._layers.items()}
+        self._layers = {
+            layer: (keys[rows.to(keys.device)], values[rows.to(values.device)])
+            for layer, (keys, values) in self._layers.items()
+        }
 
 
 class CachePlan:

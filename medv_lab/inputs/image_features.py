@@ -123,7 +123,7 @@ def merge_features(
     from_image = is_image.flatten()[source]
     embeds = text_embeds.flatten(0, 1)[source]
     if images:
-        embeds = embeds.masked_scatter(from_image[:, None], torch.cat([*images]).to(embeds.dtype))
+        embeds = embeds.masked_scatter(from_image[:, None], torch.cat([*images]).to(embeds))
 
     def to_rows(values: torch.Tensor, padding: float) -> torch.Tensor:
         rows = values.split(repeats.sum(1).tolist())

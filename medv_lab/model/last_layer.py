@@ -6,6 +6,7 @@ whole forward pass, up to rounding. R rows, T sequence indices, Q query indices,
 """
 
 import torch
+from torch import nn
 from transformers import LlamaModel
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -16,6 +17,19 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from medv_lab.diffusion.cache import KeyValueCache
+
+
+def is_called_alone(layer: nn.Module) -> bool:
+    """Return whether calling a layer runs its own forward pass and nothing else.
+
+    Hooks that bring weights or inputs where they belong (accelerate, FSDP), and hooks of users, run only when the layer
+    itself is called; those of its parts run in any case.
+    """
+    attention = getattr(layer, "self_attn", layer)
+    return not any(
+        hasattr(module, "_hf_hook") or module._forward_pre_hooks or module._forward_hooks
+        for module in (layer, attention)
+    )
 
 
 def hidden_at(

@@ -1,33 +1,27 @@
-"""LLaDA-MedV: a bidirectional Llama that denoises masked text, with a SigLIP vision tower and a projector.
+"""LLaDA-MedV: the denoiser and its training loss, on the backbone of `model.backbone`.
 
-Composed from transformers' own parts, after LLaDA (arXiv 2502.09992) and LLaDA-V (arXiv 2505.16933). Modules are named
-so that the state dict has the published `llava_llada` keys. B rows, S ids, T sequence indices with the images in,
-H hidden size, V vocabulary, P patches of a tile.
+B rows, S ids, T sequence indices with the images in, H hidden size, V vocabulary, P patches of a tile.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import nn
-from transformers import LlamaModel, SiglipVisionModel, initialization
-from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
-from transformers.utils import ModelOutput
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
 
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
-from medv_lab.inputs.image_features import (
-    MergedInputs,
-    conversation_mask,
-    merge_features,
-    pack_image_features,
-)
+from medv_lab.inputs.image_features import MergedInputs, conversation_mask
 from medv_lab.inputs.tiling import TileLayout
+from medv_lab.model.backbone import Images, MedVModel, MedVPreTrainedModel
 from medv_lab.model.configuration import MedVConfig
-from medv_lab.model.last_layer import hidden_at
+from medv_lab.model.last_layer import hidden_at, is_called_alone
 
-Images = torch.Tensor | Sequence[torch.Tensor]
 # So many rows through a large output layer: on a CPU up to twice as fast with the larger matrix first (float32, MKL).
 _FEW_ROWS = range(3, 16)
 
@@ -38,71 +32,25 @@ class MaskedDiffusionOutput(ModelOutput):
 
     Attributes:
         loss: scalar, with labels only.
-        logits: (B, T, V), without labels only.
+        logits: (B, T, V); with labels only where they are asked for.
+        hidden_states: one (B, T, H) for the embeddings and one for every layer, where asked for.
+        attentions: one (B, heads, T, T) for every layer, where asked for; needs eager attention.
         masked_ce: cross entropy of the masked positions row by row (M,), with labels only.
     """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
     masked_ce: torch.FloatTensor | None = None
 
 
-class VisionTower(nn.Module):
-    """A SigLIP vision tower without its last layer; as in the reference, features skip the post-layernorm."""
-
-    def __init__(self, config: MedVConfig):
-        super().__init__()
-        self.vision_tower = nn.Module()
-        self.vision_tower.vision_model = SiglipVisionModel(config.vision_config)
-        del self.vision_tower.vision_model.encoder.layers[-1]
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the features of the last kept layer (N, P, vision hidden) of pixels (N, 3, side, side)."""
-        vision = self.vision_tower.vision_model
-        return vision.encoder(inputs_embeds=vision.embeddings(pixel_values)).last_hidden_state
-
-
-class MedVPreTrainedModel(LlamaPreTrainedModel):
-    """Loading, saving and initialisation shared by the models of this file."""
-
-    config: MedVConfig
-    config_class = MedVConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text")
-    _no_split_modules: ClassVar[list[str]] = ["LlamaDecoderLayer", "SiglipEncoderLayer"]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, MedVModel):
-            initialization.normal_(module.image_newline, std=self.config.hidden_size**-0.5)
-
-
-class MedVModel(MedVPreTrainedModel, LlamaModel):
-    """Vision tower, projector and Llama, whose forward pass it is: every index attends to every other unless causal."""
-
-    def __init__(self, config: MedVConfig):
-        super().__init__(config)
-        self.embed_tokens.padding_idx = None  # padded ids are learned like others; no row is frozen
-        for layer in self.layers:
-            layer.self_attn.is_causal = config.is_causal
-        self.vision_tower = VisionTower(config)
-        self.mm_projector = nn.Sequential(
-            nn.Linear(config.mm_hidden_size, config.hidden_size),
-            nn.GELU(),
-            nn.Linear(config.hidden_size, config.hidden_size),
-        )
-        # filled here for a fresh model (transformers takes this module for initialised since LlamaModel's own
-        # post_init) and by _init_weights for a checkpoint that has no newline
-        self.image_newline = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
-        self.post_init()
-
-
 class MedVLanguageModel(MedVPreTrainedModel):
-    """The model with its output layer and the path of images; a subclass adds what it is trained for."""
+    """The model with its output layer; a subclass adds what it is trained for."""
 
     accepts_loss_kwargs = False
     is_watched = False  # true while attention is recorded: every layer is then computed at every index
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
@@ -113,6 +61,10 @@ class MedVLanguageModel(MedVPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the token table (named here because `embed_tokens` is a method of this class)."""
         return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token table."""
+        self.model.embed_tokens = value
 
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (..., H) of token ids (...); image placeholders are not ids."""
@@ -141,25 +93,49 @@ class MedVLanguageModel(MedVPreTrainedModel):
         Raises:
             ValueError: for a (B, 1, T, T) mask under flash attention, which cannot use one.
         """
-        if attention_mask is not None and attention_mask.ndim == 4:
-            attention_mask = self._prepare_mask(attention_mask, inputs_embeds.dtype)
-        if query_indices is not None and not self.is_watched:
-            return hidden_at(self.model, inputs_embeds, attention_mask, position_ids, cache, query_indices)
-        hidden = self.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=False,
+        is_selecting = query_indices is not None and not self.is_watched
+        # a mask of blocks has no rows to select, and what is hooked or sharded must be called as a whole
+        is_selecting &= self.config._attn_implementation != "flex_attention"
+        if is_selecting and is_called_alone(self.model.layers[-1]):
+            mask = self._prepare_mask(attention_mask, inputs_embeds)
+            return hidden_at(self.model, inputs_embeds, mask, position_ids, cache, query_indices)
+        hidden = self._run(
+            inputs_embeds, attention_mask, position_ids, past_key_values=cache
         ).last_hidden_state
+        hidden = hidden.to(inputs_embeds.device)
         return hidden if query_indices is None else hidden.take_along_dim(query_indices[..., None], 1)
 
-    def _prepare_mask(self, visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _run(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the language model on a batch with its pictures in."""
+        return self.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=self._prepare_mask(attention_mask, inputs_embeds),
+            position_ids=position_ids,
+            **{"use_cache": False, "return_dict": True, **kwargs},
+        )
+
+    def _prepare_mask(self, visible: torch.Tensor | None, embeds: torch.Tensor) -> Any:
+        """Bring a mask with queries and keys (B, 1, T, T) into the form that the attention takes; others stay."""
+        if visible is None or visible.ndim != 4:
+            return visible
         backend = self.config._attn_implementation
         if backend == "sdpa":
             return visible.bool()
         if backend == "eager":
-            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible.bool(), torch.finfo(dtype).min)
+            mask = torch.zeros_like(visible, dtype=embeds.dtype)
+            return mask.masked_fill(~visible.bool(), torch.finfo(embeds.dtype).min)
+        if backend == "flex_attention":
+            rows, _, queries, keys = visible.shape
+            seen = visible.bool()
+            return create_block_mask(
+                lambda row, _, query, key: seen[row, 0, query, key], rows, None, queries, keys, seen.device
+            )
         raise ValueError(
             f"attn_implementation is {backend!r}, which takes no mask of single queries and keys "
             "(conversation_ids, caches, strategies that verify); "
@@ -168,10 +144,13 @@ class MedVLanguageModel(MedVPreTrainedModel):
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits (..., V) of hidden states (..., H)."""
-        is_plain = type(self.lm_head) is nn.Linear and not torch.is_grad_enabled()  # no adapter, not sharded
-        if is_plain and hidden.ndim == 2 and len(hidden) in _FEW_ROWS and hidden.device.type == "cpu":
-            return (self.lm_head.weight @ hidden.T).T.contiguous()
-        return self.lm_head(hidden)
+        layer = self.lm_head
+        # no adapter, not quantised, sharded, offloaded or hooked
+        is_plain = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and is_called_alone(layer)
+        is_small = hidden.ndim == 2 and len(hidden) in _FEW_ROWS and hidden.device.type == "cpu"
+        if is_plain and is_small and not torch.is_grad_enabled():
+            return (layer.weight @ hidden.T).T.contiguous()
+        return layer(hidden).to(hidden.device)
 
     def vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the vision tower's output for pixels (N, 3, side, side): (N, P, vision hidden), not yet projected.
@@ -179,100 +158,33 @@ class MedVLanguageModel(MedVPreTrainedModel):
         Raises:
             ValueError: if the pixels are not tiles of the configured side.
         """
-        side = self.config.vision_config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"pixel_values have the shape {tuple(pixel_values.shape)}; give (N, 3, {side}, {side})"
-            )
-        return self.model.vision_tower(pixel_values)
+        return self.model.vision_features(pixel_values, return_dict=True).last_hidden_state
 
-    def get_image_features(
-        self,
-        pixel_values: Images | None = None,
-        vision_features: Images | None = None,
-        tile_layouts: Sequence[TileLayout] | None = None,
-    ) -> list[torch.Tensor]:
-        """Return each image as the vectors that stand for it in the sequence.
+    def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling | tuple:
+        """Compute the vectors that stand for each image; see `MedVModel.get_image_features`."""
+        return self.model.get_image_features(*args, **kwargs)
 
-        Args:
-            pixel_values, vision_features, tile_layouts: as in `merge_image_features`.
+    def merge_image_features(self, *args: Any, **kwargs: Any) -> MergedInputs:
+        """Put image features in the place of their placeholders; see `MedVModel.merge_image_features`."""
+        return self.model.merge_image_features(*args, **kwargs)
 
-        Returns:
-            (positions, H) per image.
-
-        Raises:
-            ValueError: if images and layouts do not match, or both pixel_values and vision_features are given.
-        """
-        if pixel_values is not None and vision_features is not None:
-            raise ValueError("both pixel_values and vision_features were given; give one of them")
-        images = vision_features if pixel_values is None else pixel_values
-        if images is None or len(images) == 0:
-            return []
-        tile_dims = 2 if pixel_values is None else 3
-        tiles = [image if image.ndim > tile_dims else image[None] for image in images]
-        if tile_layouts is None:
-            vision = self.config.vision_config
-            side = vision.image_size
-            single = TileLayout((side, side), side, vision.patch_size, self.config.mm_patch_merge_type)
-            tile_layouts = [single] * len(tiles)
-        if len(tile_layouts) != len(tiles):
-            raise ValueError(f"{len(tile_layouts)} tile_layouts for {len(tiles)} images; give one for each")
-        # All tiles of all images go through vision tower and projector at once.
-        features = torch.cat(tiles).to(self.device)
-        if pixel_values is not None:
-            features = self.vision_features(features)
-        projected = self.model.mm_projector(features.to(next(self.model.mm_projector.parameters()).dtype))
-        return [
-            pack_image_features(own, layout, self.model.image_newline)
-            for own, layout in zip(projected.split([len(own) for own in tiles]), tile_layouts, strict=True)
-        ]
-
-    def merge_image_features(
-        self,
-        input_ids: torch.Tensor,
-        pixel_values: Images | None = None,
-        *,
-        vision_features: Images | None = None,
-        tile_layouts: Sequence[TileLayout] | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        conversation_ids: torch.Tensor | None = None,
-        padding_side: Literal["left", "right"] = "right",
+    def _merge(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, images: dict, **rows: Any
     ) -> MergedInputs:
-        """Put image features in the place of their placeholders.
-
-        With an attention mask, padded ids are removed first and rows are padded anew. Without one, every id
-        counts and the zero vectors that fill up shorter rows are ordinary input, as in the reference.
-
-        Args:
-            input_ids: (B, S) with `config.image_token_index` for an image.
-            pixel_values: one (tiles, 3, side, side) or (3, side, side) per image, in the order of the
-                placeholders row by row; or one tensor (N, 3, side, side) for N images of one tile.
-            vision_features: the same after `vision_features()`, (tiles, P, vision hidden) or (P, vision
-                hidden) each.
-            tile_layouts: one per image, as the processor returns them with the pixels; None for images of one tile.
-            attention_mask: (B, S), 0 where an id is padding.
-            labels: (B, S).
-            conversation_ids: turn of each id (B, S).
-            padding_side: "left" lines up the ends of the rows, for generation.
+        """Take embeddings as they are, or embed ids with their images.
 
         Raises:
-            ValueError: if placeholders, images and layouts do not match, or if both pixel_values and
-                vision_features are given.
+            ValueError: unless there is exactly one of ids and embeddings, or for images without ids.
         """
-        config = self.config
-        return merge_features(
-            input_ids,
-            self.embed_tokens(input_ids.masked_fill(input_ids == config.image_token_index, 0)),
-            self.get_image_features(pixel_values, vision_features, tile_layouts),
-            config.image_token_index,
-            attention_mask=attention_mask,
-            labels=labels,
-            conversation_ids=conversation_ids,
-            ignore_index=config.ignore_index,
-            max_length=config.tokenizer_model_max_length,
-            padding_side=padding_side,
-        )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            return self.merge_image_features(input_ids, **images, **rows)
+        if any(part is not None for part in images.values()):
+            raise ValueError(
+                "pictures were given without input_ids; their placeholders say where pictures go"
+            )
+        return MergedInputs(inputs_embeds, **rows)
 
     def parts(self) -> dict[str, dict[str, nn.Parameter]]:
         """Return the parameters by the part that a training stage freezes or trains: part to (name to parameter).
@@ -297,14 +209,16 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""
-        # through the table's own forward: under FSDP its weight is whole only there
-        mask = self.embed_tokens(masked.new_tensor(self.config.mask_token_id, dtype=torch.long))
-        mask = mask.to(inputs_embeds.dtype)
-        return torch.where(masked[..., None], mask, inputs_embeds)
+        # through the table's own forward: under FSDP its weight is whole only there. What is hooked to the table
+        # (NEFTune's noise) is drawn for every position.
+        shape = masked.shape if self.model.embed_tokens._forward_hooks else (1, 1)
+        mask = self.embed_tokens(masked.new_full(shape, self.config.mask_token_id, dtype=torch.long))
+        return torch.where(masked[..., None], mask.to(inputs_embeds), inputs_embeds)
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         pixel_values: Images | None = None,
         vision_features: Images | None = None,
         tile_layouts: Sequence[TileLayout] | None = None,
@@ -312,7 +226,11 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         labels: torch.Tensor | None = None,
         conversation_ids: torch.Tensor | None = None,
         noise: ForwardNoise | Callable[[torch.Tensor], ForwardNoise] | None = None,
-    ) -> MaskedDiffusionOutput:
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_logits: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedDiffusionOutput | tuple:
         """Mask some labels and score their restoration; without labels, return the logits of the ids as given.
 
         Args:
@@ -323,16 +241,24 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
                 only.
             noise: the draw to use, over (B, T) with the images in, or what makes it of the labels with the
                 images in; drawn from torch's global generator by default, in the reference's order.
+            position_ids: (B, T), over the sequence with the images in; 0..T-1 by default.
+            inputs_embeds: (B, T, H) in the place of ids and images; mask, labels and turns are then (B, T).
+            output_logits: with labels, return the logits of all positions beside the loss.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and what else `MedVModel` takes.
 
         Raises:
-            ValueError: as `merge_image_features`, and for noise of another shape than the labels with the images in.
+            ValueError: as `merge_image_features`, for noise of another shape than the labels with the images in, and
+                unless there is exactly one of ids and embeddings.
         """
         # Images in the place of their placeholders; a query sees all keys, or its own and earlier turns.
-        merged = self.merge_image_features(
+        merged = self._merge(
             input_ids,
-            pixel_values,
-            vision_features=vision_features,
-            tile_layouts=tile_layouts,
+            inputs_embeds,
+            {
+                "pixel_values": pixel_values,
+                "vision_features": vision_features,
+                "tile_layouts": tile_layouts,
+            },
             attention_mask=attention_mask,
             labels=labels,
             conversation_ids=conversation_ids,
@@ -341,7 +267,12 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
         if merged.conversation_ids is not None:
             visible = conversation_mask(merged.conversation_ids, visible)
         if labels is None:
-            return MaskedDiffusionOutput(logits=self.head(self.backbone(merged.inputs_embeds, visible)))
+            outputs = self._run(merged.inputs_embeds, visible, position_ids, **kwargs)
+            return MaskedDiffusionOutput(
+                logits=self.head(outputs.last_hidden_state),
+                hidden_states=outputs.hidden_states,
+                attentions=outputs.attentions,
+            )
 
         # 1. Draw a masking level t for each row and, with it, which labelled positions are masked.
         ignored = self.config.ignore_index
@@ -355,8 +286,16 @@ class MedVForMaskedDiffusion(MedVLanguageModel):
                 f"{tuple(merged.labels.shape)}; draw the noise over those (model.merge_image_features)"
             )
         # 2. Put the mask's embedding there and run the model once.
-        hidden = self.backbone(self.add_noise(merged.inputs_embeds, noise.masked), visible)
+        noisy = self.add_noise(merged.inputs_embeds, noise.masked)
+        outputs = self._run(noisy, visible, position_ids, **kwargs)
+        hidden = outputs.last_hidden_state
         # 3. Cross entropy at the masked positions only, each weighted by 1 / (p_mask N labelled), over B rows.
         masked_ce = masked_cross_entropy(self.head(hidden[noise.masked]), merged.labels[noise.masked])
         loss = masked_diffusion_loss(masked_ce, noise, merged.labels, ignored)
-        return MaskedDiffusionOutput(loss=loss, masked_ce=masked_ce)
+        return MaskedDiffusionOutput(
+            loss=loss,
+            logits=self.head(hidden) if output_logits else None,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            masked_ce=masked_ce,
+        )
