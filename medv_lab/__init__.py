@@ -6,9 +6,9 @@ Importing this package is cheap: nothing heavy is imported until one of the name
 import logging
 from importlib import import_module
 
-# transformers imports torchao where it is installed, which warns at every import: of its CUDA extensions on a machine
-# without them, and of what it registers in torch
-for _name in ("torchao", "torch.utils._pytree"):
+# transformers and peft import torchao and bitsandbytes where they are installed, which warn at every import: of CUDA
+# extensions and kernels that a machine does not have, and of what they register in torch
+for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

@@ -15,6 +15,8 @@ from medv_lab.cli.options import Fields
 if TYPE_CHECKING:
     import pandas as pd
 
+PARTS = ("load", "answer")
+
 
 def study(
     name: Annotated[str, typer.Argument(help="frontier, steps or eos")],
@@ -96,15 +98,51 @@ def benchmark(
 
 
 def rehearse(
-    out: Annotated[Path, typer.Option(help="folder of the checkpoint; it is made")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the checkpoint; it is made, or taken as it is if it is whole")
+    ],
     size: Annotated[str, typer.Option(help="tiny, small or 8b (17 GB)")] = "tiny",
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
+    trial: Annotated[
+        list[str] | None, typer.Option(help="answer once in float32, bfloat16, int8 or int4, and measure it")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="folder for what trials measure")] = Path("results/rehearsal"),
 ) -> None:
     """Write a checkpoint in the published layout with random weights, on which everything can be rehearsed."""
-    from medv_lab.hardware.rehearsal import write_rehearsal
+    from medv_lab.hardware.rehearsal import is_rehearsal, write_rehearsal
+    from medv_lab.hardware.trial import run_trials
 
-    write_rehearsal(size, out, seed=seed, log=typer.echo)
+    if not is_rehearsal(out, size):
+        write_rehearsal(size, out, seed=seed, log=typer.echo)
     typer.echo(f"{out} is ready: medv ask picture.png 'What is shown?' --model {out}")
+    if trial:
+        _print_trials(run_trials(out, trial, size, output))
+
+
+def _print_trials(found: list[dict]) -> None:
+    from medv_lab.runtime import format_bytes
+
+    rows = [
+        (
+            one["precision"],
+            format_bytes(one["weights"]),
+            *(
+                f"{format_bytes(one[part]['resident'])} ({format_bytes(one[part]['private'])})"
+                for part in PARTS
+            ),
+            f"{one['load']['seconds']:.1f}",
+            f"{one['seconds_first_pass']:.2f}",
+            f"{one['seconds_later_pass']:.2f}",
+            f"{one['answer']['seconds']:.1f}",
+        )
+        for one in found
+    ]
+    columns = ("precision", "weights", "peak while loading (private)", "peak while answering (private)")
+    columns += ("s to load", "s first pass", "s later pass", "s answer")
+    machine = found[0]["machine"]
+    where = f"{machine['processor']}, {machine['threads']} threads, {format_bytes(machine['memory'])}"
+    title = f"{where}; {machine['device']}; prompt of {found[0]['prompt']} positions"
+    print_table(rows, *columns, title=title)
 
 
 def _print_summary(name: str, summary: pd.DataFrame, controls: pd.DataFrame) -> None:

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from medv_lab.inputs.prompts import SPECIAL_TOKENS
-from medv_lab.model.checkpoint_files import INDEX
+from medv_lab.model.checkpoint_files import INDEX, read_json
 from medv_lab.model.configuration import SIGLIP2_SO400M, MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.phantoms.reports import sample_texts
@@ -142,6 +142,11 @@ def write_rehearsal(
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     return config
+
+
+def is_rehearsal(folder: Path, size: str) -> bool:
+    """Return whether a folder holds a whole rehearsal of a size."""
+    return (folder / INDEX).is_file() and read_json(folder / "config.json") == published_config(size)
 
 
 def published_config(size: str) -> dict[str, Any]:

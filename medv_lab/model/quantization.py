@@ -15,10 +15,8 @@ positions and a third as fast at 800, but transformers does not save what it mak
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-import sys
 from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
@@ -81,23 +79,13 @@ def make_quantization_config(
 
 
 def require_library(library: str) -> None:
-    """Import torchao or bitsandbytes, without kernels from the network.
+    """Check that torchao or bitsandbytes can be imported.
 
     Raises:
         ValueError: if it is not installed.
     """
     if util.find_spec(library) is None:
         raise ValueError(f"{library} is not installed; pip install 'medv-lab[quantized]'")
-    if library == "bitsandbytes" and library not in sys.modules:
-        # where the package `kernels` is, bitsandbytes fetches compiled code from the hub with it at import
-        hidden = {"kernels": sys.modules.pop("kernels", None)}
-        sys.modules["kernels"] = None
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        try:
-            import bitsandbytes  # noqa: F401
-        finally:
-            del sys.modules["kernels"]
-            sys.modules.update({name: module for name, module in hidden.items() if module is not None})
 
 
 def describe_quantization(config: Mapping[str, Any] | QuantizationConfigMixin | None) -> str | None:
