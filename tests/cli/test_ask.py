@@ -69,4 +69,4 @@ def test_a_rehearsal_folder_is_written_and_answers_in_few_bits(asked, tmp_path):
     picture, question = asked[1:3]
     few = () if find_spec("torchao") is None else ("--quantization", "int8")
     assert succeeds("ask", picture, question, "--model", tmp_path / "tiny", *SHORT, *few).split()
-    assert "not empty" in fails_in_one_line("rehearse", "--out", tmp_path / "tiny")
+    assert "not empty" in fails_in_one_line("rehearse", "--size", "small", "--out", tmp_path / "tiny")
