@@ -1,4 +1,4 @@
-"""From questions and pictures to answers: `ask` and `ask_many` for people, `generate` and `denoise` for prompts of ids.
+"""From questions and pictures to answers: `ask` and `ask_many` for people, `generate` for prompts of ids.
 
 This module sits on top: it imports model, processor and sampler, and none of them imports it. R prompts, S ids.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -16,12 +15,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings, NoCache
+from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.decoding.denoising import denoise
 from medv_lab.diffusion.attention_maps import PatchGrid
-from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
-from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.attention_probe import AttentionMaps, AttentionProbe
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -198,89 +196,6 @@ def generate(
         return [torch.tensor(suffix, dtype=torch.long) for _ in input_ids]
     rows = zip(records[0].canvas.tolist(), records[0].stops.tolist(), strict=True)
     return [torch.tensor([*canvas[:stop], *suffix], dtype=torch.long) for canvas, stop in rows]
-
-
-@torch.no_grad()
-def denoise(
-    model: MedVForMaskedDiffusion,
-    input_ids: torch.Tensor,
-    settings: GenerationSettings,
-    *,
-    attention_mask: torch.Tensor | None = None,
-    stop_ids: Sequence[Sequence[int]] = (),
-    suffix_ids: Sequence[int] = (),
-    cancel: Callable[[], bool] | None = None,
-    probe: AttentionProbe | None = None,
-    **images: Any,
-) -> Iterator[StepRecord]:
-    """Answer prompts of ids step by step.
-
-    Args:
-        model: from `load`.
-        input_ids: (R, S) with placeholders for images.
-        settings: lengths, steps, temperature and so on; `stop` and `suffix`, which are texts, are not read here.
-        attention_mask: (R, S), 0 at padding; None if nothing is padded.
-        stop_ids: id sequences before which an answer ends.
-        suffix_ids: ids behind the answer positions.
-        cancel: asked before every pass; true ends the run.
-        probe: watches the attention of the passes; only without a cache.
-        images: `pixel_values` or `vision_features`, and `tile_layouts`, as `model.merge_image_features` takes them.
-
-    Yields:
-        A `StepRecord` for every forward pass.
-
-    Raises:
-        ValueError: for a probe with a cache, which keeps passes from computing all attention, or for several prompts
-            at a time with a strategy that grows.
-        FloatingPointError: if the model's outputs are not finite.
-    """
-    if probe is not None and not isinstance(settings.cache, NoCache):
-        raise ValueError(
-            f"attention is recorded only where every pass computes all of it, but cache is {settings.cache.name!r}; "
-            "give cache 'none'"
-        )
-    input_ids = input_ids.to(model.device)
-    if attention_mask is not None:
-        attention_mask = attention_mask.to(model.device)
-    prompts = model.merge_image_features(
-        input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
-    )
-    with nullcontext() if probe is None else probe.watching(model, prompts):
-        yield from sample(
-            model,
-            prompts.inputs_embeds,
-            settings,
-            **describe_prompts(model, prompts),
-            suppressed=suppressed_ids(model, settings),
-            stop_ids=stop_ids,
-            suffix_ids=suffix_ids,
-            cancel=cancel,
-        )
-
-
-def describe_prompts(model: MedVForMaskedDiffusion, prompts: MergedInputs) -> dict[str, Any]:
-    """Return what `sample` must know of prompts that were merged with their images, with their ids as labels."""
-    config = model.config
-    return {
-        "mask_token_id": config.mask_token_id,
-        "end_ids": (config.eos_token_id, config.eot_token_id),
-        "attention_mask": prompts.attention_mask,
-        "prompt_masked": prompts.labels == config.mask_token_id,
-        "is_image": prompts.labels == config.ignore_index,  # images, and padding
-    }
-
-
-def suppressed_ids(model: MedVForMaskedDiffusion, settings: GenerationSettings) -> tuple[int, ...]:
-    """Return the ids that are never predicted: those of the settings, or the four that the reference suppresses."""
-    if settings.suppressed_tokens != REFERENCE_SUPPRESSION:
-        return settings.suppressed_tokens
-    config = model.config
-    return (
-        config.eos_token_id,
-        config.bos_token_id,
-        config.start_header_token_id,
-        config.end_header_token_id,
-    )
 
 
 class _Run:

@@ -28,6 +28,7 @@ ROOMS = (
     "phantoms",
     "diffusion",
     "inputs",
+    "decoding",
     "model",
     "generation",
     "evaluation",

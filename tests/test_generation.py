@@ -10,8 +10,9 @@ from PIL import Image
 import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.data.images import ImageError
+from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.diffusion.trace import SampleTrace
-from medv_lab.generation import ask, ask_many, generate, suppressed_ids
+from medv_lab.generation import ask, ask_many, generate
 from medv_lab.model.processing import MedVProcessor
 from tests.model.tiny import tiny_model, tiny_processor, tiny_tokenizer
 

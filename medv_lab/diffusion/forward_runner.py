@@ -4,7 +4,7 @@ R rows, P prompt, L answer positions, S suffix, T = P + L + S sequence indices, 
 V vocabulary, N candidates, M tokens to verify.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,9 +71,11 @@ class ForwardRunner:
         attention_mask: torch.Tensor | None = None,
         is_image: torch.Tensor | None = None,
         end_ids: Sequence[int] = (),
+        process_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ):
         """Take the arguments of `sample`; what it fills is read from the state."""
         self.denoiser, self.settings, self.suppressed, self.end_ids = denoiser, settings, suppressed, end_ids
+        self.process_logits = process_logits
         self.state, self.prefix_embeds, self.device = state, prefix_embeds, prefix_embeds.device
         self.prompt_masks = np.nonzero(
             state.masked[:, : state.prompt]
@@ -129,6 +131,8 @@ class ForwardRunner:
             probs = suppress(self._logits(hidden, active, committed_rows, shadows), self.suppressed)
             tokens = self._index(self.state.answer[committed_rows, committed])
             verified = probs.double().softmax(-1).gather(-1, tokens[:, None])[:, 0].cpu().numpy()
+        if self.process_logits is not None:
+            logits = self.process_logits(self._index(self.state.answer[rows]), logits)
         ends = None
         if self.end_ids:
             ends = logits.double().softmax(-1)[:, list(self.end_ids)].sum(-1).cpu().numpy()

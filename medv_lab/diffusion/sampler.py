@@ -36,6 +36,8 @@ def sample(
     suffix_ids: Sequence[int] = (),
     end_ids: Sequence[int] = (),
     is_image: torch.Tensor | None = None,
+    start_ids: torch.Tensor | None = None,
+    process_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Iterator[StepRecord]:
     """Fill the answer positions step by step.
@@ -56,6 +58,8 @@ def sample(
         suffix_ids: ids behind the answer positions.
         end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not.
         is_image: bool (R, P), prompt indices of images, which the cache "image" keeps.
+        start_ids: answers to start from, (R, L), with the mask where a token is wanted; all masks by default.
+        process_logits: changes logits (N, V), given the answers so far of their rows (N, L).
         cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
             is a valid part.
 
@@ -63,8 +67,8 @@ def sample(
         A `StepRecord` for every forward pass.
 
     Raises (when the first record is asked for):
-        ValueError: if the cache "image" is not told where images are, or for several or padded prompts where the
-            answer grows.
+        ValueError: if the cache "image" is not told where images are, for several or padded prompts where the
+            answer grows, or for start_ids of another shape than the answers.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
     strategy = settings.remasking
@@ -76,6 +80,8 @@ def sample(
     state = SamplerState(
         prompt_masked.cpu().numpy(), settings.gen_length, suffix_ids, mask_token_id, stop_ids
     )
+    if start_ids is not None:
+        state.start(start_ids.cpu().numpy())
     runner = ForwardRunner(
         denoiser,
         settings,
@@ -85,6 +91,7 @@ def sample(
         attention_mask=attention_mask,
         is_image=is_image,
         end_ids=end_ids if strategy.is_growing else (),
+        process_logits=process_logits,
     )
     memory = strategy.new_memory()
     schedule = transfer_counts(settings.block_length, settings.steps_per_block)

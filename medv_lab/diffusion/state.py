@@ -91,6 +91,17 @@ class SamplerState:
         is_answer = positions >= 0
         self.confidence[rows[is_answer], positions[is_answer]] = confidence[is_answer]
 
+    def start(self, answers: np.ndarray) -> None:
+        """Commit what answers (R, L) hold besides masks.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        if answers.shape != self.answer.shape:
+            raise ValueError(f"the answers to start from are {answers.shape}, should be {self.answer.shape}")
+        rows, positions = np.nonzero(answers != self.mask_token_id)
+        self.commit(rows, positions, answers[rows, positions], np.ones(len(rows)))
+
     def remask(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Mask positions (M,) again; a stop that loses a token is forgotten, and no other replaces it yet."""
         self.ids[rows, positions + self.prompt] = self.mask_token_id

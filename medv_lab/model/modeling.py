@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from medv_lab.decoding.generating import MedVGenerationMixin
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.inputs.image_features import MergedInputs, conversation_mask
@@ -65,6 +66,11 @@ class MedVLanguageModel(MedVPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the token table."""
         self.model.embed_tokens = value
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where ids and pixels belong."""
+        return self.model.input_device
 
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (..., H) of token ids (...); image placeholders are not ids."""
@@ -204,8 +210,8 @@ class MedVLanguageModel(MedVPreTrainedModel):
         return parts
 
 
-class MedVForMaskedDiffusion(MedVLanguageModel):
-    """LLaDA-MedV: the denoiser and its training loss."""
+class MedVForMaskedDiffusion(MedVGenerationMixin, MedVLanguageModel):
+    """LLaDA-MedV: the denoiser, its training loss, and `generate`."""
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""

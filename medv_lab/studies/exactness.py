@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
+from medv_lab.decoding.denoising import describe_prompts, suppressed_ids
 from medv_lab.diffusion.sampler import sample
-from medv_lab.generation import describe_prompts, suppressed_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.diffusion.reference import sample_reference
 from medv_lab.diffusion.sampler import sample
-from medv_lab.generation import suppressed_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from medv_lab.config import Daedal, GenerationSettings, SettingsError
+from medv_lab.decoding.denoising import denoise
 from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.trace import SampleTrace, TraceError
-from medv_lab.generation import ask_many, denoise
+from medv_lab.generation import ask_many
 from tests.diffusion.slow import run_slow_growing
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, trace_of
 from tests.model.tiny import tiny_model, tiny_processor

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 import medv_lab
 from medv_lab.config import GenerationSettings
-from medv_lab.generation import suppressed_ids
+from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.model import checkpoint_files, checkpoints
 from medv_lab.model.checkpoints import CheckpointError, load
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer

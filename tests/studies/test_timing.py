@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
 from medv_lab.config import PRESETS, GenerationSettings
-from medv_lab.generation import suppressed_ids
+from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.studies import timing as benchmark
 from medv_lab.studies.timing import SIZES, WAYS, Size, Subject, fast_settings, make_subject, run_benchmark
 from tests.model.tiny import tiny_model
