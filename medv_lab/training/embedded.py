@@ -10,8 +10,8 @@
    dialogues and reports.
 5. Polish: reports of pictures with two findings, where one was at times given the place of the other, and questions.
 
-Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5
-with the same dialogues and number of steps, and never sees a picture.
+Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5 with
+the same dialogues and number of steps, and never sees a picture.
 """
 
 import argparse
