@@ -28,8 +28,12 @@ def ask(
         answer.trace.save(trace)
 
 
-def doctor() -> None:
-    """Say what this machine has, and which checkpoints fit."""
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="propose settings for this one: a folder, a hub id, or LLaDA-MedV")
+    ] = None,
+) -> None:
+    """Say what this machine has, and which checkpoints fit, or how one can be loaded."""
     from medv_lab.model.checkpoint_files import doctor as examine
     from medv_lab.runtime import format_bytes
 
@@ -38,6 +42,9 @@ def doctor() -> None:
         if name != "checkpoints":
             is_size = name.startswith(("memory", "disk"))
             typer.echo(f"{name}: {format_bytes(value) if is_size else value}")
+    if model is not None:
+        _propose(model)
+        return
     rows = []
     for known in found["checkpoints"]:
         needs = "\n".join(f"{dtype}: {format_bytes(size)}" for dtype, size in known["needs"].items())
@@ -45,3 +52,30 @@ def doctor() -> None:
         size = f"{known['parameters'] / 1e9:.3g} B"
         rows.append((known["name"], size, needs, fits, known["licence"], known["note"]))
     print_table(rows, "checkpoint", "parameters", "needs", "fits", "licence", "note")
+
+
+def _propose(model: str) -> None:
+    """Print the ways to load a checkpoint, best first, and the first that fits as a command."""
+    from medv_lab.hardware.proposals import propose_settings
+    from medv_lab.runtime import format_bytes
+
+    proposals = propose_settings(model)
+    rows = [
+        (
+            one.device,
+            one.dtype,
+            one.quantization or "-",
+            format_bytes(one.needs),
+            format_bytes(one.free),
+            f"install {one.lacks}" if one.lacks else "yes" if one.fits else "no",
+        )
+        for one in proposals
+    ]
+    print_table(rows, "device", "dtype", "quantization", "needs", "free now", "fits", title=model)
+    best = next((one for one in proposals if one.fits), None)
+    if best is None:
+        typer.echo("nothing fits: free some memory or disk")
+    else:
+        typer.echo(f"medv ask picture.png 'What is shown?' --model {model} {best.options}")
+        given = ", ".join(f"{name}={value!r}" for name, value in best.settings.items())
+        typer.echo(f"medv_lab.load({model!r}, {given})")

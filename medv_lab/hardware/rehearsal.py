@@ -117,7 +117,9 @@ def write_rehearsal(
         FileExistsError: for a folder that holds something.
     """
     content = published_config(size)
-    config = MedVConfig.from_dict(content)
+    config = MedVConfig.from_dict(
+        {**content, "bos_token_id": None}
+    )  # transformers warns of the published one
     with torch.device("meta"):
         state = MedVForMaskedDiffusion(config).to(DTYPE).state_dict()
     folder.mkdir(parents=True, exist_ok=True)

@@ -86,11 +86,13 @@ class KnownCheckpoint:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a checkpoint: its file, its key there, and its shape."""
+    """One tensor of a checkpoint: its file, its key there, its shape, its dtype, and the byte at which it begins."""
 
     file: Path
     key: str
     shape: tuple[int, ...]
+    dtype: str
+    offset: int
 
 
 def embedded_folder() -> Path:
@@ -290,16 +292,22 @@ def _list_shards(folder: Path, is_quantised: bool) -> list[StoredTensor]:
 
 def _read_header(file: Path, is_quantised: bool) -> list[StoredTensor]:
     try:
-        with safe_open(file, framework="numpy") as content:
-            slices = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 (no mapping)
-            tensors = [StoredTensor(file, key, tuple(part.get_shape())) for key, part in slices.items()]
-            dtypes = {key: part.get_dtype() for key, part in slices.items()}
+        with safe_open(file, framework="numpy"):  # raises unless the file has the size that its header says
+            pass
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} is not a readable safetensors file ({error}): it is damaged, truncated or something "
             "else; copy or download it again"
         ) from error
-    coded = [f"{key} ({dtype})" for key, dtype in dtypes.items() if dtype not in DTYPES]
+    header.pop("__metadata__", None)
+    tensors = [
+        StoredTensor(file, key, tuple(one["shape"]), one["dtype"], 8 + length + one["data_offsets"][0])
+        for key, one in header.items()
+    ]
+    coded = [f"{one.key} ({one.dtype})" for one in tensors if one.dtype not in DTYPES]
     if coded and not is_quantised:
         raise CheckpointError(
             f"{file} holds {len(coded)} tensors of types that are not plain floating point: "

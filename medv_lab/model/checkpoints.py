@@ -17,19 +17,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import (
+    DTYPES,
     CheckpointError,
     StoredTensor,
     find_source,
@@ -53,6 +53,8 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 LANGUAGE_ONLY = "llada"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 VISUAL_PREFIXES = (VISION_PREFIX, "model.mm_projector.", "model.image_newline")
+STORED_DTYPES = dict(zip(DTYPES, (torch.float64, torch.float32, torch.bfloat16, torch.float16), strict=True))
+PART = 4_000_000  # numbers of a tensor that are read at a time
 VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
 _LLADA_TOP = {
     "model.transformer.wte.weight": "model.embed_tokens.weight",
@@ -140,7 +142,8 @@ def load(
     vision_folder = None if vision is None else find_source(vision).folder
 
     # Configuration, tokenizer and processor.
-    config, is_language_only = _read_config(source.folder, vision_folder)
+    with _quiet_transformers():  # which warns of the published start token
+        config, is_language_only = _read_config(source.folder, vision_folder)
     stored = getattr(config, "quantization_config", None)
     if stored is not None:
         quantization, dtype = read_quantization(source.folder, config, quantization, dtype)
@@ -178,7 +181,9 @@ def load(
                 quantization, placement.device, placement.dtype
             )
         with _quiet_transformers():
-            network = kind.from_pretrained(None, state_dict=_open_tensors(tensors, config.vocab_size), **how)
+            network = kind.from_pretrained(
+                None, state_dict=_weights_of(tensors, config.vocab_size, placement.dtype), **how
+            )
     mend_packing(network)
     held = describe_quantization(getattr(network.config, "quantization_config", None))
     if held is not None:
@@ -341,28 +346,33 @@ def _check_memory(
         )
 
 
-def _open_tensors(tensors: dict[str, StoredTensor], vocabulary: int) -> dict[str, Any]:
-    """The tensors as slices that transformers reads one by one; nothing is read here.
+def _weights_of(tensors: dict[str, StoredTensor], vocabulary: int, dtype: torch.dtype) -> dict[str, _Weight]:
+    """What transformers reads one by one."""
+    rows = {key: vocabulary if key in VOCABULARY_KEYS else one.shape[0] for key, one in tensors.items()}
+    return {key: _Weight(one, rows[key], dtype) for key, one in tensors.items()}
 
-    Files are read, not mapped into memory: mapped weights of the same dtype would change with the file.
+
+@dataclass(frozen=True)
+class _Weight:
+    """The first rows of a tensor in a file, of which nothing is read until transformers asks for it.
+
+    It is then read in parts into the dtype that is wanted, so that no second copy is ever whole. It is not mapped into
+    memory: a mapped weight of the same dtype would change with the file.
     """
-    files = {
-        file: safe_open(file, framework="pt", backend="pread")
-        for file in {one.file for one in tensors.values()}
-    }
-    slices = {key: files[tensor.file].get_slice(tensor.key) for key, tensor in tensors.items()}
-    cut = [key for key in VOCABULARY_KEYS if tensors[key].shape[0] > vocabulary]
-    return slices | {key: _FirstRows(slices[key], vocabulary) for key in cut}
 
-
-class _FirstRows:
-    """The first rows of a slice of a file: a slice too, of which nothing is read until it is asked for."""
-
-    def __init__(self, stored: Any, rows: int):
-        self._stored, self._rows = stored, rows
+    stored: StoredTensor
+    rows: int
+    dtype: torch.dtype
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        return self._stored[: self._rows][index]
+        weight = torch.empty((self.rows, *self.stored.shape[1:]), dtype=self.dtype)
+        dtype = STORED_DTYPES[self.stored.dtype]
+        with self.stored.file.open("rb") as stream:
+            stream.seek(self.stored.offset)
+            for part in weight.view(-1).split(PART):
+                content = bytearray(stream.read(part.numel() * dtype.itemsize))
+                part.copy_(torch.frombuffer(content, dtype=dtype))
+        return weight[index]
 
 
 @contextmanager

@@ -335,7 +335,7 @@ def test_tokenizer_of_another_model_is_refused(tmp_path):
 
 def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
     monkeypatch.setattr(checkpoints, "available_memory", lambda device: 1000)
-    monkeypatch.setattr(checkpoints, "_open_tensors", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(checkpoints, "_weights_of", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"needs \d+\.\d kB on cpu in float32, but 1.0 kB are free"):
         load(folder)
 
