@@ -67,12 +67,12 @@ def frontier_arms() -> list[Arm]:
     )
     return [
         *arms,
-        Arm("dual cache, entropy_bound 0.2", "cache", replace(bounded, cache="dual")),
         Arm("prefix cache, entropy_bound 0.2", "cache", replace(bounded, cache="prefix")),
         Arm(
             "dual cache, entropy_bound 0.2, penalty", "cache", replace(bounded, cache="dual", guard="penalty")
         ),
         Arm("daedal Z<=32", "length", growing),
+        Arm("fast", "fast", PRESETS["fast"]),
     ]
 
 
