@@ -131,11 +131,12 @@ class ForwardRunner:
             probs = suppress(self._logits(hidden, active, committed_rows, shadows), self.suppressed)
             tokens = self._index(self.state.answer[committed_rows, committed])
             verified = probs.double().softmax(-1).gather(-1, tokens[:, None])[:, 0].cpu().numpy()
-        if self.process_logits is not None:
-            logits = self.process_logits(self._index(self.state.answer[rows]), logits)
         ends = None
         if self.end_ids:
             ends = logits.double().softmax(-1)[:, list(self.end_ids)].sum(-1).cpu().numpy()
+        if self.process_logits is not None:
+            allowed = suppress(logits, self.suppressed)
+            logits = self.process_logits(self._index(self.state.answer[rows]), allowed)
         predictions = predict(
             logits,
             self.suppressed,

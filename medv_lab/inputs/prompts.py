@@ -10,6 +10,7 @@ Source: the published texts and sequences recorded in `text.json` of the golden 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -114,6 +115,35 @@ def system_prompt_of(chat_mode: str, system_prompt: str | None = None) -> str:
             f"({PLAIN_MODE} is for captions in alignment training)"
         )
     return SYSTEM_PROMPTS[chat_mode] if system_prompt is None else system_prompt
+
+
+def chat_template(chat_mode: str = "llava_llada", system_prompt: str | None = None) -> str:
+    """Write what `render_prompt` does as a Jinja template, over messages whose contents are texts or lists of parts.
+
+    Pictures of a message stand in front of its text, on a line of their own; a system message replaces the system text.
+
+    Raises:
+        ValueError: as `system_prompt_of`.
+    """
+    system = json.dumps(system_prompt_of(chat_mode, system_prompt))
+    start, header, end = (SPECIAL_TOKENS[name] for name in ("start", "start_header", "end_header"))
+    return (
+        "{%- macro said(content) -%}{%- if content is string -%}{{- content | trim -}}{%- else -%}"
+        "{%- set parts = namespace(images=[], text='') -%}{%- for part in content -%}"
+        "{%- if part.type == 'text' -%}{%- set parts.text = parts.text + part.text -%}"
+        f"{{%- else -%}}{{%- set parts.images = parts.images + ['{IMAGE_TOKEN}'] -%}}{{%- endif -%}}"
+        "{%- endfor -%}{{- (parts.images | join(' ') + ('\n' if parts.images else '') + parts.text) | trim -}}"
+        "{%- endif -%}{%- endmacro -%}"
+        f"{{%- macro turn(role, text) -%}}{{{{- '{header}ROLE{end}\\n\\n' | replace('ROLE', role) + text + "
+        f"'{SPECIAL_TOKENS['end_of_turn']}' -}}}}{{%- endmacro -%}}"
+        f"{{{{- '{start}' -}}}}"
+        f"{{%- if messages[0].role != 'system' and {system} -%}}{{{{- turn('system', {system}) -}}}}{{%- endif -%}}"
+        "{%- for message in messages -%}"
+        "{%- set role = {'human': 'user', 'gpt': 'assistant'}.get(message.role, message.role) -%}"
+        "{{- turn(role, said(message.content)) -}}{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- '{header}ROLE{end}\\n\\n' | replace('ROLE', 'assistant') -}}}}"
+        "{%- endif -%}"
+    )
 
 
 def render_prompt(turns: Turns, chat_mode: str = "llava_llada", system_prompt: str | None = None) -> str:

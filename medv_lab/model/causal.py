@@ -14,18 +14,27 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from medv_lab.diffusion.forward import masked_cross_entropy
 from medv_lab.inputs.tiling import TileLayout
-from medv_lab.model.configuration import MedVConfig
+from medv_lab.model.configuration import MedVCausalConfig, MedVConfig
 from medv_lab.model.modeling import Images, MedVLanguageModel
 
 
 class MedVForNextToken(MedVLanguageModel):
     """The causal model, its training loss and its decoding."""
 
+    config: MedVCausalConfig
+    config_class = MedVCausalConfig
+
     def __init__(self, config: MedVConfig):
         if not config.is_causal:
             raise ValueError(
                 "config.is_causal is false; a model that writes from left to right needs it true"
             )
+        if not isinstance(
+            config, MedVCausalConfig
+        ):  # saved under its own type, it is not taken for a denoiser
+            backend = config._attn_implementation
+            config = MedVCausalConfig(**{**config.to_dict(), "model_type": MedVCausalConfig.model_type})
+            config._attn_implementation = backend
         super().__init__(config)
 
     def forward(

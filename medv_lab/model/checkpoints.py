@@ -24,9 +24,11 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
-from medv_lab.model import MedVConfig, MedVForMaskedDiffusion, MedVProcessor
+from medv_lab.decoding.generation_config import MedVGenerationConfig
+from medv_lab.model import MedVCausalConfig, MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import (
     DTYPES,
@@ -170,6 +172,9 @@ def load(
         with torch.device("meta"):
             expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
         tensors = _name_tensors(list_tensors(source.folder), _to_model_key)
+        if config.tie_word_embeddings:  # the output layer is the token table
+            expected.pop("lm_head.weight")
+            tensors.pop("lm_head.weight", None)
         if vision_folder is not None:
             tensors = _take_vision(vision_folder, expected) | tensors
         fresh = _check_fit(expected, tensors, source.folder, is_language_only)
@@ -184,6 +189,8 @@ def load(
             network = kind.from_pretrained(
                 None, state_dict=_weights_of(tensors, config.vocab_size, placement.dtype), **how
             )
+    if not config.is_causal and (source.folder / GENERATION_CONFIG_NAME).is_file():
+        network.generation_config = MedVGenerationConfig.from_pretrained(source.folder, local_files_only=True)
     mend_packing(network)
     held = describe_quantization(getattr(network.config, "quantization_config", None))
     if held is not None:
@@ -202,7 +209,7 @@ def _read_config(folder: Path, vision_folder: Path | None) -> tuple[MedVConfig, 
     """The configuration, and whether the checkpoint holds the language model only."""
     content = read_json(folder / "config.json")
     model_type = content.get("model_type")
-    if model_type not in (MedVConfig.model_type, LANGUAGE_ONLY):
+    if model_type not in (MedVConfig.model_type, MedVCausalConfig.model_type, LANGUAGE_ONLY):
         raise CheckpointError(
             f"{folder / 'config.json'} says model_type {model_type!r}; medv-lab loads "
             f"{MedVConfig.model_type!r} (LLaDA-MedV, LLaDA-V) and {LANGUAGE_ONLY!r} (LLaDA-8B-Instruct)"
@@ -216,7 +223,8 @@ def _read_config(folder: Path, vision_folder: Path | None) -> tuple[MedVConfig, 
     if vision_folder is not None:
         content["vision_config"] = read_json(vision_folder / "config.json").get("vision_config")
     try:
-        return MedVConfig.from_dict(content), is_language_only
+        kind = MedVCausalConfig if model_type == MedVCausalConfig.model_type else MedVConfig
+        return kind.from_dict(content), is_language_only
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder / 'config.json'} does not describe a model: {error}") from error
 

@@ -6,7 +6,7 @@ that folders are interchangeable in both directions. Sizes default to the publis
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
@@ -88,6 +88,14 @@ class MedVConfig(LlamaConfig):
         self.image_grid_pinpoints = _read_pinpoints(self.image_grid_pinpoints, self.vision_config.image_size)
         self._check_settings()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields; also `rope_theta`, which published code reads, and no reference to code in the folder."""
+        values = super().to_dict()
+        values.pop("auto_map", None)
+        if "rope_theta" in (values.get("rope_parameters") or {}):
+            values["rope_theta"] = values["rope_parameters"]["rope_theta"]
+        return values
+
     def _check_settings(self) -> None:
         """Check what neither the parent's validation nor the shapes of a checkpoint's tensors would show."""
         parse_aspect_ratio(self.image_aspect_ratio)
@@ -105,6 +113,14 @@ class MedVConfig(LlamaConfig):
                 f"mask_token_id is {self.mask_token_id}, but the vocabulary has the ids 0..{self.vocab_size - 1}; "
                 "give the id of the mask token of this vocabulary"
             )
+
+
+@strict
+class MedVCausalConfig(MedVConfig):
+    """Configuration of `MedVForNextToken`, the twin that writes from left to right."""
+
+    model_type = "llava_llada_causal"
+    is_causal: bool = True
 
 
 def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[int]]:

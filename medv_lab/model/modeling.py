@@ -10,19 +10,23 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import nn
 from torch.nn.attention.flex_attention import create_block_mask
+from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from medv_lab.decoding.generating import MedVGenerationMixin
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.inputs.image_features import MergedInputs, conversation_mask
+from medv_lab.inputs.prompts import special_ids
 from medv_lab.inputs.tiling import TileLayout
 from medv_lab.model.backbone import Images, MedVModel, MedVPreTrainedModel
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.last_layer import hidden_at, is_called_alone
 
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+_log = logging.get_logger(__name__)
 # So many rows through a large output layer: on a CPU up to twice as fast with the larger matrix first (float32, MKL).
 _FEW_ROWS = range(3, 16)
 
@@ -58,6 +62,32 @@ class MedVLanguageModel(MedVPreTrainedModel):
         self.model = MedVModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as transformers does; with the tokenizer beside the weights it is the one that `load` gives."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model._fit_to_tokenizer(pretrained_model_name_or_path, hub)
+        return loaded
+
+    def _fit_to_tokenizer(self, name: Any, hub: dict[str, Any]) -> None:
+        """Leave out rows that no token has, and take the special ids by name, as published loaders do.
+
+        Published configurations count more rows than there are tokens, and name a start token that there is not.
+        """
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **hub)
+            special = special_ids(tokenizer)
+        except (OSError, ValueError):  # no tokenizer beside the weights, or none of LLaDA's
+            return
+        for field, token in special.config_fields().items():
+            setattr(self.config, field, token)
+        if len(tokenizer) < self.config.vocab_size:
+            _log.info(f"The vocabulary is cut from {self.config.vocab_size} rows to {len(tokenizer)}.")
+            self.resize_token_embeddings(len(tokenizer))
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the token table (named here because `embed_tokens` is a method of this class)."""
@@ -212,6 +242,13 @@ class MedVLanguageModel(MedVPreTrainedModel):
 
 class MedVForMaskedDiffusion(MedVGenerationMixin, MedVLanguageModel):
     """LLaDA-MedV: the denoiser, its training loss, and `generate`."""
+
+    def __init__(self, config: MedVConfig):
+        if config.is_causal:
+            raise ValueError(
+                "config.is_causal is true; that is the twin, medv_lab.model.causal.MedVForNextToken"
+            )
+        super().__init__(config)
 
     def add_noise(self, inputs_embeds: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Put the mask's embedding at the masked positions: (B, T, H) and bool (B, T) to (B, T, H)."""

@@ -7,26 +7,31 @@ the model (`processor_config.json`), and a published `llava_llada` folder withou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.image_utils import load_image
 
-from medv_lab.data.images import open_image
+from medv_lab.inputs.image_processing import IMAGE_SETTINGS, MedVImageProcessor, stack_tiles
 from medv_lab.inputs.prompts import (
+    IMAGE_PLACEHOLDER,
     IMAGE_TOKEN,
+    SPECIAL_TOKENS,
     Turns,
+    chat_template,
     encode_dialogue,
     encode_prompt,
     render_prompt,
     special_ids,
-    system_prompt_of,
 )
-from medv_lab.inputs.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
+from medv_lab.inputs.tiling import TileLayout, grid_pinpoints, parse_aspect_ratio
 from medv_lab.model.configuration import MedVConfig
 
+# What callers of other processors give and what changes nothing here.
+NEUTRAL_ARGUMENTS = {"add_special_tokens", "videos", "audio", "truncation", "sanitize_control_tokens"}
 # the printable stand-ins of bytes in byte-level vocabularies
 _BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}
 
@@ -65,9 +70,10 @@ class MedVProcessor(ProcessorMixin):
         drop_after_image: bool = True,
         **kwargs,
     ):
+        if kwargs.get("chat_template") is None:
+            kwargs["chat_template"] = chat_template(chat_mode, system_prompt)
         super().__init__(tokenizer, **kwargs)
         parse_aspect_ratio(image_aspect_ratio)
-        system_prompt_of(chat_mode, system_prompt)
         self.special = special_ids(tokenizer)
         self.image_size = image_size
         self.patch_size = patch_size
@@ -103,47 +109,77 @@ class MedVProcessor(ProcessorMixin):
         images: Any = None,
         text: str | Turns | Sequence[str | Turns] | None = None,
         gen_length: int = 0,
+        *,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Prepare one question, or a batch of them.
 
         Args:
-            images: for one question None, a picture (anything `open_image` takes) or a list of pictures; for
-                a batch None, or a list with one such entry per question.
+            images: for one question None, a picture (anything `open_image` takes, or a tensor) or a list of pictures;
+                for a batch None, or a list with one such entry per question.
             text: one question, one conversation [(role, text), ...] that ends with a user turn, or a list of
-                either. Where no `<image>` marks them, images stand before the first user turn.
+                either. Where no `<image>` marks them, images stand before the first user turn. A text that begins with
+                the start token is taken for a whole prompt, as `apply_chat_template` gives it.
             gen_length: positions to keep free for the answer.
+            return_tensors: "pt" or "np"; None gives lists of ids.
+            padding: true or "longest" pads on the left to the longest row; false pads nothing.
+            kwargs: `text_kwargs` and `images_kwargs` with the same arguments, and what changes nothing here
+                (`add_special_tokens`: a prompt has its special tokens).
 
         Returns:
-            input_ids (B, S) int64 padded on the left, attention_mask (B, S); with images also pixel_values, a
-            list of (tiles, 3, side, side) float32 per image row by row, and tile_layouts, a `TileLayout` per image.
+            input_ids (B, S) int64 padded on the left, attention_mask (B, S); with images also pixel_values,
+            (tiles, 3, side, side) float32 per image row by row, and tile_layouts, a `TileLayout` per image.
 
         Raises:
-            ValueError: for an empty or over-long question, or images that do not match their placeholders.
+            ValueError: for an empty or over-long question, images that do not match their placeholders, an unknown
+                argument, or rows of several lengths that are to be tensors unpadded.
             TypeError: for a turn that is not text.
             ImageError: for a picture that cannot be opened.
         """
+        given = {**kwargs, **kwargs.pop("text_kwargs", {}), **kwargs.pop("images_kwargs", {})}
+        given = {name: value for name, value in given.items() if name not in ("text_kwargs", "images_kwargs")}
+        return_tensors, padding = given.pop("return_tensors", return_tensors), given.pop("padding", padding)
+        aspect_ratio = given.pop("image_aspect_ratio", None)
+        unknown = given.keys() - NEUTRAL_ARGUMENTS
+        if unknown:
+            raise ValueError(
+                f"unknown arguments {', '.join(sorted(unknown))}; the processor takes images, text, gen_length, "
+                "return_tensors, padding and image_aspect_ratio"
+            )
         prompts, pictures = _as_batch(text, images)
         rows: list[list[int]] = []
         tiles: list[torch.Tensor] = []
         layouts: list[TileLayout] = []
         for turns, own in zip(prompts, pictures, strict=True):
-            prompt = render_prompt(_mark_images(turns, len(own)), self.chat_mode, self.system_prompt)
+            prompt = turns
+            if not isinstance(turns, str):
+                prompt = render_prompt(_mark_images(turns, len(own)), self.chat_mode, self.system_prompt)
             ids = encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
-            pixels, planned = self.prepare_images(own)
+            if ids.count(IMAGE_PLACEHOLDER) != len(own):
+                raise ValueError(
+                    f"the text has {ids.count(IMAGE_PLACEHOLDER)} {IMAGE_TOKEN} but {len(own)} image(s) were given; "
+                    "give one for each"
+                )
+            pixels, planned = self.prepare_images(own, aspect_ratio)
             positions = sum(layout.num_positions for layout in planned)
             self._check_length(len(ids) - len(own), positions, gen_length)
             rows.append(ids)
             tiles += pixels
             layouts += planned
-        longest = max(map(len, rows))
-        data = {
-            "input_ids": torch.tensor(
-                [[self.special.end_of_text] * (longest - len(row)) + row for row in rows]
-            ),
-            "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+        longest = max(map(len, rows)) if padding in (True, "longest") else 0
+        missing = [max(longest - len(row), 0) for row in rows]
+        data: dict[str, Any] = {
+            "input_ids": [
+                [self.special.end_of_text] * pad + row for pad, row in zip(missing, rows, strict=True)
+            ],
+            "attention_mask": [[0] * pad + [1] * len(row) for pad, row in zip(missing, rows, strict=True)],
         }
+        data = BatchFeature(data, tensor_type=return_tensors).data
         if tiles:
-            data |= {"pixel_values": tiles, "tile_layouts": layouts}
+            data["tile_layouts"] = layouts
+            data["pixel_values"] = stack_tiles(tiles, return_tensors)
         return BatchFeature(data)
 
     def prepare_images(
@@ -152,7 +188,7 @@ class MedVProcessor(ProcessorMixin):
         """Open and cut the images of one prompt.
 
         Args:
-            images: what `open_image` takes, each.
+            images: what `open_image` takes, or tensors (3, height, width), each.
             aspect_ratio: of a single image, instead of the processor's.
 
         Returns:
@@ -161,24 +197,52 @@ class MedVProcessor(ProcessorMixin):
         Raises:
             ImageError: for a picture that cannot be opened.
         """
-        opened = [open_image(image) for image in images]
-        layouts = self._plan([image.size for image in opened], aspect_ratio)
-        return [torch.from_numpy(cut_tiles(*pair)) for pair in zip(opened, layouts, strict=True)], layouts
+        return self.image_processor.cut(images, aspect_ratio)
 
-    def _plan(self, sizes: Sequence[tuple[int, int]], aspect_ratio: str | None = None) -> list[TileLayout]:
-        """The layouts of one prompt's images; several are single padded tiles, as published."""
-        mode = "pad" if len(sizes) > 1 else aspect_ratio or self.image_aspect_ratio
-        return [
-            plan_tiles(
-                size,
-                aspect_ratio=mode,
-                merge_type=self.mm_patch_merge_type,
-                tile_size=self.image_size,
-                patch_size=self.patch_size,
-                pinpoints=self.image_grid_pinpoints,
-            )
-            for size in sizes
-        ]
+    @property
+    def image_processor(self) -> MedVImageProcessor:
+        """What cuts the pictures, with this processor's settings."""
+        return MedVImageProcessor(**{name: getattr(self, name) for name in IMAGE_SETTINGS})
+
+    def save_pretrained(self, save_directory, **kwargs) -> list[str]:
+        """Save the processor, and the image processor beside it for `AutoImageProcessor`."""
+        saved = super().save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory)
+        return saved
+
+    def apply_chat_template(
+        self, conversation: Any, *args: Any, allow_urls: bool = False, **kwargs: Any
+    ) -> Any:
+        """Render messages, whose contents may hold pictures, as transformers does; with tokenize=True as inputs.
+
+        Args:
+            conversation: [{"role": ..., "content": text or [{"type": "image", ...}, {"type": "text", ...}]}, ...].
+            allow_urls: fetch pictures that are given as addresses on the network.
+            args, kwargs: as `ProcessorMixin.apply_chat_template` takes them.
+
+        Raises:
+            ValueError: for an address where none is allowed.
+        """
+        conversation = _fetch_pictures(conversation, load_image if allow_urls else _refuse)
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    def decode(self, token_ids: Any, **kwargs: Any) -> Any:
+        """Return ids as text, placeholders of images left out; several rows give several texts."""
+        rows = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
+        if isinstance(rows, list | tuple) and len(rows) and isinstance(rows[0], list | tuple):
+            return [self.decode(row, **kwargs) for row in rows]
+        rows = [rows] if isinstance(rows, int) else rows
+        return self.tokenizer.decode([token for token in rows if token >= 0], **kwargs)
+
+    def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:
+        """Return every row of ids as text, placeholders of images left out."""
+        return [self.decode(row, **kwargs) for row in sequences]
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> list[str]:
+        """Return what `generate` gave as texts, which `pipeline("image-text-to-text")` asks for."""
+        return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def count_dialogue(self, turns: Turns, sizes: Sequence[tuple[int, int]]) -> int:
         """Count the positions that a training dialogue takes with its chat frame and its images in, uncut.
@@ -194,7 +258,9 @@ class MedVProcessor(ProcessorMixin):
             chat_mode=self.chat_mode,
             system_prompt=self.system_prompt,
         )
-        return len(ids) - len(sizes) + sum(layout.num_positions for layout in self._plan(sizes))
+        return (
+            len(ids) - len(sizes) + sum(layout.num_positions for layout in self.image_processor.plan(sizes))
+        )
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Return generated ids as text, without special tokens, trimmed."""
@@ -237,8 +303,8 @@ def _settings_of(config: MedVConfig) -> dict[str, Any]:
     }
 
 
-def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list[list[Any]]]:
-    """Questions as conversations and images as one list per question."""
+def _as_batch(text: Any, images: Any) -> tuple[list[str | list[tuple[str, str]]], list[list[Any]]]:
+    """Questions as conversations, or whole prompts as they are, and images as one list per question."""
     if not text:
         raise ValueError("no question was given; give text='...' or a conversation [('user', '...'), ...]")
     first = text[
@@ -259,7 +325,35 @@ def _as_batch(text: Any, images: Any) -> tuple[list[list[tuple[str, str]]], list
         list(entry) if isinstance(entry, list | tuple) else [] if entry is None else [entry]
         for entry in pictures
     ]
-    return [_as_turns(question) for question in questions], lists
+    start = SPECIAL_TOKENS["start"]
+    prompts = [
+        question if isinstance(question, str) and question.startswith(start) else _as_turns(question)
+        for question in questions
+    ]
+    return prompts, [one[0] if len(one) == 1 and isinstance(one[0], list | tuple) else one for one in lists]
+
+
+def _fetch_pictures(conversation: Any, fetch: Callable[[str], Any]) -> Any:
+    """Messages, of one conversation or several, with what `fetch` gives for pictures that are network addresses."""
+    if not isinstance(conversation, Mapping):
+        return [_fetch_pictures(message, fetch) for message in conversation]
+    content = conversation.get("content")
+    if not isinstance(content, list | tuple):
+        return conversation
+    parts = []
+    for part in content:
+        given = next((part[key] for key in ("image", "url", "image_url") if key in part), None)
+        address = given.get("url") if isinstance(given, Mapping) else given
+        is_address = isinstance(address, str) and address.startswith(("http://", "https://"))
+        parts.append({"type": "image", "image": fetch(address)} if is_address else part)
+    return {**conversation, "content": parts}
+
+
+def _refuse(address: str) -> Any:
+    raise ValueError(
+        f"a picture is the address {address!r}, and nothing is fetched from the network unless you say "
+        "allow_urls=True; or give the picture, or its path"
+    )
 
 
 def _as_turns(question: Any) -> list[tuple[str, str]]:
