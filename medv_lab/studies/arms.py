@@ -67,7 +67,7 @@ def frontier_arms() -> list[Arm]:
     )
     return [
         *arms,
-        Arm("prefix cache, entropy_bound 0.2", "cache", replace(bounded, cache="prefix")),
+        Arm("dual cache, entropy_bound 0.2", "cache", replace(bounded, cache="dual")),
         Arm(
             "dual cache, entropy_bound 0.2, penalty", "cache", replace(bounded, cache="dual", guard="penalty")
         ),
