@@ -28,6 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+PAUSE = 0.5  # seconds between two looks at what other processes have written
 PATIENCE = 1.0  # seconds; another process may hold a lock for an instant, to see whether it is free
 
 
@@ -42,6 +43,14 @@ class InUseError(StoreError):
 def content_key(*parts: Any) -> str:
     """Hash JSON-able parts to a key: SHA-256 in hexadecimal, the same whatever the order of a mapping's entries."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def share_of_process() -> tuple[int, int]:
+    """Return the number of this process and how many there are; 0 and 1 where it is alone.
+
+    RANK and WORLD_SIZE say so: `accelerate launch` and `torchrun` set them, and a task of an array may.
+    """
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Store(Mapping[str, dict[str, Any]]):
@@ -107,6 +116,13 @@ class Store(Mapping[str, dict[str, Any]]):
             self._read[path] = start + len(content), known + len(lines)
             for line in lines:
                 self._take(json.loads(line), path.name)
+
+    def wait_for(self, keys: Iterable[str]) -> None:
+        """Look again and again until other processes have put every key."""
+        keys = list(keys)
+        while any(key not in self._records for key in keys):
+            time.sleep(PAUSE)
+            self.refresh()
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._records[key]

@@ -35,6 +35,8 @@ def study(
 
     model, processor = device.load()
     summary = run_study(name, model, processor, output, questions=questions, batch_size=batch, log=typer.echo)
+    if summary is None:  # of several processes the first tells what all found
+        return
     _print_summary(name, summary, score_controls(questions))
     if name == "frontier":
         most = EXACT.gen_length / 4

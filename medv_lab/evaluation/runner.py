@@ -8,7 +8,8 @@ A results folder has
 
 A run is a responder with its settings; RUN is the digest of both. In the store an answer's key is a hash of question,
 bytes of the picture, model and settings, so any process finds what any other has answered, whenever either was killed.
-Processes of one launch (`accelerate launch`, `torchrun`: RANK and WORLD_SIZE) take turns by question.
+Processes of one launch (`accelerate launch`, `torchrun`: RANK and WORLD_SIZE), or tasks of an array that set the same,
+take turns by question.
 """
 
 import hashlib
@@ -33,11 +34,11 @@ from medv_lab.store import (
     Store,
     content_key,
     replace_text,
+    share_of_process,
     write_lines,
 )
 
 STORE = "predictions"
-PAUSE = 0.5  # seconds between two looks at what other processes have answered
 
 
 def answer_questions(
@@ -67,7 +68,7 @@ def answer_questions(
         ImageError, OSError: for a picture that cannot be read.
     """
     _check(questions, batch_size)
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, count = share_of_process()
     if responder.is_paid:  # one process asks, as many questions at a time as the endpoint takes
         if rank:
             return None
@@ -93,9 +94,7 @@ def answer_questions(
         # 3. The first process waits for the others, and exports the answers in the order of the questions.
         if rank:
             return None
-        while any(key not in store for key in keys):
-            time.sleep(PAUSE)
-            store.refresh()
+        store.wait_for(keys)
         found = [Prediction.from_dict(store[key], responder.settings) for key in keys]
     answers = [replace(answer, system=responder.name) for answer in found]  # a run may have had another name
     _record_run(folder, responder, len(questions), notes)  # again: another launch may have written meanwhile

@@ -30,7 +30,7 @@ from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.quantization import QUANTIZATIONS, count_bytes
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene
-from medv_lab.runtime import has_bfloat16, make_manifest
+from medv_lab.runtime import has_bfloat16, make_manifest, resolve_device
 from medv_lab.store import replace_text
 
 SETTINGS = GenerationSettings(gen_length=16, block_length=16, steps=8, cache=DualCache())
@@ -105,6 +105,7 @@ def answer_once(folder: Path, precision: str) -> dict[str, Any]:
         the picture and computes every position), `seconds_later_pass` (their median), `manifest`.
     """
     is_coarse = precision in QUANTIZATIONS
+    machine = describe_machine(resolve_device().device)
     started, peak = time.perf_counter(), PeakMemory()
     with peak:
         model, processor = load(
@@ -136,7 +137,7 @@ def answer_once(folder: Path, precision: str) -> dict[str, Any]:
     positions = sum(layout.num_positions for layout in inputs["tile_layouts"])
     return {
         "precision": precision,
-        "machine": describe_machine(model.device),
+        "machine": machine,
         "parameters": sum(map(math.prod, shapes.values())),
         "weights": count_bytes(shapes, model.dtype.itemsize, precision if is_coarse else None),
         "load": loading,
@@ -154,7 +155,10 @@ def answer_once(folder: Path, precision: str) -> dict[str, Any]:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return processor, cores, memory and the device of a run; no names of hosts."""
+    """Return processor, cores, memory and device of a run, and how many processes wanted a core just before it.
+
+    No name of a host is among them.
+    """
     return {
         "processor": _processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -162,6 +166,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "memory": psutil.virtual_memory().total,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "bfloat16": has_bfloat16(device),
+        "busy": psutil.getloadavg()[0],
     }
 
 

@@ -37,7 +37,7 @@ from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import write_controls, write_report
 from medv_lab.phantoms.scenes import Scene, make_scenes
 from medv_lab.runtime import make_manifest
-from medv_lab.store import Store, content_key, replace_text
+from medv_lab.store import Store, content_key, replace_text, share_of_process
 from medv_lab.studies.arms import STUDIES, Arm
 
 SPLIT = "test"
@@ -67,8 +67,10 @@ def run_study(
     questions: int = 400,
     batch_size: int = 16,
     log: Callable[[str], None] = print,
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Answer what is missing, and write scores, summary and manifest of one study.
+
+    Processes of one launch, or tasks of an array with RANK and WORLD_SIZE, take turns by scene.
 
     Args:
         name: one of `STUDIES`.
@@ -80,7 +82,8 @@ def run_study(
         log: told of every arm that is complete.
 
     Returns:
-        The summary, see `summarise_study`.
+        The summary, see `summarise_study`. Of several processes the first waits for the others and returns it; the
+        others return None.
 
     Raises:
         ValueError: for an unknown study, an arm with the name of another, or fewer than two questions.
@@ -96,19 +99,24 @@ def run_study(
     twice = [arm for arm, count in Counter(arm.name for arm in arms).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} is the name of two arms; give each of extra_arms a name of its own")
-    scenes = make_scenes(SPLIT, questions)
+    scenes, (rank, count) = make_scenes(SPLIT, questions), share_of_process()
     rows = []
     with Store(folder, "rows") as store:
         for arm in arms:
             keys = _keys(arm, model, questions)
-            missing = [number for number, key in enumerate(keys) if key not in store]
+            missing = [number for number in range(rank, questions, count) if keys[number] not in store]
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
                 described = _describe(arm, [scenes[number] for number in batch], model, processor)
                 pairs = zip(batch, described, strict=True)
                 store.put_all({keys[number]: {"scene": number, **measures} for number, measures in pairs})
-            rows += [{"arm": arm.name, "group": arm.group, **store[key]} for key in keys]
             log(f"{arm.name}: {questions} descriptions, {len(missing)} of them new")
+        if rank:
+            return None
+        for arm in arms:
+            keys = _keys(arm, model, questions)
+            store.wait_for(keys)
+            rows += [{"arm": arm.name, "group": arm.group, **store[key]} for key in keys]
     scores = pd.DataFrame(rows).drop(columns="key")
     summary = summarise_study(scores, baseline)
     settings = {"study": name, "split": SPLIT, "questions": questions, "batch_size": batch_size}

@@ -24,7 +24,15 @@ def test_a_trial_answers_about_one_tile_and_is_kept(folder, tmp_path):
     assert result["weights"] == 2 * result["parameters"]
     assert result["answer"]["resident"] >= result["answer"]["private"] > result["weights"]
     assert result["seconds_first_pass"] > result["seconds_later_pass"] > 0
-    assert result["machine"].keys() == {"processor", "cores", "threads", "memory", "device", "bfloat16"}
+    assert result["machine"].keys() == {
+        "processor",
+        "cores",
+        "threads",
+        "memory",
+        "device",
+        "bfloat16",
+        "busy",
+    }
     assert result["manifest"]["model"]["name"] == "tiny"
 
 

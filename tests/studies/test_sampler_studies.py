@@ -57,6 +57,22 @@ def test_a_killed_study_goes_on_and_answers_nothing_twice(small, tmp_path):
     assert other == [5] * 4
 
 
+def test_two_processes_share_the_scenes_and_the_first_tells(small, tmp_path, monkeypatch):
+    alone = small(tmp_path / "alone")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    own: list[int] = []
+    assert small(tmp_path / "both", log=counting(own)) is None
+    assert own == [2] * len(ARMS)
+    assert not (tmp_path / "both" / "frontier").exists()
+    monkeypatch.setenv("RANK", "0")
+    own.clear()
+    summary = small(tmp_path / "both", log=counting(own))
+    assert own == [3] * len(ARMS)
+    timed = [name for name in summary if name.startswith("seconds")]
+    pd.testing.assert_frame_equal(summary.drop(columns=timed), alone.drop(columns=timed))
+
+
 def test_what_is_written_belongs_together(small, tmp_path):
     summary = small(tmp_path, log=lambda line: None)
     scores = pd.read_csv(tmp_path / "frontier" / "scores.csv")
