@@ -8,11 +8,13 @@ from medv_lab.cli.ask import ask, doctor
 from medv_lab.cli.check import data
 from medv_lab.cli.draw import figures, panels
 from medv_lab.cli.evaluate import evaluate
-from medv_lab.cli.measure import benchmark, exactness, rehearse, study
+from medv_lab.cli.measure import benchmark, exactness, rehearse, sizing, study
 from medv_lab.cli.options import add_commands
 from medv_lab.cli.train import ablations, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffusion vision-language models.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
-add_commands(app, ask, doctor, train, ablations, figures, panels, study, exactness, benchmark, rehearse)
+add_commands(
+    app, ask, doctor, train, ablations, figures, panels, study, exactness, benchmark, rehearse, sizing
+)

@@ -121,6 +121,34 @@ def rehearse(
         _print_trials(run_trials(out, trial, size, output))
 
 
+def sizing(
+    gpus: Annotated[list[int] | None, typer.Option(help="numbers of GPUs that share the evaluation")] = None,
+    training: Annotated[int, typer.Option(help="GPUs that train")] = 4,
+    trials: Annotated[Path, typer.Option(help="folder of what `medv rehearse --trial` measured")] = Path(
+        "results/rehearsal"
+    ),
+    output: Annotated[Path | None, typer.Option(help="save both tables in this folder")] = None,
+) -> None:
+    """Tabulate how long full-size evaluation and training take, from measured seconds and stated assumptions."""
+    from medv_lab.hardware.sizing import Assumptions, plan_evaluation, plan_training
+
+    assumed = Assumptions()
+    shown = vars(assumed) | {"peak": f"{assumed.peak:.3g}"}
+    tables = {
+        "evaluation": plan_evaluation(trials, gpus or (1, 4, 32), assumed),
+        "training": plan_training(training, assumed),
+    }
+    typer.echo(f"assumed: {', '.join(f'{name} {value}' for name, value in shown.items())}")
+    for name, table in tables.items():
+        typer.echo(
+            f"{name}, hours" + (f" on {training} GPUs" if name == "training" else " by number of GPUs")
+        )
+        typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            table.to_csv(output / f"{name}.csv", index=False, float_format="%.6g")
+
+
 def _print_trials(found: list[dict]) -> None:
     from medv_lab.runtime import format_bytes
 
