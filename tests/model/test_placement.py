@@ -4,6 +4,9 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -207,3 +210,15 @@ def test_flex_attention_takes_masks_of_single_queries():
         for q in range(6)
     ]
     assert torch.equal(torch.tensor(seen).view(2, 1, 6, 6), visible)
+
+
+def test_a_sharded_model_gives_the_same_tokens():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model, mesh = make_model(), init_device_mesh("cpu", (1,))
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert_answers_as_whole(model)
+    finally:
+        distributed.destroy_process_group()
