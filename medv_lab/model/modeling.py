@@ -56,6 +56,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
     accepts_loss_kwargs = False
     is_watched = False  # true while attention is recorded: every layer is then computed at every index
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: MedVConfig):
         super().__init__(config)
