@@ -51,6 +51,9 @@ def train(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="setting=value of the recipe; may be repeated")
     ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="so many optimiser steps, whatever the recipe says of steps and epochs")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="go on with a stage that was cut off")] = False,
     budget: Annotated[
         Budget,
@@ -69,7 +72,8 @@ def train(
         return
     if output is None:
         raise ValueError("no output folder; give --output, or --dry-run")
-    changes, how = change or (), {"engine": engine, "resume": resume, "log": typer.echo}
+    changes = [*(change or ()), *(() if max_steps is None else ("epochs=none", f"steps={max_steps}"))]
+    how = {"engine": engine, "resume": resume, "log": typer.echo}
     if real.data is not None:
         from medv_lab.training.single_stage import DialogueRun, read_training_data, train_on_dialogues
 

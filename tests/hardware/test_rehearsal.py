@@ -23,6 +23,8 @@ from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene
+from tests.cli.console import succeeds
+from tests.data.released import draw, write_json
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -107,3 +109,19 @@ def test_what_cannot_be_written_is_said(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match=r"8b takes 16\.9 GB"):
         write_rehearsal("8b", tmp_path / "y")
+
+
+def test_a_stage_of_three_steps_trains_it_on_real_files(folder, tmp_path):
+    draw(tmp_path / "a.png")
+    turns = [{"from": "human", "value": "<image>\nWhat is shown?"}, {"from": "gpt", "value": "A lung."}]
+    rows = [{"id": str(number), "image": "a.png", "conversations": turns} for number in range(2)]
+    data = write_json(tmp_path / "data.json", rows)
+    real = ("--preset", "full", "--stage", "instruct", "--data", data, "--images", tmp_path)
+    output = tmp_path / "trained"
+    short = ("--set", "batch_size=2", "--max-steps", "3", "--device", "cpu")
+    succeeds("train", *real, "--model", folder, "--output", output, *short)
+    before, after = (load(path)[0].state_dict() for path in (folder, output))
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"model", "lm_head"}
+    kept = [name for name in before if "vision_tower" in name]
+    assert all(torch.equal(before[name], after[name]) for name in kept)
