@@ -74,6 +74,9 @@ def benchmark(
     size: Annotated[
         str, typer.Option(help="embedded, mid or 8b (needs a GPU); the last two have random weights")
     ] = "mid",
+    model: Annotated[
+        Path | None, typer.Option(help="a checkpoint folder in place of a size, e.g. a rehearsal")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="of each sampler; medians are reported")] = 3,
     output: Annotated[Path | None, typer.Option(help="save result and figure in this folder")] = None,
     as_json: Annotated[
@@ -81,11 +84,13 @@ def benchmark(
     ] = None,
 ) -> None:
     """Time a step of every sampler, in one process and taking turns."""
-    from medv_lab.studies.timing import SIZES, make_subject, run_benchmark
+    from medv_lab.studies.timing import FOLDER_SETTINGS, SIZES, Size, make_subject, run_benchmark
 
     if size not in SIZES:
         raise ValueError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
     chosen = SIZES[size]
+    if model is not None:
+        size, chosen = model.name, Size(FOLDER_SETTINGS, model=str(model))
     device.announce()
     subject = make_subject(chosen, device.device, device.dtype)
     result = {"size": size, **run_benchmark(subject, chosen.settings, repeats)}

@@ -45,8 +45,9 @@ class Size:
     """A model to time, and the settings of the exact sampler and the published loop.
 
     Attributes:
-        prompt: its length; the embedded model is asked to describe a phantom instead.
-        config: sizes of a model with random weights; None for the embedded model.
+        prompt: its length, of a model with random weights.
+        config: sizes of a model with random weights; None for one that is loaded.
+        model: which one is loaded, and asked to describe a phantom.
         needs_gpu: true where a CPU would take hours.
     """
 
@@ -54,6 +55,7 @@ class Size:
     prompt: int = 0
     config: Mapping[str, int] | None = None
     needs_gpu: bool = False
+    model: str = "embedded"
 
 
 SIZES = {
@@ -71,6 +73,8 @@ SIZES = {
     ),
     "8b": Size(PRESETS["paper-open-ended"], prompt=1000, config={}, needs_gpu=True),
 }
+# a checkpoint folder's: the published loop takes the whole vocabulary at every position of prompt and answer in float64
+FOLDER_SETTINGS = GenerationSettings(gen_length=32, block_length=32, steps=32)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ def make_subject(size: Size, device: str = "auto", dtype: str = "auto") -> Subje
             f"this size needs a CUDA device, and the run is on {placement.device}; take 'mid' or 'embedded'"
         )
     if size.config is None:
-        model, processor = load("embedded", device=device, dtype=dtype)
+        model, processor = load(size.model, device=device, dtype=dtype)
+        if size.model != "embedded":
+            processor.image_aspect_ratio = "square"  # one tile: the published loop needs the memory
         inputs = processor([render(make_scene("test", 0))], ["Describe the image."])
         inputs.pop("attention_mask")  # one prompt, nothing is padded
         ids = inputs.pop("input_ids").to(placement.device)

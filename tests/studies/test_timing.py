@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 from medv_lab.cli.main import app
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.decoding.denoising import suppressed_ids
+from medv_lab.phantoms.rendering import render
+from medv_lab.phantoms.scenes import make_scene
 from medv_lab.studies import timing as benchmark
 from medv_lab.studies.timing import SIZES, WAYS, Size, Subject, fast_settings, make_subject, run_benchmark
-from tests.model.tiny import tiny_model
+from tests.model.tiny import PATCH, SIDE, save_tiny, tiny_model, tiny_processor
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
 
@@ -101,3 +103,11 @@ def test_the_command_prints_one_line_or_writes_result_and_figure(subject, tmp_pa
     unknown = runner.invoke(app, ["benchmark", "--size", "9b"])
     assert unknown.exit_code == 2
     assert "embedded, mid, 8b" in unknown.stderr
+
+
+def test_a_checkpoint_folder_is_timed_with_a_single_tile(tmp_path):
+    save_tiny(tmp_path, image_aspect_ratio="anyres_max_4")
+    subject = make_subject(Size(SETTINGS, model=str(tmp_path)), device="cpu")
+    ids = tiny_processor()([render(make_scene("test", 0))], ["Describe the image."])["input_ids"]
+    assert subject.prefix_embeds.shape[1] == ids.shape[1] - 1 + (SIDE // PATCH) ** 2
+    assert run_benchmark(subject, SETTINGS, repeats=1)["same_tokens"]
