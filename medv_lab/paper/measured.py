@@ -83,6 +83,7 @@ def measured_pipelines(results: Path) -> pd.DataFrame:
 def measured_inference(results: Path) -> pd.DataFrame:
     """Read L, Z and B varied one at a time, with the fact score of descriptions, beside Table 5."""
     table = read_measured(results, SWEEPS, "medv study steps")
+    table = table[table.group.isin(list(_GROUPS_OF_TABLE_5))].copy()
     manifest = json.loads((results / SWEEPS).with_name("manifest.json").read_text(encoding="utf-8"))
     for column, name in (("L", "gen_length"), ("B", "block_length"), ("Z", "steps")):
         table[column] = [manifest["settings"]["arms"][arm]["settings"][name] for arm in table.arm]

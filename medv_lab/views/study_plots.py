@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from medv_lab.views.style import ACCENT, PALETTE, POINTS_PER_INCH, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
 
@@ -80,7 +80,7 @@ def plot_curves(
     if is_falling:
         ax.invert_xaxis()
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     ax.grid(linewidth=0.4)
     ax.set_ylim(bottom=0)
     ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -29,6 +29,8 @@ MANIFEST_FIELDS = {"versions", "commit", "settings", "model"}
 
 def numbers(data: pd.DataFrame, row: int) -> dict[str, float]:
     cells = data.loc[row].drop("source").dropna()
+    if "steps_per_block" in cells:  # follows from the three beside it
+        assert cells.pop("steps_per_block") == cells.Z * cells.B // cells.L
     return {name: float(value) for name, value in cells.items() if pd.api.types.is_number(value)}
 
 

@@ -26,7 +26,18 @@ ENGINES = files("medv_lab.training") / "engines"
 STEPS = 4
 TRAIN = [
     *("train", "--stage", "instruct", "--scenes", "8", "--rounds", "1", "--log-steps", "1"),
-    *("--set", "batch_size=4", "--set", f"steps={STEPS}", "--set", "precision=fp32", "--save-steps", "2"),
+    *(
+        "--set",
+        "batch_size=4",
+        "--set",
+        f"steps={STEPS}",
+        "--set",
+        "precision=fp32",
+        "--set",
+        "muon_lr=none",
+        "--save-steps",
+        "2",
+    ),
 ]
 LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"),
