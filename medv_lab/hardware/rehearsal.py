@@ -1,9 +1,10 @@
 """A checkpoint folder in the published layout with random weights: everything can be rehearsed before the weights come.
 
 The layout is that of published `llava_llada` folders: a flat config.json, bfloat16 safetensors in shards with their
-index, and a tokenizer of the true size with all special tokens at their true ids. Only the sizes of the networks vary,
-and only in "8b" are they the published ones. Answers are random words. The ordinary words of the tokenizer are not the
-published ones: they are learned from phantoms, and the rest of the ids are made-up words.
+index, a tokenizer of the true size with all special tokens at their true ids, and, for transformers' own classes, image
+settings. Only the sizes of the networks vary, and only in "8b" are they the published ones. Answers are random words.
+The ordinary words of the tokenizer are not the published ones: they are learned from phantoms, and the rest of the ids
+are made-up words.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from medv_lab.inputs.prompts import SPECIAL_TOKENS
 from medv_lab.model.checkpoint_files import INDEX, read_json
 from medv_lab.model.configuration import SIGLIP2_SO400M, MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.reports import sample_texts
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.runtime import format_bytes
@@ -133,7 +135,9 @@ def write_rehearsal(
             f"{format_bytes(LARGEST_SPARE)} stay free; give a folder on another disk, or a smaller size"
         )
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-    make_true_size_tokenizer().save_pretrained(folder)
+    tokenizer = make_true_size_tokenizer()
+    tokenizer.save_pretrained(folder)
+    MedVProcessor.from_config(tokenizer, config).image_processor.save_pretrained(folder)
 
     plan = split_torch_state_dict_into_shards(state, max_shard_size=total // SHARDS)
     for name, keys in plan.filename_to_tensors.items():

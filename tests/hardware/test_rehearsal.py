@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 import medv_lab
 from medv_lab.config import DualCache, GenerationSettings
@@ -98,6 +99,18 @@ def test_it_answers_and_its_answers_depend_on_the_question(folder, cache):
     ]
     assert answers[0].text != answers[1].text
     assert len(set(answers[0].text.split())) > 1
+
+
+def test_transformers_own_classes_read_it_as_load_does(folder):
+    model, processor = load(folder, dtype="bfloat16")
+    auto = AutoModelForImageTextToText.from_pretrained(folder, dtype="bfloat16").eval()
+    read = AutoProcessor.from_pretrained(folder)
+    asked = ([render(make_scene("test", 0))], ["What is shown?"])
+    one, other = processor(*asked), read(*asked)
+    assert torch.equal(one["input_ids"], other["input_ids"])
+    with torch.no_grad():
+        assert torch.equal(model(**one).logits, auto(**other).logits)
+    assert AutoImageProcessor.from_pretrained(folder).image_aspect_ratio == "anyres_max_4"
 
 
 def test_what_cannot_be_written_is_said(folder, tmp_path, monkeypatch):
