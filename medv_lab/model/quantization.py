@@ -8,9 +8,11 @@ and projector stay in the model's dtype: they are small, and pictures enter and 
 | int8 | bitsandbytes, LLM.int8 | torchao, weights only |
 | int4 | bitsandbytes, NF4 | bitsandbytes, NF4 |
 
-On a CPU torchao's int8 was 3.7 times as fast as bitsandbytes' at 16 positions and twice at 800, and NF4 as fast as
-bfloat16 itself (a 4096 x 12288 layer, 2 cores with AVX512-BF16). optimum-quanto's int8 was four times as fast at 16
-positions and a third as fast at 800, but transformers does not save what it makes. torchao has no int4 for CPUs.
+On a CPU torchao's int8 was about 4 times as fast as bitsandbytes' at 16 positions and 1.7 to 2 times at 800. NF4 was
+about as fast as bfloat16 itself at 16 positions and three quarters as fast at 800. optimum-quanto's int8 was four times
+as fast as torchao's at 16 positions and a third as fast at 800, but transformers does not save what it makes. torchao
+has no int4 for CPUs. (A 4096 x 12288 layer, best of 4 calls in each of three runs, on 2 cores with AVX512-BF16 that did
+other work too; torch 2.13, torchao 0.18, bitsandbytes 0.50.2, optimum-quanto 0.2.7.)
 """
 
 from __future__ import annotations
