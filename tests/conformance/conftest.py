@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(items) -> None:
             continue
         item.add_marker(pytest.mark.conformance)
         reason = EXPECTED_FAILURES.get("::".join(item.nodeid.split("::")[-2:]))
-        if reason is not None:  # not strict: a test with subtests may pass in some
+        # not strict, since pytest would count a test as passed whose subtests fail; `pytest_sessionfinish` is
+        if reason is not None:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
 
 
@@ -52,8 +53,16 @@ def count_passed(module: str) -> int:
     return sum("passed" in outcomes and "failed" not in outcomes for outcomes in own)
 
 
+def list_mended() -> list[str]:
+    """Return the listed failures that ran and fail no longer, in none of their subtests."""
+    found = {"::".join(test.split("::")[-2:]): outcomes for test, outcomes in _outcomes.items()}
+    return [test for test in EXPECTED_FAILURES if found.get(test) == {"passed"}]
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say how many of the mixin's tests our classes pass, beside LLaVA-OneVision's."""
+    """Say how many of the mixin's tests our classes pass, beside LLaVA-OneVision's, and which need not be listed."""
+    for test in list_mended():
+        terminalreporter.write_line(f"passes, though it is listed as a failure: {test}; take it off the list")
     terminalreporter.write_line(
         f"model tests passed: {count_passed('test_model.py')} (LLaVA-OneVision's classes pass "
         f"{count_passed('llava_onevision.py') or LLAVA_ONEVISION_PASSES})"
@@ -61,7 +70,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 
 def pytest_sessionfinish(session, exitstatus) -> None:
-    """Fail a whole run in which our classes pass fewer tests than LLaVA-OneVision's."""
+    """Fail a run in which a listed failure passes, and a whole one with fewer passes than LLaVA-OneVision's."""
+    if exitstatus == 0 and list_mended():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     is_whole = not session.config.option.keyword and count_passed("test_model.py")
     if exitstatus == 0 and is_whole and count_passed("test_model.py") < LLAVA_ONEVISION_PASSES:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -4,9 +4,6 @@ EXPECTED_FAILURES = {
     "MedVModelTest::test_causal_lm_loss_honors_shift_labels": (
         "a denoiser predicts each token in its own place: there is nothing to shift"
     ),
-    "MedVModelTest::test_model_rope_scaling_frequencies": (
-        "transformers' own comparison of yarn frequencies is 1.2e-5 off in float32 on a CPU, for its own classes too"
-    ),
     "MedVProcessorTest::test_call_arguments_default_none": (
         "tensors and padding are on unless switched off, and gen_length is 0"
     ),
