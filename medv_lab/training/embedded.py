@@ -8,8 +8,9 @@
 3. Alignment: only the projector learns, on captions.
 4. Visual instruction tuning: projector and backbone learn, first on single questions alone, then on questions,
    dialogues and reports.
+5. Polish: reports of pictures with two findings, where one was at times given the place of the other, and questions.
 
-Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2 and 4 with
+Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5 with
 the same dialogues and number of steps, and never sees a picture.
 """
 
@@ -66,7 +67,7 @@ LANGUAGE = {
     # for about 150 positions, not for the 16,384 of the published 500,000
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
 }
-STAGES = ("text", "alignment", "questions", "instruct")  # behind the vision tower
+STAGES = ("text", "alignment", "questions", "instruct", "polish")  # behind the vision tower
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
@@ -159,6 +160,11 @@ def stage_examples(stage: str, scenes: list[Scene], budget: Budget) -> list[Exam
     questions = question_examples(training_questions(scenes, rounds, seed))
     if stage == "questions":
         return questions
+    if stage == "polish":
+        copies = [("detailed", 3), ("detailed", 4), ("detailed", 5), ("sentence", 3), ("brief", 3)]
+        reports = [one for length, copy in copies for one in report_examples(length, scenes, seed + copy)]
+        two = [one for one in reports if len(scenes[one.scene].findings) == 2]
+        return [*two, *question_examples(training_questions(scenes, max(1, rounds // 4), seed + 3))]
     # half of the rows are questions, or they are forgotten
     detailed = [one for copy in range(3) for one in report_examples("detailed", scenes, seed + copy)]
     others = [one for length in ("sentence", "brief") for one in report_examples(length, scenes, seed + 1)]
@@ -264,7 +270,7 @@ def rebuild(
         model.model.vision_tower.load_state_dict(runner.cache.compute(key, pretrain))
         features = frozen_features(model, images)
 
-    # steps 2 to 4
+    # steps 2 to 5
     def report(stage: Stage) -> None:
         if stage.name != "text" and not question_only:
             processor, rounds = make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3)

@@ -239,10 +239,10 @@ PUBLISHED = {
 """Table 6 of the paper; what it leaves open (betas, clipping) is the defaults of AdamW and clipping at 1."""
 
 
-def _embedded(name: str, steps: int, *parts: str, **settings) -> Recipe:
+def _embedded(name: str, steps: int, *parts: str, rate: float = 1e-3, **settings) -> Recipe:
     return Recipe(
         name,
-        **{f"{part}_lr": 1e-3 for part in parts},
+        **{f"{part}_lr": rate for part in parts},
         steps=steps,
         max_length=1024,
         betas=(0.9, 0.98),
@@ -259,10 +259,11 @@ EMBEDDED = {
     "instruct": _embedded(
         "instruction tuning", 4000, "projector", "language_model", muon_lr=6e-3, batch_size=128
     ),
+    "polish": _embedded("two findings", 1000, "projector", "language_model", rate=3e-4, muon_lr=2e-3),
     "vqa": _embedded("fine-tuning", 300, "projector", "language_model", muon_lr=2e-3),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
-single questions before all others. The shipped checkpoint ends with instruction tuning, as LLaDA-MedV does."""
+single questions before all others and pictures with two findings after them."""
 
 RECIPES = {"full": PUBLISHED, "embedded": {name: EMBEDDED[name] for name in ("alignment", "instruct", "vqa")}}
 """What a stage from a checkpoint is trained by."""
@@ -276,7 +277,7 @@ class Budget:
         scenes: phantoms to train on.
         question_rounds: balanced rounds of questions about them.
         vision_steps: optimiser steps of the vision tower.
-        text, alignment, questions, instruct: recipes of the stages.
+        text, alignment, questions, instruct, polish: recipes of the stages.
         score_rounds: balanced rounds of questions that the checkpoint is scored on; one asks about 130.
         seed: of data, order and noise.
     """
@@ -288,6 +289,7 @@ class Budget:
     alignment: Recipe = EMBEDDED["alignment"]
     questions: Recipe = EMBEDDED["questions"]
     instruct: Recipe = EMBEDDED["instruct"]
+    polish: Recipe = EMBEDDED["polish"]
     score_rounds: int = 6
     seed: int = 0
 
@@ -300,6 +302,7 @@ TEN_MINUTES = Budget(
     alignment=replace(EMBEDDED["alignment"], steps=40),
     questions=replace(EMBEDDED["questions"], steps=300),
     instruct=replace(EMBEDDED["instruct"], steps=450, batch_size=64),
+    polish=replace(EMBEDDED["polish"], steps=50),
     score_rounds=2,
 )
 """The whole build in about ten minutes on two CPU cores with bfloat16 units: it answers, and describes with faults."""
