@@ -18,14 +18,28 @@ def ask(
     model: ModelOptions,
     settings: GenerationSettings,
     trace: Annotated[Path | None, typer.Option(help="save the trace here (.npz)")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="save a page that plays the unmasking here (.html)")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option(help="save an animation of the unmasking here (.gif)")] = None,
 ) -> None:
     """Ask a model about a picture."""
     import medv_lab
+    from medv_lab.views.caption import make_caption
 
     answer = medv_lab.ask(*model.load(), image, question, settings)
     typer.echo(answer.text)
+    caption = make_caption(question, image.name, settings, answer.manifest)
     if trace is not None:
         answer.trace.save(trace)
+    if html is not None:
+        from medv_lab.views.page import unmasking_html
+
+        unmasking_html(answer.trace, image, caption).save(html)
+    if gif is not None:
+        from medv_lab.views.animation import save_gif
+
+        save_gif(answer.trace, gif, caption)
 
 
 def doctor(

@@ -34,7 +34,8 @@ class Answering:
     """The questions that are answered, by whom, and the folder of the results.
 
     Attributes:
-        answers: score these answers (JSON Lines of question_id and text) instead of a model's.
+        answers: score the answers of a file instead of a model's: per line one JSON object with the id of a question,
+            as the questions' file has it, and a text, {"question_id": "7", "text": "Yes"}; other keys are not read.
         limit: only the first so many questions.
         batch_size: questions answered at a time.
         output: results folder; a rerun does only what is missing in it.

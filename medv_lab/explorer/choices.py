@@ -1,7 +1,6 @@
 """Settings that go together: the explorer offers these, so that nothing else can be chosen. L, B, Z as in `config`."""
 
 from dataclasses import replace
-from typing import Any
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.strategies.base import Cache, Guard, Strategy
@@ -75,13 +74,6 @@ def read_suppressed(text: str) -> str | tuple[int, ...]:
             f"suppressed tokens are {text!r}; give {REFERENCE_SUPPRESSION!r}, ids such as '1, 5', or nothing"
         )
     return tuple(map(int, parts))
-
-
-def changed_settings(settings: GenerationSettings) -> dict[str, Any]:
-    """Return the settings that are not the defaults, and L, B and Z always, as `GenerationSettings` takes them."""
-    values, defaults = settings.to_dict(), GenerationSettings().to_dict()
-    always = ("gen_length", "block_length", "steps")
-    return {name: value for name, value in values.items() if name in always or value != defaults[name]}
 
 
 def _closest(options: tuple[int, ...], target: float) -> int:

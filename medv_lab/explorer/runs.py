@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from medv_lab.config import GenerationSettings
-from medv_lab.explorer.choices import changed_settings
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import Scene
+from medv_lab.views.caption import changed_settings, describe_lengths, describe_settings
 from medv_lab.views.page import unmasking_html
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ class Run:
     def summary(self) -> str:
         """Return picture and settings in a line, as HTML."""
         settings = self.answer.settings
-        lengths = f"L {settings.L}, B {settings.B}, Z {settings.Z}"
-        return escape(f"{self.picture.name}: {lengths}, {describe_settings(settings)}")
+        return escape(f"{self.picture.name}: {describe_lengths(settings)}, {describe_settings(settings)}")
 
 
 def measure_run(run: Run) -> dict[str, str]:
@@ -131,12 +129,6 @@ def history_html(runs: Sequence[Run]) -> str:
         for run in reversed(runs)
     ]
     return _table(pd.DataFrame(rows), index=False)
-
-
-def describe_settings(settings: GenerationSettings) -> str:
-    """Return all settings but L, B and Z that are not the defaults, for people."""
-    changed = list(changed_settings(settings))[3:]
-    return ", ".join(f"{name} {getattr(settings, name)}" for name in changed) or "defaults"
 
 
 def compare_texts(one: str, other: str) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """An answer's unmasking as an animated GIF for slides; the same trace gives the same bytes."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,19 +20,28 @@ MOST_FRAMES = 80
 SECONDS = 8.0  # from the first frame to the last
 LAST_FRAME = 2500  # milliseconds
 MARGIN, GAP = 24, 6
+CAPTION_SIZE, CAPTION_LINE = 14, 18  # pixels
 PAPER, INK, SOFT, MASKED = "#ffffff", "#1a1c20", "#5a616b", "#e3e6eb"
 
 
-def save_gif(trace: SampleTrace, path: str | Path) -> Path:
+def save_gif(trace: SampleTrace, path: str | Path, caption: Sequence[str] = ()) -> Path:
     """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
 
     Every token stays where it is from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
-    are shown, always the first and the last. Returns the path.
+    are shown, always the first and the last.
+
+    Args:
+        trace: what the sampler did.
+        path: of the file.
+        caption: lines below the answer in every frame, as `caption.make_caption` makes them.
+
+    Returns:
+        The path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = frame_steps(trace)
-    layout = _fit(trace)
+    layout = _fit(trace, caption)
     frames = [_draw(trace, layout, step, before) for before, step in pairwise([-1, *steps])]
     # One palette for all frames, from the first and the last, which have all colours between them; no dithering.
     both = Image.new("RGB", (WIDTH, 2 * layout.height))
@@ -52,11 +62,12 @@ def frame_steps(trace: SampleTrace) -> list[int]:
 
 
 class _Layout(NamedTuple):
-    """The box of each position, (left, top, right, bottom) in pixels, the font, and the image's height."""
+    """The box of each position, (left, top, right, bottom) in pixels, the font, the image's height, its last lines."""
 
     boxes: list[tuple[int, int, int, int]]
     font: ImageFont.FreeTypeFont
     height: int
+    caption: list[str]
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
@@ -65,8 +76,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _fit(trace: SampleTrace) -> _Layout:
+def _fit(trace: SampleTrace, caption: Sequence[str] = ()) -> _Layout:
     """Lay out in the largest type in which the answer fits on a slide, each box as wide as its widest token ever."""
+    lines = [line for text in caption for line in _wrap(text, _font(CAPTION_SIZE), WIDTH - 2 * MARGIN)]
+    below = len(lines) * CAPTION_LINE
     for size in FONT_SIZES:
         font = _font(size)
         known: dict[int, float] = {}
@@ -80,10 +93,22 @@ def _fit(trace: SampleTrace) -> _Layout:
                 left, top = MARGIN, top + height + GAP
             boxes.append((left, top, left + width, top + height))
             left += width + GAP
-        whole = top + height + 3 * MARGIN
+        whole = top + height + 3 * MARGIN + below
         if whole <= HEIGHT:
             break
-    return _Layout(boxes, font, max(HEIGHT, whole))
+    return _Layout(boxes, font, max(HEIGHT, whole), lines)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into lines of so many pixels; a longer word stands alone."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _text(trace: SampleTrace, token: int) -> str:
@@ -113,9 +138,13 @@ def _draw(trace: SampleTrace, layout: _Layout, step: int, before: int) -> Image.
         if committed[position] > before:
             draw.rounded_rectangle(box, 5, outline=ACCENT, width=2)
     # The progress of the run.
-    passes, top = trace.forward_evaluations, layout.height - MARGIN
+    passes = trace.forward_evaluations
+    top = layout.height - MARGIN - len(layout.caption) * CAPTION_LINE
     end = MARGIN + round((WIDTH - 2 * MARGIN) * (step + 1) / max(1, passes))
     draw.rectangle((MARGIN, top, WIDTH - MARGIN, top + 5), fill=MASKED)
     draw.rectangle((MARGIN, top, end, top + 5), fill=ACCENT)
     draw.text((MARGIN, top - 24), f"{step + 1} of {passes} passes", font=_font(16), fill=SOFT)
+    for number, line in enumerate(layout.caption):
+        place = MARGIN, top + 12 + number * CAPTION_LINE
+        draw.text(place, line, font=_font(CAPTION_SIZE), fill=SOFT)
     return image

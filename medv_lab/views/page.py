@@ -55,7 +55,9 @@ class UnmaskingPage:
         return f"UnmaskingPage({len(self.html.encode()) / 1000:.0f} kB; display it, or .save('answer.html'))"
 
 
-def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> UnmaskingPage:
+def unmasking_html(
+    trace: SampleTrace, image: Picture | None = None, caption: Sequence[str] = ()
+) -> UnmaskingPage:
     """Make a page that plays an answer's unmasking, with confidence, entropy and alternatives of every token.
 
     Commits in the prompt are left out. A position that was committed more than once shows what stood there at each
@@ -65,8 +67,9 @@ def unmasking_html(trace: SampleTrace, image: Picture | None = None) -> Unmaskin
         trace: what the sampler did.
         image: the picture that was asked about, to be shown too; where the trace has recorded attention, each token
             shows where it looked on it.
+        caption: lines over the answer, as `caption.make_caption` makes them.
     """
-    data = page_data(trace)
+    data = page_data(trace) | {"caption": list(caption)}
     if image is not None:
         data |= {"picture": picture_source(image), "looks": looks_data(trace)}
     names = {"style": "player.css", "markup": "player.html", "script": "player.js"}

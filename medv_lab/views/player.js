@@ -44,6 +44,10 @@ function mount(root, first) {
     layOut();
     get("facts").textContent = data.facts;
     get("text").textContent = data.text;
+    get("caption").hidden = !(data.caption || []).length;
+    get("caption").replaceChildren(...(data.caption || []).map((line) => make("li", line)));
+    get("sign-behind").hidden = data.stops.every((stop) => stop >= data.length);
+    get("sign-block").hidden = data.length <= data.block;
     get("pass").max = passes - 1;
     if (isNew) get("speed").value = data.length > 120 ? "30" : "8";
     get("ramp").style.background = `linear-gradient(to right, ${data.ramp.map((stop) => stop[0]).join(", ")})`;
@@ -262,7 +266,10 @@ function mount(root, first) {
   get("pass").addEventListener("input", (event) => jump(Number(event.target.value)));
   get("colour").addEventListener("change", (event) => { colour = event.target.value; paint(); });
   get("speed").addEventListener("change", () => { if (timer) { pause(); play(); } });
-  get("repeats").addEventListener("change", (event) => get("canvas").classList.toggle("repeats", event.target.checked));
+  get("repeats").addEventListener("change", (event) => {
+    get("canvas").classList.toggle("repeats", event.target.checked);
+    get("sign-repeats").hidden = !event.target.checked;
+  });
   get("theme").addEventListener("click", () => setTheme(get("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark"));
   get("canvas").addEventListener("pointerover", (event) => {
     if (event.target.dataset.position !== undefined) choose(Number(event.target.dataset.position));
@@ -286,6 +293,9 @@ function mount(root, first) {
     event.preventDefault();
     move();
   }
+
+  get("image").addEventListener("load", ({ target }) => // its shape bounds its height: a tall picture is narrow
+    target.parentNode.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight));
 
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   if (first) load(first);

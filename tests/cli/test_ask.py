@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 import pytest
+from PIL import Image
 
 from medv_lab.config import PRESETS
 from medv_lab.diffusion.trace import SampleTrace
@@ -29,6 +30,16 @@ def test_an_answer_is_printed_and_its_trace_saved(asked, tmp_path):
     assert settings["remasking"] == {"name": "threshold", "threshold": 0.5}
     assert settings["guard"] == {"name": "spread", "spacing": 2}
     assert (settings["gen_length"], settings["steps"]) == (8, 4)
+
+
+def test_a_page_and_an_animation_say_what_was_asked_of_which_model(asked, tmp_path):
+    page, animation = tmp_path / "pages" / "x.html", tmp_path / "x.gif"
+    succeeds(*asked, *SHORT, "--html", page, "--gif", animation)
+    html = page.read_text()
+    for part in ("Question: What is shown?", "Picture: x.png", "L 8, B 8, Z 4", "Not a medical device."):
+        assert part in html
+    with Image.open(animation) as image:
+        assert image.n_frames == 5
 
 
 def test_a_preset_has_the_settings_that_are_not_given(asked, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from medv_lab.config import PRESETS, GenerationSettings, SettingsError, Threshold
+from medv_lab.config import PRESETS, GenerationSettings, SettingsError
 from medv_lab.explorer import choices
 from medv_lab.strategies.base import Cache, Guard, Strategy
 
@@ -92,17 +92,3 @@ def test_other_suppressed_tokens_are_refused(text):
 def test_stops_are_read():
     assert choices.read_stops(" <|eot_id|>, The end. ,, ") == ("<|eot_id|>", "The end.")
     assert choices.read_stops("") == ()
-
-
-def test_changed_settings_make_the_same_settings():
-    settings = GenerationSettings(32, 16, 8, remasking=Threshold(0.7), stop=())
-    changed = choices.changed_settings(settings)
-    assert changed == {
-        "gen_length": 32,
-        "block_length": 16,
-        "steps": 8,
-        "remasking": {"name": "threshold", "threshold": 0.7},
-        "stop": (),
-    }
-    assert GenerationSettings(**changed) == settings
-    assert list(choices.changed_settings(GenerationSettings())) == ["gen_length", "block_length", "steps"]

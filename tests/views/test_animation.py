@@ -4,7 +4,18 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from medv_lab.views.animation import HEIGHT, MARGIN, MOST_FRAMES, WIDTH, _fit, frame_steps, save_gif
+from medv_lab.views.animation import (
+    CAPTION_LINE,
+    CAPTION_SIZE,
+    HEIGHT,
+    MARGIN,
+    MOST_FRAMES,
+    WIDTH,
+    _fit,
+    _font,
+    frame_steps,
+    save_gif,
+)
 from medv_lab.views.style import ACCENT
 from tests.views.test_page import large_trace
 from tests.views.test_trace_plots import empty_trace, make_trace
@@ -55,3 +66,20 @@ def test_boxes_stay_on_the_slide_and_apart():
 def test_a_run_without_passes_is_one_frame(tmp_path):
     with Image.open(save_gif(empty_trace(), tmp_path / "x.gif")) as image:
         assert getattr(image, "n_frames", 1) == 1
+
+
+def test_a_caption_stands_below_every_frame_and_moves_nothing(tmp_path):
+    caption = ("Question: " + "why " * 60, "Not a medical device.")
+    layout, plain = _fit(make_trace(), caption), _fit(make_trace())
+    assert layout.boxes == plain.boxes
+    assert "".join(layout.caption).replace(" ", "") == "".join(caption).replace(" ", "")
+    font = _font(CAPTION_SIZE)
+    assert len(layout.caption) > 2
+    assert all(font.getlength(line) <= WIDTH - 2 * MARGIN for line in layout.caption)
+    top = layout.height - MARGIN - len(layout.caption) * CAPTION_LINE + 8
+    with Image.open(save_gif(make_trace(), tmp_path / "x.gif", caption)) as image:
+        for number in range(image.n_frames):
+            image.seek(number)
+            below = np.asarray(image.convert("L"))[top:]
+            lines = below[: len(layout.caption) * CAPTION_LINE].reshape(len(layout.caption), -1)
+            assert (lines.min(1) < 160).all()  # every line is there, and legible

@@ -136,6 +136,14 @@ def test_commits_in_the_prompt_and_replaced_ones():
     assert data["step"] == [1, 2, 3]
 
 
+def test_a_caption_is_kept_as_text():
+    caption = ("Question: <b>?", "Not a medical device.")
+    html = unmasking_html(make_trace(), caption=caption).html
+    assert json.loads(Reader(html).data)["caption"] == list(caption)
+    assert "<b>" not in html
+    assert sent(make_trace())["caption"] == []
+
+
 def test_a_run_without_passes_is_a_page():
     assert sent(empty_trace())["stops"] == []
 
