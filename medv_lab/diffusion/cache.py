@@ -14,11 +14,13 @@ class KeyValueCache:
 
     Attributes:
         indices: which sequence indices the pass computes, int64 (R, Q); None for all, which replaces what was kept.
+        span: (first, last) where these are first..last - 1 in every row, which are written without an index.
     """
 
     def __init__(self) -> None:
         """Start empty; the first pass must compute everything."""
         self.indices: torch.Tensor | None = None
+        self.span: tuple[int, int] | None = None
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(
@@ -28,6 +30,10 @@ class KeyValueCache:
         if self.indices is None:
             self._layers[layer] = keys, values
             return keys, values
+        if self.span is not None:
+            for kept, new in zip(self._layers[layer], (keys, values), strict=True):
+                kept[:, :, slice(*self.span)] = new
+            return self._layers[layer]
         at = self.indices.to(keys.device)[:, None, :, None]  # layers may lie on several devices
         for kept, new in zip(self._layers[layer], (keys, values), strict=True):
             kept.scatter_(2, at.expand_as(new), new)
@@ -84,7 +90,17 @@ class CachePlan:
         computed = needed | self.cache.computed(self.is_image, *self._block)
         indices = listed(computed[rows])
         self.kept.indices = torch.from_numpy(indices).to(self.device).repeat(self.copies, 1)
+        first, count = int(indices[0, 0]), indices.shape[1]
+        is_span = bool((indices == np.arange(first, first + count)).all())
+        self.kept.span = (first, first + count) if is_span else None
         return indices
+
+
+def states_at(states: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Return the states (R, T, H) at indices (R, Q) of their rows, (R, Q, H), copied row by row."""
+    rows, length, _ = states.shape
+    starts = torch.arange(0, rows * length, length, device=at.device)[:, None]
+    return states.flatten(0, 1).index_select(0, (at + starts).flatten()).unflatten(0, at.shape)
 
 
 def listed(chosen: np.ndarray) -> np.ndarray:

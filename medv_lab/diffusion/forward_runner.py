@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medv_lab.config import GenerationSettings
-from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed
+from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed, states_at
 from medv_lab.diffusion.predictions import Predictions, predict, suppress
 from medv_lab.diffusion.state import SamplerState
 from medv_lab.strategies.caches import NoCache
@@ -176,16 +176,16 @@ class ForwardRunner:
         needed = np.zeros(self.state.masked.shape, bool)
         needed[rows, indices] = True
         if self.cache_plan is None:
-            queries = found = listed(needed[active])
+            queries = listed(needed[active])
             hidden = self._hidden(active, query_indices=queries)
         else:
             computed = self.cache_plan.next_pass(active, needed)  # (R', Q)
             queries = listed(np.take_along_axis(needed[active], computed, 1))  # into what is computed
             hidden = self._hidden_with_cache(active, computed, queries)
-            found = np.take_along_axis(computed, queries, 1)
-        where = np.zeros(needed[active].shape, np.int64)
-        np.put_along_axis(where, found, np.arange(found.shape[1])[None], 1)
-        return self._logits(hidden, active, rows, where[(active.cumsum() - 1)[rows], indices])
+        number = np.arange(len(rows)) - np.searchsorted(
+            rows, rows
+        )  # within its row, as the queries are listed
+        return self._logits(hidden, active, rows, number)
 
     def _logits(self, hidden, active: np.ndarray, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         """Return logits (N, V) at rows and indices of hidden states of the active rows, guided where asked for."""
@@ -217,7 +217,8 @@ class ForwardRunner:
     ) -> tuple[torch.Tensor, ...]:
         """Return the same where only some indices (R', C) are computed, and some (R', Q) of these asked for."""
         chosen, at = self._index(np.flatnonzero(active)), self._index(computed)
-        embeds, queries = self._embeds()[chosen], self._index(query_indices)
+        embeds, queries = self._embeds(), self._index(query_indices)
+        embeds = embeds if active.all() else embeds[chosen]
         seen, position_ids = embeds.new_ones(embeds.shape[:2], dtype=torch.bool), at
         if self.attention is not None:
             seen, position_ids = self.attention[chosen], self.position_ids[chosen].gather(1, at)
@@ -225,7 +226,7 @@ class ForwardRunner:
         inputs = (embeds, visible, position_ids)
         if self.copies == 2:
             inputs, at, queries = self._add_blanked(*inputs), at.repeat(2, 1), queries.repeat(2, 1)
-        embeds = inputs[0].take_along_dim(at[..., None], 1)
+        embeds = states_at(inputs[0], at)
         hidden = self.denoiser.backbone(embeds, *inputs[1:], self.cache_plan.kept, queries)
         return hidden.chunk(self.copies)
 

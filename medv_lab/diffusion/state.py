@@ -104,6 +104,8 @@ class SamplerState:
 
     def remask(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Mask positions (M,) again; a stop that loses a token is forgotten, and no other replaces it yet."""
+        if not len(rows):
+            return
         self.ids[rows, positions + self.prompt] = self.mask_token_id
         self.masked[rows, positions + self.prompt] = True
         self.remasked[rows, positions] += 1
@@ -187,6 +189,8 @@ def _first_match(ids: np.ndarray, stop: np.ndarray) -> np.ndarray:
         return np.zeros(rows, np.int64)
     if len(stop) > length:
         return np.full(rows, length, np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(ids, len(stop), axis=1)  # (R, L - n + 1, n)
-    hit = (windows == stop).all(-1)
+    starts = length - len(stop) + 1
+    hit = np.ones((rows, starts), bool)
+    for offset, token in enumerate(stop.tolist()):
+        hit &= ids[:, offset : offset + starts] == token
     return np.where(hit.any(1), hit.argmax(1), length)

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import (
     rotate_half,
 )
 
-from medv_lab.diffusion.cache import KeyValueCache
+from medv_lab.diffusion.cache import KeyValueCache, states_at
 
 
 def is_called_alone(layer: nn.Module) -> bool:
@@ -88,11 +88,11 @@ def _layer_at(
     query_indices: torch.Tensor,
 ) -> torch.Tensor:
     """A decoder layer's output at the query indices, (R, Q, H)."""
-    attention, at = layer.self_attn, query_indices[..., None]
+    attention, at = layer.self_attn, query_indices
     normed = layer.input_layernorm(hidden)
     cos, sin = (part.expand(len(hidden), -1, -1) for part in rotation)  # (R, T, D)
-    queries = _heads(attention.q_proj(normed.take_along_dim(at, 1)), attention.head_dim)
-    queries = _rotate(queries, cos.take_along_dim(at, 1), sin.take_along_dim(at, 1))
+    queries = _heads(attention.q_proj(states_at(normed, at)), attention.head_dim)
+    queries = _rotate(queries, states_at(cos, at), states_at(sin, at))
     keys = _rotate(_heads(attention.k_proj(normed), attention.head_dim), cos, sin)
     values = _heads(attention.v_proj(normed), attention.head_dim)
     if cache is not None:
@@ -103,7 +103,7 @@ def _layer_at(
         attention.config._attn_implementation, eager_attention_forward
     )
     seen, _ = attend(attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling)
-    chosen = hidden.take_along_dim(at, 1) + attention.o_proj(seen.flatten(2))
+    chosen = states_at(hidden, at) + attention.o_proj(seen.flatten(2))
     return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
 
 

@@ -16,6 +16,7 @@ from medv_lab.config import (
     SettingsError,
     Threshold,
 )
+from medv_lab.diffusion.cache import KeyValueCache, states_at
 from medv_lab.diffusion.sampler import sample
 from tests.model.tiny import tiny_model
 
@@ -220,3 +221,26 @@ def test_impossible_caches_say_what_is_allowed(model):
             GenerationSettings(**values)
     with pytest.raises(ValueError, match="which prompt indices"):
         next(sample(model, torch.zeros(1, 2, 16), GenerationSettings(cache="image"), mask_token_id=0))
+
+
+def test_neighbouring_indices_are_written_as_any_others_are():
+    old, new = torch.randn(2, 3, 2, 9, 4), torch.randn(2, 3, 2, 4, 4)
+    kept = []
+    for span in (None, (3, 7)):
+        cache = KeyValueCache()
+        cache.update(*old.clone(), 0)
+        cache.indices, cache.span = torch.arange(3, 7).repeat(3, 1), span
+        kept.append(cache.update(*new, 0))
+    for one, other in zip(*kept, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(kept[1][0][:, :, 3:7], new[0])
+    assert torch.equal(kept[1][0][:, :, 7:], old[0][:, :, 7:])
+
+
+def test_states_are_taken_row_by_row():
+    states, at = torch.randn(3, 5, 4), torch.tensor([[4, 0], [1, 1], [2, 3]])
+    assert torch.equal(states_at(states, at), states.take_along_dim(at[..., None], 1))
+    assert torch.equal(
+        states_at(states[:1].expand(3, -1, -1), at),
+        states[:1].expand(3, -1, -1).take_along_dim(at[..., None], 1),
+    )
