@@ -3,12 +3,15 @@
 Files are recognised by content, never by extension: PNG, JPEG, TIFF, WebP and BMP through Pillow, DICOM
 through `dicom`. How pixels become 8-bit RGB:
 
-- 1-bit, 8-bit grey, palette, CMYK and YCbCr: Pillow's conversion; 16-bit colour PNG keeps its high bytes.
-- Transparency (RGBA, LA, palette or colour-key): on black.
-- Deep grey (16 or 32 bits, or float): the picture's own 0.5-99.5 percentile window (`pixels.window_grey`).
+- 1-bit, 8-bit grey, palette, CMYK and YCbCr: Pillow's conversion; 16-bit colour PNG keeps its high bytes. CIELAB and
+  what has a colour profile: to sRGB.
+- Transparency (RGBA, LA, palette or colour-key): on black, on white where next to nothing would be seen on black.
+- Deep grey (16 or 32 bits, or float): the picture's own 0.5-99.5 percentile window (`pixels.window_grey`), inverted
+  where a TIFF says that zero is white.
 - EXIF orientation is applied.
 
-Real pictures to try it on come inside installed packages (`sample_images`).
+Whatever is done to a picture besides, and next to nothing being seen in it, is said by `notes_of`. Real pictures to
+try it on come inside installed packages (`sample_images`).
 """
 
 import io
@@ -18,12 +21,20 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from pydicom.data import get_testdata_file
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from medv_lab.data.dicom import HEAD_LENGTH, decode_dicom, is_dicom
-from medv_lab.data.pixels import ImageError, check_frame, check_size, stretch, window_grey
+from medv_lab.data.pixels import (
+    ImageError,
+    check_frame,
+    check_size,
+    note_few_greys,
+    stretch,
+    to_srgb,
+    window_grey,
+)
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 ALLOWED = "PNG, JPEG, TIFF, WebP, BMP or DICOM"
@@ -31,8 +42,13 @@ ARRAYS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 DECODING_ERRORS = (  # what Pillow and pydicom raise at damaged files
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError),
     *(ValueError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning, ImageCms.PyCMSError),
 )
+
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # of TIFF
+DARK = 48  # levels of 255 that are next to black, or to white
+MOSTLY = 0.9
+_NOTES = "medv_lab_notes"
 
 SAMPLES = {  # name -> file in the packages pydicom or pydicom-data
     "chest x-ray": "RG1_UNCR.dcm",
@@ -54,7 +70,7 @@ def open_image(source: Picture, *, frame: int = 0) -> Image.Image:
         frame: which frame of a multi-frame TIFF, WebP or DICOM, from 0; 0 for everything else.
 
     Returns:
-        A new Pillow image of mode RGB.
+        A new Pillow image of mode RGB; `notes_of` says what was done to it that its file does not ask for.
 
     Raises:
         ImageError: the source is missing, empty, a folder, of an unknown type or format, damaged, too large,
@@ -68,8 +84,9 @@ def open_image(source: Picture, *, frame: int = 0) -> Image.Image:
         name = f"the given data ({len(source)} bytes)"
     else:
         name = f"{source!r:.80}" if not isinstance(source, os.PathLike) else repr(os.fspath(source))
+    notes: list[str] = list(notes_of(source)) if isinstance(source, Image.Image) else []
     try:
-        return _open(source, frame)
+        image = _open(source, frame, notes)
     except ImageError as error:
         raise ImageError(f"{name} {error}") from error
     except DECODING_ERRORS as error:
@@ -77,6 +94,14 @@ def open_image(source: Picture, *, frame: int = 0) -> Image.Image:
             f"{name} cannot be decoded ({type(error).__name__}: {error}). Check that you may read it; if it is "
             "damaged or incomplete, export it again, uncompressed if possible."
         ) from error
+    note_few_greys(image, notes)
+    image.info = {_NOTES: tuple(dict.fromkeys(notes))}
+    return image
+
+
+def notes_of(image: Image.Image) -> tuple[str, ...]:
+    """Return what `open_image` noted of a picture, one sentence each."""
+    return image.info.get(_NOTES, ())
 
 
 def sample_images() -> dict[str, Path]:
@@ -94,12 +119,12 @@ def sample_images() -> dict[str, Path]:
     return {name: Path(path) for name, path in paths.items()}
 
 
-def _open(source: Picture, frame: int) -> Image.Image:
+def _open(source: Picture, frame: int, notes: list[str]) -> Image.Image:
     if isinstance(source, Image.Image | np.ndarray):
         check_frame(frame, 1)  # of a Pillow image the current one
-        return _convert(_array_to_image(source) if isinstance(source, np.ndarray) else source)
+        return _convert(_array_to_image(source, notes) if isinstance(source, np.ndarray) else source, notes)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(source), frame)
+        return _decode(io.BytesIO(source), frame, notes)
     if not isinstance(source, str | os.PathLike):
         raise ImageError("is not a picture. Give a path, bytes, a Pillow image or a NumPy array.")
     path = Path(source)
@@ -107,16 +132,16 @@ def _open(source: Picture, frame: int) -> Image.Image:
         found = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
         raise ImageError(f"{found}. Give the path of a local {ALLOWED} file (nothing is downloaded).")
     with path.open("rb") as file:
-        return _decode(file, frame)
+        return _decode(file, frame, notes)
 
 
-def _decode(file: io.BufferedIOBase, frame: int) -> Image.Image:
+def _decode(file: io.BufferedIOBase, frame: int, notes: list[str]) -> Image.Image:
     head = file.read(HEAD_LENGTH)
     file.seek(0)
     if not head:
         raise ImageError(f"is empty. Give a {ALLOWED} file.")
     if is_dicom(head):
-        return Image.fromarray(decode_dicom(file, frame))
+        return Image.fromarray(decode_dicom(file, frame, notes))
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -128,22 +153,44 @@ def _decode(file: io.BufferedIOBase, frame: int) -> Image.Image:
         check_size(*image.size)
         check_frame(frame, getattr(image, "n_frames", 1))
         image.seek(frame)
-        return _convert(image)
+        return _convert(image, notes)
 
 
-def _convert(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image, notes: list[str]) -> Image.Image:
     """Convert the current frame of a Pillow image to 8-bit RGB, upright."""
     check_size(*image.size)
     upright = ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
     if upright.mode.startswith(("I", "F")):
-        upright = Image.fromarray(window_grey(upright))
-    elif upright.has_transparency_data:
+        values, clear = np.asarray(upright), image.info.get("transparency")
+        padding = values == clear if isinstance(clear, int) else None
+        grey = window_grey(values, notes, padding)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            grey = 255 - grey  # which Pillow does for 8 bits and fewer only
+        return Image.fromarray(grey).convert("RGB")
+    if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    return upright.convert("RGB")
+        colours = to_srgb(layer.convert("RGB"), profile, notes).convert("RGBA")
+        colours.putalpha(layer.getchannel("A"))
+        return _lay_on_ground(colours, notes)
+    if upright.mode == "CMYK" and not profile:
+        notes.append("The picture's CMYK colours have no profile: they are approximate.")
+    return to_srgb(upright, profile, notes).convert("RGB")
 
 
-def _array_to_image(array: np.ndarray) -> Image.Image:
+def _lay_on_ground(layer: Image.Image, notes: list[str]) -> Image.Image:
+    """Lay a picture with transparency on black, or on white if nearly all of it would be lost on black."""
+    weight = np.asarray(layer.getchannel("A"), np.float32)  # how much of each pixel is seen
+    light = np.asarray(layer.convert("RGB").convert("L"), np.float32) * (weight / 255)
+    lost = float(weight[light < DARK].sum()), float(weight[light + 255 - weight > 255 - DARK].sum())
+    is_white = lost[0] > MOSTLY * weight.sum() and lost[1] < lost[0]
+    if is_white:
+        notes.append("The picture is dark on a transparent ground: it was laid on white.")
+    ground = Image.new("RGBA", layer.size, (255,) * 4 if is_white else (0, 0, 0, 255))
+    return Image.alpha_composite(ground, layer).convert("RGB")
+
+
+def _array_to_image(array: np.ndarray, notes: list[str]) -> Image.Image:
     """Convert an array of any allowed shape and type to 8 bits per channel."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"is not a picture. Allowed shapes are {ARRAYS}, channels last.")
@@ -164,7 +211,7 @@ def _array_to_image(array: np.ndarray) -> Image.Image:
     elif array.ndim == 3 and array.dtype == np.uint16:
         array = stretch(array, 0, 65535)
     elif array.ndim == 2 and array.dtype.kind in "iu" and array.dtype != np.uint8:
-        array = window_grey(array)
+        array = window_grey(array, notes)
     if array.dtype != np.uint8:
         raise ImageError(
             "has the wrong type. Allowed are bool, uint8, uint16, floats in 0..1, and any integer for grey."

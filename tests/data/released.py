@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from medv_lab.data.images import open_image
 
@@ -142,3 +142,10 @@ def grey_levels(source, **options) -> np.ndarray:
     pixels = opened(source, **options)
     assert (np.ptp(pixels, axis=2) == 0).all()
     return pixels[..., 0]
+
+
+def swapped_profile() -> bytes:
+    """A colour profile whose red is the green of sRGB, and whose green is its red."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    table, rest = profile[:400], profile[400:]  # the header and the table of tags
+    return table.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ") + rest

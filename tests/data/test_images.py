@@ -1,14 +1,17 @@
 """Opening ordinary picture files, bytes, Pillow images and arrays: right pixels, or an error that helps."""
 
 import io
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from medv_lab.data.images import ImageError, open_image, sample_images
-from tests.data.released import grey_levels, opened
+from medv_lab.data.images import ImageError, notes_of, open_image, sample_images
+from tests.data.released import grey_levels, opened, swapped_profile
 
+CASES = Path(__file__).parent / "cases"
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOUR = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=2)
 
@@ -57,6 +60,132 @@ def test_transparency_lies_on_black():
     palette.putpixel((1, 0), 1)
     assert opened(encode(palette, "PNG", transparency=0)).tolist() == [[[0, 0, 0], [0, 250, 0]]]
     assert opened(encode(Image.new("L", (2, 2), 90), "PNG", transparency=90)).max() == 0
+
+
+def test_case_7_a_dark_trace_on_a_transparent_ground_is_seen():
+    image = open_image(CASES / "black_trace_on_transparent.png")
+    is_trace = np.asarray(Image.open(CASES / "black_trace_on_transparent.png"))[..., 3] > 0
+    assert np.array_equal(np.asarray(image)[..., 0], np.where(is_trace, 0, 255))
+    assert "laid on white" in notes_of(image)[0]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize(("level", "ground"), [(0, 255), (30, 255), (90, 0), (255, 0)])
+def test_the_ground_keeps_the_contrast(mode, level, ground):
+    alpha = np.where(RAMP % 5 == 0, 255, 0).astype(np.uint8)
+    trace = Image.fromarray(np.dstack([np.full((16, 16, 3), level, np.uint8), alpha]))
+    source = trace.convert("LA") if mode == "LA" else trace
+    if mode == "P":
+        source = Image.fromarray(alpha // 255).convert("L").convert("P")
+        source.putpalette([7, 7, 7, level, level, level])
+        source.info["transparency"] = 0
+    expected = np.where(alpha > 0, level, ground)
+    assert np.array_equal(grey_levels(encode(source, "PNG")), expected)
+
+
+def test_a_dark_picture_with_a_few_light_marks_lies_on_white():
+    layer = np.zeros((40, 40, 4), np.uint8)
+    layer[5:35, 20, 3] = 255
+    layer[5:7, 20, :3] = 255
+    grey = grey_levels(layer)
+    assert (grey[7:35, 20] == 0).all() and grey[0, 0] == 255
+
+
+def test_a_scan_with_transparent_corners_stays_on_black():
+    levels = np.clip(np.random.default_rng(0).exponential(40, (64, 64)), 0, 255).astype(np.uint8)
+    alpha = np.where(np.hypot(*np.mgrid[-32:32, -32:32]) < 30, 255, 0).astype(np.uint8)
+    assert np.array_equal(grey_levels(np.dstack([levels] * 3 + [alpha])), np.where(alpha > 0, levels, 0))
+
+
+def test_a_transparent_value_of_a_deep_picture_is_padding():
+    values = np.linspace(1000, 1400, 10_000).reshape(100, 100).astype(np.uint16)
+    values[:30] = 60_000
+    image = open_image(encode(Image.fromarray(values), "PNG", transparency=60_000))
+    assert np.asarray(image)[:30].max() == 0 and np.unique(np.asarray(image)[30:]).size > 250
+
+
+def retagged(data: bytes, photometric: int) -> bytes:
+    """The same TIFF with another photometric interpretation."""
+    with Image.open(io.BytesIO(data)) as image:
+        given = image.tag_v2[262]
+    entry = struct.pack("<HHI", 262, 3, 1)
+    assert data.count(entry + struct.pack("<H", given)) == 1
+    return data.replace(entry + struct.pack("<H", given), entry + struct.pack("<H", photometric))
+
+
+def test_white_is_zero():
+    steps = np.arange(16).reshape(4, 4) * 17
+    assert np.abs(grey_levels(CASES / "white_is_zero_16.tif") - (255 - steps)).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_says_which_end_is_white(dtype):
+    values = (RAMP.astype(dtype) * (257 if dtype == np.uint16 else 1)).astype(dtype)
+    black, white = (grey_levels(retagged(encode(Image.fromarray(values), "TIFF"), own)) for own in (1, 0))
+    assert np.abs(black - RAMP).max() <= 2
+    assert np.array_equal(white, 255 - black)
+
+
+def test_colour_profiles_are_used():
+    profile, plain = swapped_profile(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for form in ("PNG", "TIFF"):
+        image = open_image(encode(Image.fromarray(COLOUR), form, icc_profile=profile))
+        assert np.abs(np.asarray(image).astype(int) - COLOUR[..., [1, 0, 2]]).max() <= 3
+        assert "converted from the profile" in notes_of(image)[0]
+        assert np.array_equal(opened(encode(Image.fromarray(COLOUR), form, icc_profile=plain)), COLOUR)
+    layer = np.dstack([COLOUR, np.full((16, 16), 255, np.uint8)])
+    assert (
+        np.abs(
+            opened(encode(Image.fromarray(layer), "PNG", icc_profile=profile)) - COLOUR[..., [1, 0, 2]]
+        ).max()
+        <= 3
+    )
+
+
+@pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:200]])
+def test_a_broken_colour_profile_is_noted_and_not_used(profile):
+    image = open_image(encode(Image.fromarray(COLOUR), "PNG", icc_profile=profile))
+    assert np.array_equal(np.asarray(image), COLOUR) and "cannot be used" in notes_of(image)[0]
+
+
+def test_a_profile_of_other_colours_is_noted_and_not_used():
+    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    image = open_image(encode(Image.fromarray(COLOUR), "PNG", icc_profile=grey))
+    assert np.array_equal(np.asarray(image), COLOUR) and "Lab colours" in notes_of(image)[0]
+
+
+def test_lab_becomes_rgb():
+    # CIELAB of sRGB's red, green, blue, white and black under D50: L*, a*, b*
+    known = [(54.3, 80.8, 69.9), (87.8, -79.3, 81.0), (29.6, 68.3, -112.0), (100, 0, 0), (0, 0, 0)]
+    lab = np.array([[(round(li * 2.55), round(a) % 256, round(b) % 256) for li, a, b in known]], np.uint8)
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)]
+    image = open_image(retagged(encode(Image.fromarray(lab), "TIFF"), 8))
+    # the corners of sRGB move most where a* and b* are rounded; any other reading of the signs is 100 away
+    assert np.abs(np.asarray(image)[0].astype(int) - expected).max() <= 24 and "CIELAB" in notes_of(image)[0]
+
+
+def test_cmyk_without_a_profile_is_noted():
+    image = open_image(encode(Image.new("CMYK", (8, 8), (0, 200, 100, 10)), "TIFF"))
+    assert "approximate" in notes_of(image)[0]
+
+
+def test_next_to_nothing_is_noted():
+    for source, said in (
+        (np.full((20, 20), 7, np.uint8), "one grey (7 of 255)"),
+        (np.eye(20, dtype=bool), "only 2 greys"),
+        (
+            np.full((400, 400), 60, np.uint8) + (RAMP.repeat(25, 0).repeat(25, 1) // 32),
+            "only 8 greys, from 60 to 67",
+        ),
+    ):
+        assert said in notes_of(open_image(source))[-1]
+    assert notes_of(open_image(COLOUR)) == notes_of(open_image(RAMP)) == ()
+
+
+def test_notes_stay_with_an_opened_picture():
+    once = open_image(np.linspace(0, 4000, 256).reshape(16, 16).astype(np.uint16))
+    assert "No window was given: shown from 19.4 to 3979.6" in notes_of(once)[0]
+    assert notes_of(open_image(once)) == notes_of(once)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

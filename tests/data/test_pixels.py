@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medv_lab.data.pixels import window_grey
+from medv_lab.data.pixels import grey_range, window_grey
 
 
 def test_a_window_follows_no_outlier_and_keeps_the_order():
@@ -20,3 +20,27 @@ def test_windows_of_almost_flat_pictures():
     one_bright = np.zeros((100, 100), np.int16)
     one_bright[3, 4] = 9
     assert window_grey(one_bright)[3, 4] == 255
+
+
+def test_padding_and_far_values_are_outside_the_window():
+    values = np.linspace(0, 100, 10_000).reshape(100, 100)
+    padding = np.zeros((100, 100), bool)
+    padding[:40] = True
+    grey = window_grey(np.where(padding, np.nan, values), padding=padding)
+    assert grey[:40].max() == 0 and np.array_equal(grey[40:], window_grey(values[40:]))
+    values[:2], notes = 1e4, []
+    assert np.array_equal(window_grey(values, notes)[2:], window_grey(values[2:]))
+    assert "The value 10000" in notes[0] and len(notes) == 2
+
+
+def test_a_mask_has_no_far_values():
+    mask = np.zeros((50, 50), np.int32)
+    mask[10:20, 10:20] = 500
+    notes = []
+    assert window_grey(mask, notes)[15, 15] == 255 and len(notes) == 1
+
+
+def test_the_middle_of_the_greys():
+    grey = np.repeat(np.arange(256, dtype=np.uint8), 1000)
+    assert grey_range(grey) == (1, 254, 254)
+    assert grey_range(np.full((9, 9), 77, np.uint8)) == (77, 77, 1)
