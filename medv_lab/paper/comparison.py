@@ -94,13 +94,14 @@ def _table(
     keys: Sequence[str] = (),
 ) -> Exhibit:
     """Make an exhibit of a published table and what is measured beside it; `added` columns only ours have."""
-    columns, caption = (*TABLE_COLUMNS[number], *added), f"Table {number}. {caption}"
+    columns, numbered = (*TABLE_COLUMNS[number], *added), f"Table {number}. {caption}"
+    label = TABLES[number].partition("_")[2].replace("_", "-")
 
     def draw(data: pd.DataFrame, results: Path) -> tuple[str, str]:
-        return to_markdown(data, columns, caption), to_latex(data, columns, caption)
+        return to_markdown(data, columns, numbered), to_latex(data, columns, caption, label)
 
     collect = partial(collect_table, number, columns, measure, keys)
-    return Exhibit(TABLES[number], title, caption, collect, draw, "table")
+    return Exhibit(TABLES[number], title, numbered, collect, draw, "table")
 
 
 PAPER_TABLES = (

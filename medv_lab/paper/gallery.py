@@ -1,11 +1,13 @@
-"""The gallery: one self-contained page of all figures and tables that are drawn, with captions and provenance.
+"""The gallery: a page that opens on a contact sheet of all figures and tables that are drawn.
 
-Pictures are embedded small and link to the files; nothing is loaded from elsewhere.
+A click on a picture shows it large, with its caption, its files and where its numbers come from. Small pictures are
+embedded; the large ones are the files beside the page. There is no script, and nothing is loaded from elsewhere.
 """
 
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -19,18 +21,31 @@ from medv_lab.store import replace_text
 
 GALLERY = "index.html"
 MEASURED = ("measured", "control")  # kinds of sources that stand in the results folder
-THUMBNAIL = (560, 840)  # most pixels of an embedded picture, across and down
-QUALITY = 50  # of its WebP
+THUMBNAIL = (360, 300)  # most pixels of an embedded picture, across and down
+QUALITY = 60  # of its WebP
+_CELL_END, _BOLD = re.compile(r"(?<!\\)\|"), re.compile(r"^\*\*(.*)\*\*$")
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-section { border-top: 1px solid #8886; padding: 1rem 0; }
-h2 { font-size: 1.1rem; margin: 0; }
-img { max-width: 100%; background: white; padding: 6px; box-sizing: border-box; }
-table { border-collapse: collapse; font-size: .8rem; display: block; overflow-x: auto; }
-td, th { padding: .15rem .5rem; text-align: right; border-bottom: 1px solid #8884; }
-td:first-child, th:first-child { text-align: left; }
-.about { font-size: .85rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+.sheet a { border: 1px solid #8886; border-radius: 6px; padding: .5rem; color: inherit; text-decoration: none; }
+.sheet a:hover, .sheet a:focus { border-color: #0072b2; }
+.sheet img { display: block; width: 100%; height: 9rem; object-fit: contain; background: white; }
+.sheet b { display: block; font-size: .8rem; margin-top: .3rem; }
+.sheet span { display: block; font-size: .8rem; line-height: 1.3; }
+.large { display: none; position: fixed; inset: 0; overflow: auto; background: Canvas; padding: 1rem; }
+.large:target { display: block; }
+.large > * { max-width: 72rem; margin-inline: auto; }
+.large img { display: block; max-width: 100%; max-height: 75vh; margin: auto; background: white; padding: 6px; }
+h2 { font-size: 1.1rem; margin-block: 0 .5rem; }
+nav { display: flex; gap: 1.5rem; padding-bottom: .5rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; margin: auto; font-variant-numeric: tabular-nums; }
+th { border-block: 1px solid; text-align: left; }
+td, th { padding: .2rem .6rem; white-space: nowrap; }
+td { border-bottom: 1px solid #8883; }
+td.number, th.number { text-align: right; }
+.about, details { font-size: .85rem; }
 .kind { font-weight: 600; }
 """
 
@@ -38,40 +53,67 @@ td:first-child, th:first-child { text-align: left; }
 def write_gallery(exhibits: Sequence[Exhibit], folder: Path, results: Path) -> Path:
     """Write index.html for the exhibits that are in the folder; returns its path."""
     shown = [one for one in exhibits if all(path.is_file() for path in one.output_files(folder))]
-    absent = [one.name for one in exhibits if one not in shown]
-    parts = [_section(one, folder, results) for one in shown]
-    if absent:
-        parts.append(
-            f"<section><p>Not drawn, for want of results: {escape(', '.join(absent))}.</p></section>"
-        )
-    links = " · ".join(f'<a href="#{one.name}">{one.name}</a>' for one in shown)
+    absent = ", ".join(one.name for one in exhibits if one not in shown)
+    cards = "".join(_card(one, folder) for one in shown)
+    views = [
+        _large(one, folder, results, shown[number - 1].name, shown[(number + 1) % len(shown)].name)
+        for number, one in enumerate(shown)
+    ]
+    note = f"<p>Not drawn, for want of results: {escape(absent)}.</p>" if absent else ""
     replace_text(
         folder / GALLERY,
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>medv-lab: figures and tables</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        "<h1>Figures and tables</h1><p>Numbers marked <b>published</b> are those of arXiv 2508.01617; numbers marked "
-        "<b>measured</b> are ours, made by the runs whose manifests are named. Phantoms are drawings: nothing here "
-        f"means anything about a patient.</p><p class=about>{links}</p>{''.join(parts)}</body></html>\n",
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body id="sheet">'
+        "<h1>Figures and tables</h1><p>Click one to see it large. Numbers marked <b>published</b> are those of arXiv "
+        "2508.01617; numbers marked <b>measured</b> are ours, made by the runs whose manifests are named. Phantoms are "
+        f"drawings: nothing here means anything about a patient.</p><div class=sheet>{cards}</div>{note}"
+        f"{''.join(views)}</body></html>\n",
     )
     return folder / GALLERY
 
 
-def _section(exhibit: Exhibit, folder: Path, results: Path) -> str:
-    data = read_data(exhibit.output_files(folder)[-1])
+def _card(exhibit: Exhibit, folder: Path) -> str:
+    """Write an entry of the contact sheet."""
+    picture = ""
+    if exhibit.kind == "figure":
+        data = _thumbnail(folder / f"{exhibit.name}.png")
+        picture = f'<img alt="" src="data:image/webp;base64,{data}">'
+    return f'<a href="#{exhibit.name}">{picture}<b>{exhibit.name}</b><span>{escape(exhibit.title)}</span></a>'
+
+
+def _large(exhibit: Exhibit, folder: Path, results: Path, before: str, after: str) -> str:
+    """Write what a click shows: the exhibit, its caption and files, and, folded, where its numbers come from."""
+    *_, table = files = exhibit.output_files(folder)
     if exhibit.kind == "figure":
         name = f"{exhibit.name}.png"
-        body = (
-            f'<a href="{name}"><img alt="{escape(exhibit.title)}" '
-            f'src="data:image/webp;base64,{_thumbnail(folder / name)}"></a>'
-        )
+        picture = f'<img alt="{escape(exhibit.title)}" loading="lazy" src="{name}">'
+        body = f'<a href="{name}">{picture}</a>'
     else:
-        body = data.drop(columns="source").to_html(index=False, border=0, na_rep="–", escape=True)
-    links = " ".join(f'<a href="{path.name}">{path.suffix[1:]}</a>' for path in exhibit.output_files(folder))
+        body = f"<div class=scroll>{_format_table(files[0].read_text(encoding='utf-8'))}</div>"
+    links = " ".join(f'<a href="{path.name}">{path.suffix[1:]}</a>' for path in files)
     return (
-        f'<section id="{exhibit.name}"><h2>{exhibit.name}: {escape(exhibit.title)}</h2>{body}'
-        f"<p>{escape(exhibit.caption)}</p><ul class=about>{_provenance(data, results)}</ul>"
-        f"<p class=about>Files: {links}</p></section>"
+        f'<section class=large id="{exhibit.name}"><nav><a href="#sheet">all figures and tables</a>'
+        f'<a href="#{before}">previous</a><a href="#{after}">next</a></nav>'
+        f"<h2>{exhibit.name}: {escape(exhibit.title)}</h2>{body}<p>{escape(exhibit.caption)}</p>"
+        f"<p class=about>Files: {links}</p><details><summary>Where the numbers come from</summary>"
+        f"<ul>{_provenance(read_data(table), results)}</ul></details></section>"
     )
+
+
+def _format_table(markdown: str) -> str:
+    """Write the table of a Markdown file of ours as HTML: numbers on the right, best values bold."""
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    if not lines:
+        return ""
+    head, rule, *rows = ([cell.strip() for cell in _CELL_END.split(line)[1:-1]] for line in lines)
+    sides = [" class=number" if cell.endswith(":") else "" for cell in rule]
+
+    def write(cells: list[str], tag: str) -> str:
+        texts = (_BOLD.sub(r"<b>\1</b>", escape(cell.replace(r"\|", "|"))) for cell in cells)
+        pairs = zip(texts, sides, strict=True)
+        return "<tr>" + "".join(f"<{tag}{side}>{text}</{tag}>" for text, side in pairs) + "</tr>"
+
+    return f"<table>{write(head, 'th')}{''.join(write(row, 'td') for row in rows)}</table>"
 
 
 def _provenance(data: pd.DataFrame, results: Path) -> str:

@@ -35,7 +35,8 @@ _LABELS = {"Z": "sampling steps Z", "L": "generation length L = Z", "B": "block 
 LEFT, BETWEEN, ABOVE, BELOW, PLOT_HEIGHT = 42, 10, 16, 28, 92  # points around and of a plot
 _MARKED = (
     "Blue and bold: a claim that the picture bears out; vermillion and underlined: one that it does not. "
-    "The claims are found and checked by program."
+    "The claims are found and checked by program, clause by clause: one that is not well-formed, or says again what an "
+    "earlier one said, has none."
 )
 _OURS = "Our panel of this kind on phantoms; the original's caption was not available to us."
 

@@ -1,12 +1,14 @@
 """A frame of numbers as Markdown and LaTeX: best values marked, intervals in brackets, missing values shown as such.
 
 Best is best within one source: published and measured numbers are never ranked together, and controls not at all.
+Published numbers have the digits of the paper, measured ones as many as their intervals support.
 """
 
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from medv_lab.metrics.intervals import supported_digits
 from medv_lab.paper.published import Column
 
 MISSING_MARK = "–"
@@ -41,8 +43,11 @@ def to_markdown(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> 
     return "\n".join([caption, "", *lines, "", "Sources:", "", *notes, ""])
 
 
-def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str:
-    """Write a table for LaTeX with the package booktabs; best values bold, a rule between sources' blocks."""
+def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str, label: str) -> str:
+    """Write a table for LaTeX, never wider than the text: best values bold, a rule between sources' blocks.
+
+    LaTeX numbers it. It needs the packages booktabs and adjustbox, and says so in its first line.
+    """
     cells = _cells(data, columns, lambda text: rf"\textbf{{{text}}}", escape_latex)
     headers = ["source", *(escape_latex(column.header) for column in columns)]
     headers, *lines = [" & ".join(line) + r" \\" for line in (headers, *cells)]
@@ -53,9 +58,12 @@ def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str
         lines.insert(int(is_own.to_numpy().argmax()), r"\midrule")
     else:
         notes += f"; {NOTHING_MEASURED}"
-    return rf"""\begin{{table}}
+    return rf"""% \usepackage{{booktabs, adjustbox}}
+\begin{{table}}
 \centering
 \caption{{{escape_latex(caption)} Sources: {notes}.}}
+\label{{tab:{label}}}
+\begin{{adjustbox}}{{max width=\linewidth}}
 \begin{{tabular}}{{{shape}}}
 \toprule
 {headers}
@@ -63,6 +71,7 @@ def to_latex(data: pd.DataFrame, columns: Sequence[Column], caption: str) -> str
 {chr(10).join(lines)}
 \bottomrule
 \end{{tabular}}
+\end{{adjustbox}}
 \end{{table}}
 """
 
@@ -114,9 +123,9 @@ def _print_value(data: pd.DataFrame, row: int, column: Column) -> str:
         return MISSING_MARK
     if not column.is_number:
         return str(value)
-    text = f"{value:.{column.digits}f}" if column.kind == "number" else f"{value:,}"
     bounds = [f"{column.name}_low", f"{column.name}_high"]
     if all(bound in data and pd.notna(data.at[row, bound]) for bound in bounds):
         low, high = (data.at[row, bound] for bound in bounds)
-        return f"{text} [{low:.{column.digits}f}, {high:.{column.digits}f}]"
-    return text
+        digits = supported_digits(low, high, column.digits)
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{column.digits}f}" if column.kind == "number" else f"{value:,}"

@@ -90,8 +90,15 @@ class ParsedReport:
     @property
     def repeated(self) -> float:
         """Share of the clauses that say in the same role what an earlier one said, in [0, 1]."""
-        said = {(clause.role, clause.content) for clause in self.clauses}
-        return (len(self.clauses) - len(said)) / max(1, len(self.clauses))
+        return (len(self.clauses) - len(self.new_clauses)) / max(1, len(self.clauses))
+
+    @property
+    def new_clauses(self) -> tuple[Clause, ...]:
+        """The clauses that no earlier one said in the same role."""
+        first: dict[object, Clause] = {}
+        for clause in self.clauses:
+            first.setdefault((clause.role, clause.content), clause)
+        return tuple(first.values())
 
     @cached_property
     def contradicted(self) -> frozenset[Fact]:
@@ -131,8 +138,10 @@ def _read_claims(match: re.Match[str]) -> tuple[Claim, ...]:
     """Return the claims of a sentence in a template's wording; none where its slots do not agree with each other."""
     claims, slots = [], {slot: match.span(slot) for slot, text in match.groupdict().items() if text}
     if "domain" in slots:
-        domain = next(one for one in DOMAINS if one in match["domain"].lower())
-        claims.append(Claim(("domain", domain), *slots["domain"]))
+        said = match["domain"].lower()
+        domain = next(one for one in DOMAINS if one in said)
+        at = match.start("domain") + said.index(domain)  # behind its article
+        claims.append(Claim(("domain", domain), at, at + len(domain)))
     if "normal" in slots:
         claims.append(Claim(("normal",), *slots["normal"]))
     if "kinds" in slots:
@@ -312,15 +321,24 @@ def read_reply(text: str, scene: Scene) -> set[Fact]:
 
 
 def mark_claims(text: str, scene: Scene) -> list[tuple[int, int, bool]]:
-    """Return (start, end, is true) of every word that makes a claim, in order; neighbours of a kind are joined."""
-    report = parse_report(text)
+    """Mark every word that makes a claim with whether the picture bears it out, in order.
+
+    A claim is bound to its clause: a side, zone or grade is true of the finding that its clause names, or of none, and
+    what another clause says changes nothing, not even a contradiction (`score_facts` trusts neither then). Words of a
+    clause that is not well-formed claim nothing, and neither does a clause that says in the same role what an earlier
+    one said.
+
+    Returns:
+        (start, end, is true) in characters; neighbours that are alike are joined.
+    """
     marks: list[tuple[int, int, bool]] = []
-    for claim in sorted((c for clause in report.clauses for c in clause.claims), key=lambda c: c.start):
-        is_true = claim.fact not in report.contradicted and _is_true(claim.fact, scene)
-        if marks and marks[-1][2] == is_true and not text[marks[-1][1] : claim.start].strip():
-            marks[-1] = (marks[-1][0], claim.end, is_true)
-        else:
-            marks.append((claim.start, claim.end, is_true))
+    for clause in parse_report(text).new_clauses:
+        for claim in sorted(clause.claims, key=lambda claim: claim.start):
+            is_true = _is_true(claim.fact, scene)
+            if marks and marks[-1][2] == is_true and not text[marks[-1][1] : claim.start].strip():
+                marks[-1] = (marks[-1][0], claim.end, is_true)
+            else:
+                marks.append((claim.start, claim.end, is_true))
     return marks
 
 

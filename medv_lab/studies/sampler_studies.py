@@ -53,7 +53,6 @@ TEXT_MEASURES = {
 # Of a row; `seconds` are processor time on a CPU and wall time on a GPU.
 MEASURES = (*TEXT_MEASURES, "adjacent_duplicates", "looped", "distinct_1", "words", "passes", "seconds")
 BOUNDED = (*TEXT_MEASURES, "adjacent_duplicates", "looped", "words")  # those with intervals
-SHARE = ("share", "share_low", "share_high")
 ENOUGH = 0.98  # share of the baseline's score that `fast` must keep
 
 
@@ -140,11 +139,14 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Returns:
         `arm`, `group`, `questions`; of every measure its mean under its own name, and of those in `BOUNDED` also
         `..._low` and `..._high` (95 %, bootstrap over scenes);
-        `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene) and `share`,
-        `share_low`, `share_high` (score / the baseline's, with the difference's interval).
+        `difference`, `difference_low`, `difference_high` (score minus the baseline's, paired by scene), `share`,
+        `share_low`, `share_high` (score / the baseline's, with the difference's interval) and `confirmed`,
+        `confirmed_low`, `confirmed_high`: the share over the scenes on which `choose_fast` does not choose, so that of
+        an arm that was chosen for its share it holds no luck.
     """
     table = {arm: part.sort_values("scene") for arm, part in scores.groupby("arm", sort=False)}
     exact = table[baseline]["score"].to_numpy()
+    confirms = table[baseline]["scene"].to_numpy() % 2 == 1
     rows = []
     for arm, part in table.items():
         row: dict[str, Any] = {"arm": arm, "group": part["group"].iloc[0], "questions": len(part)}
@@ -154,13 +156,20 @@ def summarise_study(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
             row |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
         found = paired_difference(part["score"], exact)
         row |= {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
-        if exact.mean():
-            ends = (found.estimate, found.low, found.high)
-            row |= dict(zip(SHARE, (1 + end / exact.mean() for end in ends), strict=True))
-        else:
-            row |= dict.fromkeys(SHARE, float("nan"))
+        row |= _share("share", part["score"].to_numpy(), exact)
+        row |= _share("confirmed", part["score"].to_numpy()[confirms], exact[confirms])
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _share(name: str, scores: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """Return score / the baseline's with its interval; NaN where there is nothing to divide by."""
+    names = (name, f"{name}_low", f"{name}_high")
+    if not (exact.size and exact.mean()):
+        return dict.fromkeys(names, float("nan"))
+    found = paired_difference(scores, exact)
+    ends = (1 + end / exact.mean() for end in (found.estimate, found.low, found.high))
+    return dict(zip(names, ends, strict=True))
 
 
 def score_controls(questions: int) -> pd.DataFrame:

@@ -3,14 +3,15 @@
 Every function takes a table, draws all of it on `ax`, or on a new figure, and gives the Axes back.
 """
 
-from collections.abc import Collection, Mapping
-from itertools import cycle
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import cycle, pairwise
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.transforms import Bbox
 
 from medv_lab.views.style import ACCENT, PALETTE, POINTS_PER_INCH, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
 
@@ -36,7 +37,8 @@ AXIS_LABELS = {
     "score": "fact score",
     "adjacent_duplicates": "adjacent duplicates",
 }
-NAME_WIDTH = 80  # points
+LINE_PIECES = 30
+NAME_RINGS = (6, 12, 20, 30, 42, 56, 72)  # points from a point to its name
 SMALLEST_DRIFT = 1e-9  # no drift at all is drawn here, since a logarithm has no 0
 STEP_PARTS = {"backbone": PALETTE["blue"], "head": PALETTE["sky"], "sampler": ACCENT}
 WAYS = ("reference", "exact", "floor", "fast")
@@ -74,7 +76,7 @@ def plot_curves(
         at = rows[x].astype(float)
         ax.fill_between(at, rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
         look = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 3.5, "linewidth": 1.2}
-        ax.plot(at, rows.estimate, label=name, **look)
+        ax.plot(at, rows.estimate, label=name, clip_on=False, **look)  # a point at 0 is whole
     _use_binary_scale(ax)
     ax.set_xticks(sorted(data[x].astype(int).unique()))
     if is_falling:
@@ -165,27 +167,75 @@ def plot_frontier(
 
 
 def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
-    """Write each arm's name beside its point, pushed up where it would lie on another name."""
+    """Write names beside points, each where it covers least: no other name, no point, no interval, no edge.
+
+    A name that stands apart from its point is joined to it by a thin line.
+    """
     ax.figure.draw_without_rendering()  # settles the limits, which say where points are
-    taken: list[tuple[float, float]] = []
-    for row in summary.sort_values(y).to_dict("records"):
-        left, at = ax.transData.transform((row[x], row[y])) * POINTS_PER_INCH / ax.figure.dpi
-        low = at
-        for other_left, other_low in sorted(taken, key=lambda name: name[1]):
-            if abs(other_left - left) < NAME_WIDTH and abs(other_low - low) < SMALLEST_FONT:
-                low = other_low + SMALLEST_FONT
-        taken.append((left, low))
-        ax.annotate(
+    points_per_pixel = POINTS_PER_INCH / ax.figure.dpi
+    inside = Bbox(ax.get_window_extent().get_points() * points_per_pixel)
+    drawn = _drawn_boxes(ax, points_per_pixel)
+    for row in summary.sort_values(y, ascending=False).to_dict("records"):
+        at = ax.transData.transform((row[x], row[y])) * points_per_pixel
+        name = ax.annotate(
             row["arm"],
             (row[x], row[y]),
-            (6, low - at),
+            (0, 0),
             textcoords="offset points",
             fontsize=SMALLEST_FONT,
             color=GREY,  # light colours of points cannot be read as letters
             va="center",
-            zorder=3,
-            path_effects=[withStroke(linewidth=2, foreground="white")],  # over the lines of other points
+            ha="left",
+            zorder=5,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0},
         )
+        size = name.get_window_extent().size * points_per_pixel
+        options = [Bbox.from_bounds(*(at + offset), *size) for offset in _offsets(*size)]
+        best = min(options, key=lambda box: _covered(box, drawn, inside) + 0.02 * _distance(box, at))
+        name.arrow_patch.set_visible(_distance(best, at) > 1.5 * NAME_RINGS[0])
+        name.set_position((best.x0 - at[0], best.y0 + size[1] / 2 - at[1]))
+        drawn.append(best)
+
+
+def _drawn_boxes(ax: Axes, points_per_pixel: float) -> list[Bbox]:
+    """Return boxes, in printer's points, of what names may not cover: points, intervals, and lines piece by piece."""
+    boxes = []
+    for line, _, (bars,) in ax.containers:
+        half = line.get_markersize() / 2
+        middles = ax.transData.transform(line.get_xydata()) * points_per_pixel
+        boxes += [Bbox([middle - half, middle + half]) for middle in middles]
+        if line.get_linestyle() == "-":
+            pieces = [np.linspace(*ends, LINE_PIECES) for ends in pairwise(middles)]
+            boxes += [Bbox([piece - 0.5, piece + 0.5]) for part in pieces for piece in part]
+        for segment in bars.get_segments():
+            (left, low), (right, high) = ax.transData.transform(segment) * points_per_pixel
+            boxes.append(Bbox([(left - 0.5, low), (right + 0.5, high)]))
+    return boxes
+
+
+def _offsets(width: float, height: float) -> Iterator[np.ndarray]:
+    """Yield where the lower left corner of a name may stand, seen from its point: rings, the nearest first."""
+    for radius in NAME_RINGS:
+        for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False):
+            across, up = np.cos(angle), np.sin(angle)
+            yield np.array([radius * across - width * (1 - across) / 2, radius * up - height * (1 - up) / 2])
+
+
+def _covered(box: Bbox, drawn: Iterable[Bbox], inside: Bbox) -> float:
+    """Return how much of what is drawn a name would cover, and how much of it would stand outside, in square points."""
+    found = sum(_shared_area(box.padded(1), other) for other in drawn)
+    return found + 10 * (box.width * box.height - _shared_area(box, inside))
+
+
+def _shared_area(one: Bbox, other: Bbox) -> float:
+    shared = Bbox.intersection(one, other)
+    return 0.0 if shared is None else shared.width * shared.height
+
+
+def _distance(box: Bbox, at: np.ndarray) -> float:
+    """Return how far a box is from a point."""
+    nearest = np.clip(at, box.min, box.max)
+    return float(np.hypot(*(nearest - at)))
 
 
 def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -207,13 +257,18 @@ def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         (~differs, {"color": PALETTE["blue"], "marker": "o", "label": "same tokens"}),
         (differs, {"color": ACCENT, "marker": "X", "label": "other tokens"}),
     ):
-        ax.scatter(drift[chosen], line[chosen], s=18, **look)
+        ax.scatter(drift[chosen], line[chosen], s=18, edgecolor="white", linewidth=0.4, **look)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(_label_drift)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set(xlabel="largest drift of a logit")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0)
     return ax
+
+
+def _label_drift(drift: float, _: int) -> str:
+    return "0" if drift <= SMALLEST_DRIFT else f"$10^{{{round(np.log10(drift))}}}$"
 
 
 def speed_data(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from medv_lab.metrics.intervals import (
     crossed_interval,
     next_seed_range,
     paired_difference,
+    supported_digits,
 )
 
 SCORES = np.random.default_rng(1).random(400)
@@ -92,3 +93,16 @@ def test_one_more_seed_lies_within_the_range_and_the_range_within_the_bounds():
     assert np.mean(within) == pytest.approx(0.95, abs=0.015)
     assert next_seed_range([90, 99, 95], 0, 100)[1] == 100
     assert np.isnan(next_seed_range([90], 0, 100)).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits"),
+    [(0, 100, 0), (90, 98, 0), (95.3, 99.4, 1), (97.1, 98.6, 1), (0.6, 0.8, 2), (0.97, 0.98, 3), (5, 5, 3)],
+)
+def test_as_many_digits_as_the_interval_supports(low, high, digits):
+    assert supported_digits(low, high, most=3) == digits
+    assert supported_digits(low, high, most=0) == 0
+
+
+def test_no_interval_leaves_the_digits_as_they_are():
+    assert supported_digits(float("nan"), float("nan"), most=2) == 2

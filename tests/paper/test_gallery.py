@@ -26,8 +26,22 @@ def test_nothing_is_loaded_from_elsewhere(page, tmp_path):
     Reader(page)
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:|//)|@import|url\(", page)
     assert re.findall(r'src="data:image/webp;base64,', page) and "<script" not in page
+    loaded = set(re.findall(r'src="(?!data:)([^"]+)"', page))
+    assert loaded == {f"{FIGURE.name}.png"} and 'loading="lazy"' in page  # when it is shown large
     links = set(re.findall(r'href="([^"#]+)"', page))
     assert links == {path.name for one in BOTH for path in one.output_files(tmp_path)}
+
+
+def test_a_click_shows_each_large_and_leads_on_and_back(page):
+    targets = set(re.findall(r'href="#([^"]+)"', page))
+    assert targets == set(re.findall(r'id="([^"]+)"', page)) == {"sheet", *(one.name for one in BOTH)}
+
+
+def test_tables_are_formatted_and_provenance_is_folded(page):
+    assert "<tr><th>name</th><th class=number>x</th></tr>" in page
+    assert "<tr><td>a|b</td><td class=number><b>1 [0, 2]</b></td></tr>" in page
+    assert "<td>c&lt;d</td>" in page
+    assert page.count("<details><summary>") == len(BOTH) and "<details open" not in page
 
 
 def test_captions_provenance_and_what_is_absent_are_named(page):

@@ -46,3 +46,8 @@ def test_the_frontier_names_what_none_beats_and_lists_all(tmp_path):
     assert {text.get_text() for text in points.texts} == {"a", "c", "fast"}
     assert [label.get_text() for label in rows.get_yticklabels()] == ["a", "b", "c", "fast"]
     assert rows.containers[0][0].get_xdata().tolist() == data.score.tolist()
+    data = data.assign(confirmed=0.987, confirmed_low=0.91, confirmed_high=1.04)
+    points, _ = BY_NAME["frontier"].draw(data, tmp_path).axes
+    assert points.get_title("left") == (  # no digit more than the interval supports
+        "fast keeps 99 % [91, 104] of the exact score on the half that did not choose it"
+    )

@@ -17,7 +17,8 @@ def draw(data, results):
 
 
 FIGURE = Exhibit("figure", "A figure", "x", collect, draw)
-TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: ("md", "tex"), "table")
+PAGES = ("A caption.\n\n| name | x |\n| --- | ---: |\n| a\\|b | **1 [0, 2]** |\n| c<d | 2 |\n", "tex")
+TABLE = Exhibit("table", "A table", "x", collect, lambda data, results: PAGES, "table")
 BOTH = (FIGURE, TABLE)
 
 

@@ -97,9 +97,28 @@ def words(text: str) -> list[tuple[str, bool]]:
                 *(("cyst", False), ("right upper", False), ("small", False)),
             ],
         ),
+        ("A chest x-ray with no abnormality.", [("chest x-ray", True), ("no abnormality", False)]),
+        (  # each is held against the picture by itself, whatever another clause says
+            "The left upper zone shows nodules, two in number. There is no nodule.",
+            [("left upper", True), ("nodule", True), ("two", True), ("nodule", False)],
+        ),
         (
-            "The left upper zone shows nodules, two in number. There is no nodule.",  # neither is believed
-            [("left upper", True), ("nodule", False), ("two", True), ("nodule", False)],
+            "There are nodules in the left upper zone, two in number. There are nodules in the left lower zone, "
+            "three in number.",
+            [
+                *(("nodule", True), ("left upper", True), ("two", True)),
+                *(("nodule", True), ("left", True), ("lower", False), ("three", False)),
+            ],
+        ),
+        # words of the grammar in no clause of it
+        ("Severe nodules in the left upper zone shows a large cyst.", []),
+        ("The lungs are dark because they hold nodules.", []),
+        ("There are nodules in the left left upper zone, two in number.", []),
+        # said again in the same role, and in another one
+        ("There is no cavity. There is no cavity. No cavity is seen.", [("cavity", True)]),
+        (
+            "No abnormality is seen. Impression: no abnormality.",
+            [("No abnormality is seen.", False), ("no abnormality", False)],
         ),
     ],
 )

@@ -157,6 +157,10 @@ def test_fast_is_chosen_on_one_half_and_reported_on_the_other():
     assert (name, row.questions) == ("ok", 2)
     assert row.share == pytest.approx(0.55)
     assert row.share_low <= row.share <= row.share_high
+    summary = summarise_study(scores, "exact").set_index("arm").loc["ok"]
+    confirmed = summary[["confirmed", "confirmed_low", "confirmed_high"]].tolist()
+    assert confirmed == pytest.approx([row.share, row.share_low, row.share_high])
+    assert summary.share == pytest.approx(0.77)
     assert choose_fast(scores[scores.arm != "ok"], "exact", passes=0.5)[0] == "exact"
     assert choose_fast(scores, "exact", passes=0.4) is None
 

@@ -1,8 +1,12 @@
 """Curves, forests, the frontier, exactness and the time of a step draw the tables they are given."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.studies.arms import frontier_arms
@@ -48,6 +52,22 @@ def test_each_arm_is_a_named_point_with_its_interval(x, y):
         np.testing.assert_allclose(drawn, part[[f"{y}_low", f"{y}_high"]])
     colours = [container[0].get_color() for container in ax.containers]
     assert len(set(colours)) == len(colours)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_names_cover_neither_each_other_nor_points_and_stay_inside(seed):
+    frame, random = summary(), np.random.default_rng(seed)
+    frame["passes"] = random.choice([18.0, 19.0, 24.0, 48.0], len(frame)) + random.random(len(frame))
+    frame["score"] = 0.5 + random.random(len(frame)) / 2
+    frame["score_low"], frame["score_high"] = frame.score - 0.02, frame.score + 0.02
+    ax = plot_frontier(frame, names=frame.arm[::3].tolist())
+    ax.figure.draw_without_rendering()
+    # of an annotation's extent the arrow is a part
+    names = [Text.get_window_extent(name).padded(-1) for name in ax.texts]
+    assert not [pair for pair in combinations(names, 2) if Bbox.intersection(*pair)]
+    points = ax.transData.transform(frame[["passes", "score"]].to_numpy())
+    assert not [point for point in points for name in names if name.contains(*point)]
+    assert all(ax.bbox.contains(*corner) for name in names for corner in name.corners())
 
 
 def test_groups_of_a_user_s_own_are_drawn_in_the_accent_and_apart():
