@@ -108,12 +108,12 @@ def supported_digits(low: float, high: float, most: int) -> int:
     """Return how many decimals an interval supports, at most `most`.
 
     Half its width keeps two significant digits up to 35 of its last place, and one beyond (the rule of the Particle
-    Data Group for errors). An interval without width, or none (NaN), says nothing against `most`.
+    Data Group for errors). One without width gets a single decimal, and none (NaN) says nothing against `most`.
     """
     half = (high - low) / 2
-    if not half > 0:
+    if np.isnan(half):
         return most
-    return int(np.clip(-np.floor(np.log10(half / 3.55)), 0, most))
+    return int(np.clip(-np.floor(np.log10(half / 3.55)) if half else 1, 0, most))
 
 
 def next_seed_range(values: Values, lowest: float, highest: float) -> tuple[float, float]:

@@ -39,10 +39,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 .large img { display: block; max-width: 100%; max-height: 75vh; margin: auto; background: white; padding: 6px; }
 h2 { font-size: 1.1rem; margin-block: 0 .5rem; }
 nav { display: flex; gap: 1.5rem; padding-bottom: .5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; margin: auto; font-variant-numeric: tabular-nums; }
+.large .scroll { overflow-x: auto; max-width: none; }
+table { border-collapse: collapse; font-size: .8rem; margin: auto; font-variant-numeric: tabular-nums; }
 th { border-block: 1px solid; text-align: left; }
-td, th { padding: .2rem .6rem; white-space: nowrap; }
+td, th { padding: .2rem .4rem; white-space: nowrap; }
 td { border-bottom: 1px solid #8883; }
 td.number, th.number { text-align: right; }
 .about, details { font-size: .85rem; }

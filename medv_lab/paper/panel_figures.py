@@ -175,7 +175,8 @@ PANEL_FIGURES = (
     Exhibit(
         "fig04_same_length",
         "The same maximum length, from left to right and by unmasking",
-        f"Two queries, each answered with the same maximum length by both kinds of model. {_MARKED}",
+        "Two queries, each answered with the same maximum length by masked diffusion and, where the results hold "
+        f"its answers, by the left-to-right twin. {_MARKED}",
         partial(
             collect_facts,
             lambda one: one.question.kind == "query" and one.prediction.system in ("diffusion", "twin"),

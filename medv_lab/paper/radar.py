@@ -1,5 +1,6 @@
 """Figure 1: systems over the five domains of Table 1, as published, and beside it as measured on phantoms."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,11 +62,21 @@ def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_rlim(0, highest)
     rings = [ring for ring in RINGS if ring < highest]
     ax.set_yticks(rings, [])
-    for ring in rings:  # on white, below the lines that pass there
+    where = _clear_angle(angles, scores.to_numpy(), rings)
+    for ring in rings:  # on white, below a line that passes there all the same
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-        ax.text(np.pi / 5, ring, ring, fontsize=SMALLEST_FONT, ha="center", va="center", bbox=box, zorder=1.5)
+        ax.text(where, ring, ring, fontsize=SMALLEST_FONT, ha="center", va="center", bbox=box, zorder=1.5)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
     return ax
+
+
+def _clear_angle(angles: np.ndarray, scores: np.ndarray, rings: Sequence[float]) -> float:
+    """Return the angle half-way between two axes where lines pass the labels of the rings at the largest distance."""
+    half = np.pi / len(angles)
+    following = np.roll(scores, -1, axis=1)
+    passing = 2 * scores * following * np.cos(half) / np.maximum(scores + following, 1e-9)  # (models, angles)
+    distances = np.abs(passing[:, :, None] - np.asarray(rings)).min(axis=(0, 2))
+    return float(angles[distances.argmax()] + half)
 
 
 def draw_radar(data: pd.DataFrame, results: Path) -> Figure:

@@ -76,7 +76,7 @@ def plot_curves(
         at = rows[x].astype(float)
         ax.fill_between(at, rows.low, rows.high, color=colour, alpha=0.18, linewidth=0)
         look = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 3.5, "linewidth": 1.2}
-        ax.plot(at, rows.estimate, label=name, clip_on=False, **look)  # a point at 0 is whole
+        ax.plot(at, rows.estimate, label=name, clip_on=False, zorder=3, **look)  # a point at 0 is whole
     _use_binary_scale(ax)
     ax.set_xticks(sorted(data[x].astype(int).unique()))
     if is_falling:
@@ -257,7 +257,7 @@ def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         (~differs, {"color": PALETTE["blue"], "marker": "o", "label": "same tokens"}),
         (differs, {"color": ACCENT, "marker": "X", "label": "other tokens"}),
     ):
-        ax.scatter(drift[chosen], line[chosen], s=18, edgecolor="white", linewidth=0.4, **look)
+        ax.scatter(drift[chosen], line[chosen], s=22, edgecolor="white", linewidth=0.4, **look)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(_label_drift)
     ax.set_yticks(range(len(names)), names)

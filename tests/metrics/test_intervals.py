@@ -97,7 +97,7 @@ def test_one_more_seed_lies_within_the_range_and_the_range_within_the_bounds():
 
 @pytest.mark.parametrize(
     ("low", "high", "digits"),
-    [(0, 100, 0), (90, 98, 0), (95.3, 99.4, 1), (97.1, 98.6, 1), (0.6, 0.8, 2), (0.97, 0.98, 3), (5, 5, 3)],
+    [(0, 100, 0), (90, 98, 0), (95.3, 99.4, 1), (97.1, 98.6, 1), (0.6, 0.8, 2), (0.97, 0.98, 3), (5, 5, 1)],
 )
 def test_as_many_digits_as_the_interval_supports(low, high, digits):
     assert supported_digits(low, high, most=3) == digits
