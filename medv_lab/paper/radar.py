@@ -71,12 +71,15 @@ def plot_radar(data: pd.DataFrame, *, ax: Axes) -> Axes:
 
 
 def _clear_angle(angles: np.ndarray, scores: np.ndarray, rings: Sequence[float]) -> float:
-    """Return the angle half-way between two axes where lines pass the labels of the rings at the largest distance."""
-    half = np.pi / len(angles)
+    """Return the angle, between two axes, where the polygons pass the rings at the largest distance."""
+    between = 2 * np.pi / len(angles)
+    behind = between * np.linspace(0.2, 0.8, 13)[:, None, None]  # an axis; (13, 1, 1)
     following = np.roll(scores, -1, axis=1)
-    passing = 2 * scores * following * np.cos(half) / np.maximum(scores + following, 1e-9)  # (models, angles)
-    distances = np.abs(passing[:, :, None] - np.asarray(rings)).min(axis=(0, 2))
-    return float(angles[distances.argmax()] + half)
+    passing = scores * following * np.sin(between)  # the radius of a straight side: (13, models, axes)
+    passing = passing / np.maximum(scores * np.sin(behind) + following * np.sin(between - behind), 1e-9)
+    distances = np.abs(passing[..., None] - np.asarray(rings)).min(axis=(1, 3))
+    best, axis = np.unravel_index(distances.argmax(), distances.shape)
+    return float(angles[axis] + behind[best, 0, 0])
 
 
 def draw_radar(data: pd.DataFrame, results: Path) -> Figure:

@@ -1,9 +1,13 @@
 """Figure 1: the published polygon is the paper's, and measured ones stand apart from it."""
 
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from medv_lab.paper.published import load_table
-from medv_lab.paper.radar import RADAR_DOMAINS, draw_radar, radar_data
+from medv_lab.paper.radar import RADAR_DOMAINS, draw_radar, plot_radar, radar_data
 from medv_lab.views.style import MODEL_LOOKS, themed
 from tests.paper.results_folder import write_table1
 
@@ -41,3 +45,15 @@ def test_measured_systems_have_axes_of_their_own_that_say_so(tmp_path):
     for line in (line for ax in measured for line in ax.lines):
         expected = [facts[line.get_label(), group] for group in groups]
         np.testing.assert_array_equal(line.get_ydata()[: len(RADAR_DOMAINS)], expected)
+
+
+def test_rings_are_labelled_where_lines_leave_room():
+    scores = pd.DataFrame({"model": ["diffusion"], **dict.fromkeys(RADAR_DOMAINS, [97.0])})
+    ax = plt.figure().add_subplot(projection="polar")
+    plot_radar(scores, ax=ax)
+    ax.figure.draw_without_rendering()
+    (line,), labels = ax.lines, [text for text in ax.texts if text.get_text() in ("20", "40", "60", "80")]
+    assert len(labels) == 4
+    corners = line.get_transform().transform(line.get_xydata())
+    sides = np.concatenate([np.linspace(*ends, 200) for ends in pairwise(corners)])
+    assert not [label for label in labels if label.get_window_extent().count_contains(sides)]
