@@ -12,14 +12,17 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
 from medv_lab.decoding.denoising import denoise
+from medv_lab.decoding.tracing import ids_in, make_trace
 from medv_lab.diffusion.attention_maps import PatchGrid
-from medv_lab.diffusion.state import StepRecord
-from medv_lab.diffusion.trace import SampleTrace, ids_in, make_trace
+from medv_lab.diffusion.state import StepRecord, find_first_stops
+from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.inputs.canvas import Canvas, fit_canvases, read_canvas
 from medv_lab.model.attention_probe import AttentionMaps, AttentionProbe
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -76,6 +79,7 @@ def ask(
     progress: bool | None = None,
     cancel: Callable[[], bool] | None = None,
     *,
+    canvas: Canvas | None = None,
     record_attention: AttentionMaps = False,
     watch: Callable[[RunSoFar], None] | None = None,
 ) -> Answer:
@@ -85,9 +89,12 @@ def ask(
         model, processor: from `load`.
         image: anything `open_image` takes, a list of such, or None.
         question: a text, or a conversation [(role, text), ...] that ends with a user turn.
-        settings: by default `GenerationSettings()`.
+        settings: by default `GenerationSettings()`; with a canvas, one block of its length and a pass for each token.
         progress: show a bar on stderr; None shows one once a run takes longer than 2 seconds.
         cancel: asked before every forward pass; true ends the run. An interrupt (Ctrl-C) ends it likewise.
+        canvas: the answer as far as it is given, "There is ____ in the left upper zone." with a mask for each
+            underscore, or ids with None at masks (`inputs.canvas`). What is given stays as it is. With settings, masks
+            follow it up to `gen_length`; end it with "<|eot_id|>" if nothing is to follow.
         record_attention: keep in the trace where each commit looked on the pictures: True for a map of every layer,
             numbers of layers for theirs, "rollout" for all layers multiplied. The run then uses eager attention.
         watch: called after every forward pass with the run so far.
@@ -96,12 +103,13 @@ def ask(
         The answer; if the run was ended early, with what had been committed.
 
     Raises:
-        ValueError: for an empty or over-long question, images that do not match their placeholders, or attention
-            that is to be recorded from unknown layers or with a cache, or a model that writes from left to right.
+        ValueError: for an empty or over-long question or canvas, images that do not match their placeholders, or
+            attention that is to be recorded from unknown layers or with a cache, or a model that writes from left to
+            right.
         FloatingPointError: if the model's outputs are not finite.
         ImageError: for a picture that cannot be opened.
     """
-    more = {"record_attention": record_attention, "watch": watch}
+    more = {"canvases": [canvas], "record_attention": record_attention, "watch": watch}
     return ask_many(model, processor, [image], [question], settings, 1, progress, cancel, **more)[0]
 
 
@@ -115,6 +123,7 @@ def ask_many(
     progress: bool | None = None,
     cancel: Callable[[], bool] | None = None,
     *,
+    canvases: Sequence[Canvas | None] | None = None,
     record_attention: AttentionMaps = False,
     watch: Callable[[RunSoFar], None] | None = None,
 ) -> list[Answer]:
@@ -125,13 +134,15 @@ def ask_many(
         images: one entry per question (a picture, a list of pictures, or None), or None.
         questions: texts or conversations.
         batch_size: how many are answered at a time; one where answers grow, each to a length of its own.
+        canvases: one entry per question, as in `ask` (None where nothing is given), or None.
         watch: called after every forward pass of a batch with the run so far of its first question.
 
     Returns:
         One answer per question that was begun, in order: all of them unless the run was ended early.
 
     Raises:
-        ValueError: as `ask`, for a batch size below 1, and for different numbers of images and questions.
+        ValueError: as `ask`, for a batch size below 1, for different numbers of images, canvases and questions, and
+            for canvases of several lengths without settings.
         ImageError: for a picture that cannot be opened.
     """
     if batch_size < 1:
@@ -142,12 +153,18 @@ def ask_many(
             "medv_lab.evaluation.autoregressive.NextTokenResponder"
         )
     questions = list(questions)
-    images = [None] * len(questions) if images is None else list(images)
-    if len(images) != len(questions):
-        raise ValueError(
-            f"{len(questions)} questions came with {len(images)} images; give one entry for each (or None)"
-        )
-    settings = settings or GenerationSettings()
+    parts = {"images": images, "canvases": canvases}
+    parts = {name: [None] * len(questions) if part is None else list(part) for name, part in parts.items()}
+    for name, part in parts.items():
+        if len(part) != len(questions):
+            raise ValueError(
+                f"{len(questions)} questions came with {len(part)} {name}; give one entry for each (or None)"
+            )
+    images = parts["images"]
+    starts = [None if one is None else read_canvas(one, processor.tokenizer) for one in parts["canvases"]]
+    settings = settings or _settings_for(starts, processor.special.mask)
+    if any(starts):
+        starts = fit_canvases(starts, settings.gen_length, processor.special.mask)
     batch_size = 1 if settings.remasking.is_growing else batch_size
     batches = -(-len(questions) // batch_size)
     bar = tqdm(
@@ -162,7 +179,7 @@ def ask_many(
     with bar:
         for start in range(0, len(questions), batch_size):
             part = slice(start, start + batch_size)
-            answers += run.answer_batch(images[part], questions[part])
+            answers += run.answer_batch(images[part], questions[part], starts[part])
             if run.is_ended:
                 break
     return answers
@@ -184,17 +201,22 @@ def generate(
         inputs: what `denoise` takes.
 
     Returns:
-        The generated ids of each prompt, cut at its stop, with the suffix behind; the suffix alone if the run
-        was cancelled before its first pass.
+        The generated ids of each prompt, cut at its stop, with the suffix behind; where no pass was made (the run was
+        cancelled before, or nothing was masked) what `start_ids` gave, or the suffix alone.
 
     Raises:
         ValueError, FloatingPointError: as `denoise`.
     """
-    suffix = list(inputs.get("suffix_ids", ()))
+    suffix, start = list(inputs.get("suffix_ids", ())), inputs.get("start_ids")
     records = deque(denoise(model, input_ids, settings or GenerationSettings(), **inputs), maxlen=1)
-    if not records:
-        return [torch.tensor(suffix, dtype=torch.long) for _ in input_ids]
-    rows = zip(records[0].canvas.tolist(), records[0].stops.tolist(), strict=True)
+    if records:
+        canvas, stops = records[0].canvas, records[0].stops
+    elif start is None:
+        canvas, stops = np.zeros((len(input_ids), 0)), np.zeros(len(input_ids), int)
+    else:
+        canvas = start.cpu().numpy()
+        stops = find_first_stops(canvas, model.config.mask_token_id, inputs.get("stop_ids", ()))
+    rows = zip(canvas.tolist(), stops.tolist(), strict=True)
     return [torch.tensor([*canvas[:stop], *suffix], dtype=torch.long) for canvas, stop in rows]
 
 
@@ -219,7 +241,9 @@ class _Run:
         self.is_ended = self.is_ended or (self.cancel is not None and bool(self.cancel()))
         return self.is_ended
 
-    def answer_batch(self, images: Sequence[Any], questions: Sequence[Conversation]) -> list[Answer]:
+    def answer_batch(
+        self, images: Sequence[Any], questions: Sequence[Conversation], starts: Sequence[list[int] | None]
+    ) -> list[Answer]:
         """Answer one batch; the answers of a run that was ended hold what was committed."""
         model, processor, settings = self.model, self.processor, self.settings
         started = time.perf_counter()
@@ -229,6 +253,11 @@ class _Run:
             probe = AttentionProbe(len(model.model.layers), self.record_attention)
             grids = _patch_grids(inputs, model.config.image_token_index)
         records: list[StepRecord] = []
+        mask = model.config.mask_token_id
+        start_ids = None if starts[0] is None else torch.tensor(starts)
+        first_stops = None
+        if start_ids is not None:
+            first_stops = find_first_stops(start_ids.numpy(), mask, self.stop_ids).tolist()
 
         def trace_of(row: int) -> SampleTrace:
             return make_trace(
@@ -236,15 +265,18 @@ class _Run:
                 row,
                 gen_length=settings.gen_length,
                 block_length=settings.block_length,
-                mask_token_id=model.config.mask_token_id,
-                pieces=processor.pieces({*ids_in(records), *self.suffix_ids}),
+                mask_token_id=mask,
+                pieces=processor.pieces({*ids_in(records, row), *(starts[row] or ()), *self.suffix_ids}),
                 manifest=self.manifest,
                 attention=None if probe is None else probe.attention(row, grids[row], len(records)),
+                given=None if start_ids is None else start_ids[row].numpy(),
+                first_stop=None if first_stops is None else first_stops[row],
             )
 
         known = {
             "stop_ids": self.stop_ids,
             "suffix_ids": self.suffix_ids,
+            "start_ids": start_ids,
             "cancel": self.should_end,
             "probe": probe,
         }
@@ -272,6 +304,29 @@ class _Run:
             )
             for trace in traces
         ]
+
+
+def _settings_for(canvases: Sequence[list[int] | None], mask_token_id: int) -> GenerationSettings:
+    """Return the default settings; of canvases, as long as they are.
+
+    Raises:
+        ValueError: for canvases of several lengths, or one that leaves nothing to fill.
+    """
+    lengths = {len(ids) for ids in canvases if ids}
+    if not lengths:
+        return GenerationSettings()
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the canvases have {', '.join(map(str, sorted(lengths)))} tokens; give settings, whose gen_length all are "
+            "filled up to"
+        )
+    if any(mask_token_id not in ids for ids in canvases if ids):
+        raise ValueError(
+            "a canvas has no gap; mark what is to be filled by ____ (a mask for each underscore), or give settings "
+            "whose gen_length is longer, so that the answer goes on"
+        )
+    (length,) = lengths
+    return GenerationSettings(gen_length=length, block_length=length, steps=length)
 
 
 def _patch_grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:

@@ -11,8 +11,9 @@ import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.data.images import ImageError
 from medv_lab.decoding.denoising import suppressed_ids
-from medv_lab.diffusion.trace import SampleTrace
+from medv_lab.diffusion.trace import MASK_GLYPH, SampleTrace
 from medv_lab.generation import ask, ask_many, generate
+from medv_lab.inputs.canvas import read_canvas
 from medv_lab.model.processing import MedVProcessor
 from tests.model.tiny import tiny_model, tiny_processor, tiny_tokenizer
 
@@ -141,6 +142,90 @@ def test_generate_gives_the_ids_of_the_answer(model, processor):
         model, **processor(text="What?"), settings=suffixed, stop_ids=stop_ids, suffix_ids=suffix_ids
     )
     assert ids.tolist() == [*trace.replay()[: trace.stops[-1]].tolist(), *suffix_ids]
+
+
+CANVASES = (
+    "There is ______ in the left lung.",
+    "______ organ is the liver.",
+    "Yes, there is __ nodule in it.",
+)
+
+
+def given_in(trace) -> list[int]:
+    return trace.replay()[trace.is_given].tolist()
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence", "wino", "remdm"])
+def test_a_canvas_is_filled_and_stays_alone_as_in_a_batch_and_in_a_file(
+    model, processor, tmp_path, remasking
+):
+    mask = model.config.mask_token_id
+    settings = GenerationSettings(48, 12, 24, remasking=remasking)
+    images = [picture(number) for number in range(4)]
+    canvases = [*CANVASES, None]
+    together = ask_many(model, processor, images, QUESTIONS[:4], settings, canvases=canvases)
+    for number, (answer, canvas) in enumerate(zip(together, canvases, strict=True)):
+        trace = SampleTrace.load(answer.trace.save(tmp_path / f"{number}.npz"))
+        alone = ask(model, processor, images[number], QUESTIONS[number], settings, canvas=canvas)
+        assert trace.replay().tolist() == alone.trace.replay().tolist()
+        assert (
+            trace.text
+            == answer.text
+            == alone.text
+            == processor.decode_answer(trace.replay()[: trace.stops[-1]])
+        )
+        if canvas is None:
+            assert not trace.is_given.any()
+            continue
+        ids = read_canvas(canvas, processor.tokenizer)
+        assert given_in(trace) == [token for token in ids if token != mask]
+        assert all(part.strip() in answer.text for part in canvas.split("_") if part)
+
+
+def test_without_settings_the_answer_is_as_long_as_the_canvas(model, processor):
+    answer = ask(model, processor, None, "What?", canvas=CANVASES[0])
+    ids = read_canvas(CANVASES[0], processor.tokenizer)
+    assert answer.trace.gen_length == answer.settings.gen_length == answer.settings.block_length == len(ids)
+    assert answer.trace.forward_evaluations == 6
+    assert answer.trace.text_at(-1, MASK_GLYPH) == CANVASES[0].replace(" _", "_").replace("_", MASK_GLYPH)
+    again = ask(model, processor, None, "What?", canvas=answer.trace.text_at(3, MASK_GLYPH))
+    assert again.text == answer.text
+
+
+def test_an_end_that_was_given_ends_the_answer_and_a_full_canvas_is_one(model, processor):
+    settings = GenerationSettings(40, 40, 40)
+    answer = ask(model, processor, None, "What?", settings, canvas=f"{CANVASES[0]}<|eot_id|>")
+    assert answer.text.endswith("in the left lung.")
+    assert answer.trace.forward_evaluations == 6
+    full = ask(model, processor, None, "What?", settings, canvas="The liver.<|eot_id|>And more")
+    assert (full.text, full.trace.forward_evaluations, full.is_complete) == ("The liver.", 0, True)
+    cancelled = ask(model, processor, None, "What?", settings, canvas=CANVASES[2], cancel=lambda: True)
+    assert cancelled.text == CANVASES[2].replace(" __", "")
+
+
+def test_bad_canvases_are_refused(model, processor):
+    with pytest.raises(ValueError, match="give a gen_length of .* or more"):
+        ask(model, processor, None, "What?", SETTINGS, canvas="word " * 40)
+    with pytest.raises(ValueError, match="has no gap"):
+        ask(model, processor, None, "What?", canvas="The liver")
+    with pytest.raises(ValueError, match="give settings"):
+        ask_many(model, processor, None, QUESTIONS[:2], canvases=CANVASES[:2])
+    with pytest.raises(ValueError, match="2 questions came with 1 canvases"):
+        ask_many(model, processor, None, QUESTIONS[:2], canvases=CANVASES[:1])
+
+
+def test_generate_starts_from_ids(model, processor):
+    mask, inputs = model.config.mask_token_id, processor(text="What?")
+    start = torch.tensor([[5, mask, 7, mask, mask, 9, mask, mask, mask, mask, mask, mask]])
+    (ids,) = generate(model, **inputs, settings=SETTINGS, start_ids=start)
+    assert ids[[0, 2, 5]].tolist() == [5, 7, 9] and mask not in ids
+    (ids,) = generate(model, **inputs, settings=SETTINGS, start_ids=start, cancel=lambda: True)
+    assert ids.tolist() == start[0].tolist()
+    full = torch.arange(20, 32)[None]
+    (ids,) = generate(model, **inputs, settings=SETTINGS, start_ids=full, stop_ids=[[25, 26]])
+    assert ids.tolist() == full[0, :5].tolist()
+    with pytest.raises(ValueError, match="give ids from 0"):
+        generate(model, **inputs, settings=SETTINGS, start_ids=start + 10**6)
 
 
 def test_suppression_by_default_and_by_hand(model):

@@ -1,15 +1,35 @@
-"""The commands `medv ask` and `medv doctor`: one question about a picture, and what this machine can run."""
+"""The commands `medv ask`, `fill` and `doctor`: one question about a picture, and what this machine can run."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medv_lab.cli.console import print_table
 from medv_lab.cli.model_options import ModelOptions
+from medv_lab.cli.options import GivenSettings
 from medv_lab.config import GenerationSettings
+
+if TYPE_CHECKING:
+    from medv_lab.generation import Answer
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where an answer is kept.
+
+    Attributes:
+        trace: save the trace here (.npz).
+        html: save a page that plays the unmasking here (.html).
+        gif: save an animation of the unmasking here (.gif).
+    """
+
+    trace: Path | None = None
+    html: Path | None = None
+    gif: Path | None = None
 
 
 def ask(
@@ -17,29 +37,54 @@ def ask(
     question: Annotated[str, typer.Argument(help="about the picture")],
     model: ModelOptions,
     settings: GenerationSettings,
-    trace: Annotated[Path | None, typer.Option(help="save the trace here (.npz)")] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="save a page that plays the unmasking here (.html)")
-    ] = None,
-    gif: Annotated[Path | None, typer.Option(help="save an animation of the unmasking here (.gif)")] = None,
+    files: Files = Files(),
 ) -> None:
     """Ask a model about a picture."""
     import medv_lab
-    from medv_lab.views.caption import make_caption
 
     answer = medv_lab.ask(*model.load(), image, question, settings)
+    _keep(answer, image, question, files)
+
+
+def fill(
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, WebP, BMP or DICOM")],
+    question: Annotated[str, typer.Argument(help="about the picture")],
+    canvas: Annotated[str, typer.Argument(help="'There is ____ in the lung.', a mask for each underscore")],
+    model: ModelOptions,
+    settings: GivenSettings,
+    files: Files = Files(),
+) -> None:
+    """Let a model fill the gaps of an answer that is partly given.
+
+    By default the answer is as long as the canvas, one block, a pass for each token; with a preset or a longer
+    --gen-length it goes on behind the canvas.
+    """
+    import medv_lab
+    from medv_lab.inputs.canvas import read_canvas
+
+    loaded, processor = model.load()
+    length = settings.changes.get("gen_length", len(read_canvas(canvas, processor.tokenizer)))
+    chosen = settings.over(GenerationSettings(gen_length=length, block_length=length, steps=length))
+    answer = medv_lab.ask(loaded, processor, image, question, chosen, canvas=canvas)
+    _keep(answer, image, question, files)
+
+
+def _keep(answer: Answer, image: Path, question: str, files: Files) -> None:
+    """Print an answer, and write the files that are wanted of it."""
+    from medv_lab.views.caption import make_caption
+
     typer.echo(answer.text)
-    caption = make_caption(question, image.name, settings, answer.manifest)
-    if trace is not None:
-        answer.trace.save(trace)
-    if html is not None:
+    caption = make_caption(question, image.name, answer.settings, answer.manifest)
+    if files.trace is not None:
+        answer.trace.save(files.trace)
+    if files.html is not None:
         from medv_lab.views.page import unmasking_html
 
-        unmasking_html(answer.trace, image, caption).save(html)
-    if gif is not None:
+        unmasking_html(answer.trace, image, caption).save(files.html)
+    if files.gif is not None:
         from medv_lab.views.animation import save_gif
 
-        save_gif(answer.trace, gif, caption)
+        save_gif(answer.trace, files.gif, caption)
 
 
 def doctor(

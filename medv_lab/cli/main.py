@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medv_lab.cli.ask import ask, doctor
+from medv_lab.cli.ask import ask, doctor, fill
 from medv_lab.cli.check import data
 from medv_lab.cli.draw import figures, panels
 from medv_lab.cli.evaluate import evaluate
@@ -16,5 +16,5 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Masked-diffu
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
 add_commands(
-    app, ask, doctor, train, ablations, figures, panels, study, exactness, benchmark, rehearse, sizing
+    app, ask, fill, doctor, train, ablations, figures, panels, study, exactness, benchmark, rehearse, sizing
 )

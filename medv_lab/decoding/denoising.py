@@ -57,7 +57,7 @@ def denoise(
         attention_mask: (R, S), 0 at padding; None if nothing is padded.
         stop_ids: id sequences before which an answer ends.
         suffix_ids: ids behind the answer positions.
-        start_ids, process_logits: as `sample` takes them.
+        start_ids, process_logits: as `sample` takes them; the former is the canvas of infilling.
         cancel: asked before every pass; true ends the run.
         probe: watches the attention of the passes; only without a cache.
         images: `pixel_values` or `vision_features`, and `tile_layouts`, as `model.merge_image_features` takes them.
@@ -66,8 +66,8 @@ def denoise(
         A `StepRecord` for every forward pass.
 
     Raises:
-        ValueError: for a probe with a cache, which keeps passes from computing all attention, or for several prompts
-            at a time with a strategy that grows.
+        ValueError: for a probe with a cache, which keeps passes from computing all attention, for several prompts
+            at a time with a strategy that grows, or for start_ids that are no ids of the model.
         FloatingPointError: if the model's outputs are not finite.
     """
     if probe is not None and not isinstance(settings.cache, NoCache):
@@ -75,6 +75,13 @@ def denoise(
             f"attention is recorded only where every pass computes all of it, but cache is {settings.cache.name!r}; "
             "give cache 'none'"
         )
+    if start_ids is not None:
+        least, most, vocabulary = int(start_ids.min()), int(start_ids.max()), model.config.vocab_size
+        if least < 0 or most >= vocabulary:
+            raise ValueError(
+                f"the answers to start from hold ids from {least} to {most}; give ids from 0 to {vocabulary - 1}, "
+                f"the mask's ({model.config.mask_token_id}) where a token is wanted"
+            )
     input_ids = input_ids.to(model.input_device)
     if attention_mask is not None:
         attention_mask = attention_mask.to(model.input_device)

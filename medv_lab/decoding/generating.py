@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from medv_lab.config import SettingsError
 from medv_lab.decoding.denoising import denoise
 from medv_lab.decoding.generation_config import MedVGenerationConfig, unknown_name
-from medv_lab.diffusion.state import StepRecord
+from medv_lab.diffusion.state import StepRecord, find_first_stops
 
 
 @dataclass
@@ -26,8 +26,8 @@ class MedVGenerationOutput(ModelOutput):
 
     Attributes:
         sequences: prompts and answers (R, S + L), padded behind the answers.
-        tokens_per_forward: tokens of each answer by the passes that it took, (R,).
-        trace: a `StepRecord` for every pass; `medv_lab.diffusion.trace.make_trace` makes a trace of them.
+        tokens_per_forward: tokens of each answer, without those that were given, by the passes that it took, (R,).
+        trace: a `StepRecord` for every pass; `medv_lab.decoding.tracing.make_trace` makes a trace of them.
     """
 
     sequences: torch.LongTensor | None = None
@@ -69,7 +69,8 @@ class MedVGenerationMixin:
             streamer: gets the prompt, drafts where it has `put_draft`, finished blocks, and the end.
             attention_mask: (R, S), 0 at padding, which is on the left.
             pixel_values, vision_features, tile_layouts: as in `merge_image_features`.
-            decoder_input_ids: answers to start from, (R, L), with the mask where a token is wanted.
+            decoder_input_ids: the canvas of infilling: answers to start from, (R, L), with the mask where a token is
+                wanted. What is given never changes; L is its length.
             stop_strings: texts before which an answer ends; needs the tokenizer.
             tokenizer: reads `stop_strings`.
             kwargs: settings by any name that `MedVGenerationConfig` understands, over those of the configuration.
@@ -124,6 +125,9 @@ class MedVGenerationMixin:
             is_ending = bool(stopping_criteria) and criteria.ask(record)
 
         answers, stops = _answers(records, settings.gen_length, len(prompts), mask_id)
+        if not records and decoder_input_ids is not None:  # nothing was masked, or the run ended at once
+            answers = decoder_input_ids.cpu()
+            stops = torch.from_numpy(find_first_stops(answers.numpy(), mask_id, known["stop_ids"]))
         own = [
             length if end is None else end for length, end in zip(stops.tolist(), criteria.ends, strict=True)
         ]
@@ -141,7 +145,12 @@ class MedVGenerationMixin:
         passes = sum(
             (torch.from_numpy(record.active).float() for record in records), torch.zeros(len(prompts))
         )
-        return MedVGenerationOutput(sequences, stops / passes.clamp(min=1), tuple(records))
+        filled = stops
+        if decoder_input_ids is not None:  # what was given is no token of a pass
+            given = decoder_input_ids.cpu() != mask_id
+            given &= torch.arange(given.shape[1]) < stops[:, None]
+            filled = stops - given.sum(1)
+        return MedVGenerationOutput(sequences, filled / passes.clamp(min=1), tuple(records))
 
     def _read_settings(
         self, generation_config: GenerationConfig | None, given: dict[str, Any]

@@ -27,12 +27,14 @@ def sample_reference(
     mask_token_id: int,
     suppressed: tuple[int, ...] = (),
     stop_ids: Sequence[Sequence[int]] = (),
+    start_ids: torch.Tensor | None = None,
 ) -> Iterator[torch.Tensor]:
     """Fill the answer step by step.
 
     Args:
         denoiser, settings, mask_token_id, suppressed, stop_ids: as `diffusion.sampler.sample` takes them.
         prefix_embeds: one prompt (1, P, H).
+        start_ids: the answer to start from (1, L), with the mask where a token is wanted; all masks by default.
 
     Yields:
         The answer's ids (L,) after each step, the mask id where masked.
@@ -59,10 +61,23 @@ def sample_reference(
     x_embeds = torch.cat([prefix_embeds, mask_embed.expand(1, L, -1)], dim=1)  # (1, T, H)
     x = torch.full((1, P + L), mask_token_id, device=device)  # (1, T)
     end = L  # where the answer ends
+    least = 0  # and where it may end
+
+    # Infilling: given tokens stand from the first step on, and belong to the answer unless they end it themselves.
+    if start_ids is not None:
+        x[:, P:] = start_ids
+        x_embeds[:, P:] = denoiser.embed_tokens(start_ids)
+        end = _find_stop(x[0, P:].tolist(), stop_ids, False)
+        given = (start_ids[0, :end] != mask_token_id).nonzero()
+        least = int(given.max()) + 1 if len(given) else 0
+    first_end = end
 
     for block in range(L // B):
         first, last = P + block * B, P + (block + 1) * B
-        for num_transfer in transfer_counts(B, settings.steps_per_block):
+        is_open = (x[0, first:last] == mask_token_id) & (
+            torch.arange(first, last, device=device) < P + first_end
+        )
+        for num_transfer in transfer_counts(int(is_open.sum()), settings.steps_per_block):
             mask_index = (x_embeds == mask_embed).all(-1)  # (1, T)
             has_ended = end < L and not mask_index[0, P : P + end].any()
             if has_ended or not mask_index[0, first:last].any():
@@ -90,16 +105,17 @@ def sample_reference(
             x[0, keep] = x0[0, keep]
             x_embeds[0, keep] = denoiser.embed_tokens(x0[0, keep])
 
-            end = min(end, _find_stop(x[0, P:].tolist(), stop_ids, end < L))
+            end = min(end, _find_stop(x[0, P:].tolist(), stop_ids, end < L, least))
             yield x[0, P:].clone()
 
 
-def _find_stop(answer: list[int], stop_ids: Sequence[Sequence[int]], is_known: bool) -> int:
-    """Return where a stop sequence stands, L if nowhere; once one is known only the first of the list is searched."""
-    found = len(answer)
+def _find_stop(answer: list[int], stop_ids: Sequence[Sequence[int]], is_known: bool, least: int = 0) -> int:
+    """Return where the first stop of the list that is there stands, `least` or later, L if none does.
+
+    Once one is known only the first of the list is searched.
+    """
     for stop in stop_ids[:1] if is_known else stop_ids:
-        for start in range(len(answer) - len(stop) + 1):
+        for start in range(least, len(answer) - len(stop) + 1):
             if answer[start : start + len(stop)] == list(stop):
-                found = min(found, start)
-                break
-    return found
+                return start
+    return len(answer)

@@ -58,7 +58,8 @@ def sample(
         suffix_ids: ids behind the answer positions.
         end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not.
         is_image: bool (R, P), prompt indices of images, which the cache "image" keeps.
-        start_ids: answers to start from, (R, L), with the mask where a token is wanted; all masks by default.
+        start_ids: answers to start from, (R, L), with the mask where a token is wanted; all masks by default. What is
+            given never changes, is never verified, and takes no share of the schedule; see `SamplerState.start`.
         process_logits: changes logits (N, V), given the answers so far of their rows (N, L).
         cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
             is a valid part.
@@ -99,6 +100,8 @@ def sample(
     for block in range(settings.num_blocks):
         first, last = block * settings.block_length, (block + 1) * settings.block_length
         runner.start_block(first, last)
+        # each row's share of every pass: what is given needs no filling
+        shares = np.array([transfer_counts(n, len(schedule)) for n in state.to_fill(first, last)])
         step = filled_steps = 0  # they differ only where passes lengthen the answer
         while filled_steps < len(schedule):
             active = state.waiting_in(first, last)
@@ -117,7 +120,7 @@ def sample(
             _require_finite(confidence, positions, block, step)
 
             # 2. Number of tokens to transfer: the schedule's share, or the remaining masks by the remaining passes.
-            num_transfer = active * schedule[filled_steps]
+            num_transfer = active * shares[:, filled_steps]
             if strategy.is_adaptive:
                 masks = np.bincount(rows, minlength=len(active))
                 num_transfer = -(-masks // (len(schedule) - filled_steps))  # rounded up

@@ -17,6 +17,8 @@ class SamplerState:
         prompt: P.
         length: L.
         masked: bool (R, P + L + S).
+        given: answer tokens that were there before the first pass and never change, bool (R, L).
+        first_stops: position at which each answer ends before the first pass, int64 (R,); L unless given tokens say so.
         ids: int64 (R, P + L + S), the mask id where masked; in the prompt only what stood or stands at masks is known.
         confidence: of each token when it was committed, float64 (R, L); NaN where none was.
         remasked: how often each position was masked again, int64 (R, L).
@@ -35,6 +37,7 @@ class SamplerState:
         """Start with every answer position masked, and with the masked indices (R, P) of the prompts."""
         rows, self.prompt = prompt_masked.shape
         self.length, self.mask_token_id = gen_length, mask_token_id
+        self.given = np.zeros((rows, gen_length), bool)
         is_answer, is_suffix = np.ones((rows, gen_length), bool), np.zeros((rows, len(suffix_ids)), bool)
         self.masked = np.concatenate([prompt_masked, is_answer, is_suffix], axis=1)
         self.ids = np.full(self.masked.shape, mask_token_id, np.int64)
@@ -42,6 +45,8 @@ class SamplerState:
         self.confidence = np.full((rows, gen_length), np.nan)
         self.remasked = np.zeros((rows, gen_length), np.int64)
         self.stops = np.full(rows, gen_length, np.int64)
+        self.first_stops = self.stops
+        self._least_stops = np.zeros(rows, np.int64)  # no answer ends before what it was given
         self.is_done = np.zeros(rows, bool)
         self._stop_ids = [np.array(stop, np.int64) for stop in stop_ids]
         self._has_stop = np.zeros(rows, bool)
@@ -76,11 +81,17 @@ class SamplerState:
     def committed(self, active: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and positions (M,), row by row and in order, that may be masked again in the `active` rows (R,).
 
-        They are filled positions among first..last - 1, and none behind the row's stop.
+        They are positions among first..last - 1 that were filled, not given, and none behind the row's stop.
         """
         positions = np.arange(self.length)
         inside = (first <= positions) & (positions < last) & (positions <= self.stops[:, None])
-        return np.nonzero(~self.answer_masked & active[:, None] & inside)
+        return np.nonzero(~self.answer_masked & ~self.given & active[:, None] & inside)
+
+    def to_fill(self, first: int, last: int) -> np.ndarray:
+        """Count the masks among the positions first..last - 1, int (R,), none behind an end that was given."""
+        positions = np.arange(self.length)
+        inside = (first <= positions) & (positions < last) & (positions < self.first_stops[:, None])
+        return (self.answer_masked & inside).sum(1)
 
     def commit(
         self, rows: np.ndarray, positions: np.ndarray, tokens: np.ndarray, confidence: np.ndarray
@@ -92,15 +103,22 @@ class SamplerState:
         self.confidence[rows[is_answer], positions[is_answer]] = confidence[is_answer]
 
     def start(self, answers: np.ndarray) -> None:
-        """Commit what answers (R, L) hold besides masks.
+        """Take what answers (R, L) hold besides masks as given, and see where they end.
+
+        A stop that stands in the given tokens ends the answer. Otherwise no answer ends before the last of them.
 
         Raises:
             ValueError: for another shape.
         """
         if answers.shape != self.answer.shape:
             raise ValueError(f"the answers to start from are {answers.shape}, should be {self.answer.shape}")
-        rows, positions = np.nonzero(answers != self.mask_token_id)
-        self.commit(rows, positions, answers[rows, positions], np.ones(len(rows)))
+        self.answer[:] = answers
+        self.answer_masked[:] = answers == self.mask_token_id
+        self.given = ~self.answer_masked
+        self.find_stops(np.ones(len(answers), bool))
+        self.first_stops = self.stops
+        is_in_answer = self.given & (np.arange(self.length) < self.stops[:, None])
+        self._least_stops = np.where(is_in_answer, np.arange(1, self.length + 1), 0).max(1)
 
     def remask(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Mask positions (M,) again; a stop that loses a token is forgotten, and no other replaces it yet."""
@@ -121,8 +139,10 @@ class SamplerState:
         self.masked = np.insert(self.masked, at, True, axis=1)
         self.confidence = np.insert(self.confidence, [position] * count, np.nan, axis=1)
         self.remasked = np.insert(self.remasked, [position] * count, 0, axis=1)
+        self.given = np.insert(self.given, [position] * count, False, axis=1)
+        self._least_stops = self._least_stops + count * (position < self._least_stops)
         self.length += count
-        self.stops = np.full_like(self.stops, self.length)
+        self.stops = self.first_stops = np.full_like(self.stops, self.length)
 
     def find_stops(self, active: np.ndarray) -> None:
         """Look for the stop sequences in the `active` rows (R,).
@@ -131,7 +151,7 @@ class SamplerState:
         is done when it has a stop and nothing before it is masked.
         """
         for number, stop in enumerate(self._stop_ids):
-            found_at = _first_match(self.answer, stop)
+            found_at = _first_match(self.answer, stop, self._least_stops)
             found = active & (found_at < self.length)
             if number:
                 found &= ~self._has_stop
@@ -182,15 +202,28 @@ class StepRecord:
     grown: tuple[tuple[int, int], ...] = ()
 
 
-def _first_match(ids: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Return the first position (R,) at which `stop` stands in ids (R, L), L if nowhere; an empty stop is at 0."""
-    rows, length = ids.shape
-    if not len(stop):
-        return np.zeros(rows, np.int64)
+def find_first_stops(
+    answers: np.ndarray, mask_token_id: int, stop_ids: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return where answers (R, L) to start from end by what they were given, int64 (R,); L where they do not."""
+    prompts = np.zeros((len(answers), 0), bool)
+    state = SamplerState(prompts, answers.shape[1], (), mask_token_id, stop_ids)
+    state.start(answers)
+    return state.first_stops
+
+
+def _first_match(ids: np.ndarray, stop: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Return the first position (R,), `least` (R,) or later, at which `stop` stands in ids (R, L), L if nowhere.
+
+    An empty stop stands everywhere.
+    """
+    length = ids.shape[1]
     if len(stop) > length:
-        return np.full(rows, length, np.int64)
+        return np.full(len(ids), length, np.int64)
+    if not len(stop):
+        return least
     starts = length - len(stop) + 1
-    hit = np.ones((rows, starts), bool)
+    hit = np.arange(starts) >= least[:, None]
     for offset, token in enumerate(stop.tolist()):
         hit &= ids[:, offset : offset + starts] == token
     return np.where(hit.any(1), hit.argmax(1), length)

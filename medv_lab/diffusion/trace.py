@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medv_lab.diffusion.attention_maps import PatchAttention
-from medv_lab.diffusion.state import StepRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "medv-lab trace 2"
-FORMAT_OF_GROWN = (
-    "medv-lab trace 3"  # written only where the answer grew, so that others stay readable as before
-)
+FORMAT = "medv-lab trace 4"
 MASK_GLYPH = "░"
 _COMMIT_ARRAYS = ("step", "block", "position", "token_id", "confidence", "entropy")
 _REMASKED_ARRAYS = ("remasked_step", "remasked_position")
 _FIXED_ARRAYS = (*_COMMIT_ARRAYS, "alternative_ids", "alternative_probs", "stops", *_REMASKED_ARRAYS)
-_ARRAYS = (*_FIXED_ARRAYS, "born")
-_ARRAYS_OF = {FORMAT: _FIXED_ARRAYS, FORMAT_OF_GROWN: _ARRAYS}
+_DRAFT_ARRAYS = ("draft_step", "draft_position", "draft_token")
+_ARRAYS = (*_FIXED_ARRAYS, "born", "given", *_DRAFT_ARRAYS)
+# older files are read: 2 has no growth, 3 neither drafts nor given tokens
+_ARRAYS_OF = {
+    "medv-lab trace 2": _FIXED_ARRAYS,
+    "medv-lab trace 3": (*_FIXED_ARRAYS, "born"),
+    FORMAT: _ARRAYS,
+}
 _NAMES_IN_FILES = {
     "remasked_step": "revoked_step",
     "remasked_position": "revoked_position",
@@ -53,7 +55,9 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One answer's commits in the order they were made. N commits, K alternatives, F forward passes, M remasked.
+    """One answer's commits in the order they were made.
+
+    N commits, K alternatives, F forward passes, M remasked, D changes of a draft.
 
     Attributes:
         step: forward pass of each commit, counted over the whole answer from 0, int (N,).
@@ -74,6 +78,11 @@ class SampleTrace:
             of the passes; none by default. No pass commits and remasks the same position.
         born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
             the answer did not grow. All positions count on the final canvas.
+        given: the canvas before the first pass, ids (L,), the mask id at masks; empty where nothing was given. Given
+            tokens are no commits.
+        first_stop: where the answer ends before the first pass; gen_length unless given tokens say so.
+        draft_step, draft_position, draft_token: drafts, int (D,), each where it is another than the one before it at
+            that position; `draft_at` reads them. Older files have none.
         attention: where each commit looked on the pictures; None unless it was asked for.
 
     Raises:
@@ -97,10 +106,17 @@ class SampleTrace:
     remasked_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     remasked_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     born: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    given: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    first_stop: int | None = None
+    draft_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    draft_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    draft_token: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     attention: PatchAttention | None = None
 
     def __post_init__(self) -> None:
-        for name in ("gen_length", "block_length", "mask_token_id"):
+        if self.first_stop is None:
+            object.__setattr__(self, "first_stop", self.gen_length)  # frozen, but not yet whole
+        for name in ("gen_length", "block_length", "mask_token_id", "first_stop"):
             if type(getattr(self, name)) is not int:
                 raise TraceError(f"{name} of a trace is {getattr(self, name)!r}; it must be a whole number")
         if not isinstance(self.manifest, Mapping):
@@ -127,7 +143,8 @@ class SampleTrace:
             and len(shapes["alternative_ids"]) == 2
             and shapes["stops"] == (passes,)
             and all(shapes[name] == (self.remasked_step.size,) for name in _REMASKED_ARRAYS)
-            and shapes["born"] in ((0,), (self.gen_length,))
+            and all(shapes[name] == (self.draft_step.size,) for name in _DRAFT_ARRAYS)
+            and all(shapes[name] in ((0,), (self.gen_length,)) for name in ("born", "given"))
         )
         if not is_regular:
             raise TraceError(f"the arrays of a trace have unequal lengths: {shapes}")
@@ -138,6 +155,8 @@ class SampleTrace:
             ("remasked_step", self.remasked_step, 0, passes),
             ("remasked_position", self.remasked_position, 0, self.gen_length),
             ("born", self.born, -1, passes),
+            ("draft_step", self.draft_step, 0, passes),
+            ("draft_position", self.draft_position, 0, self.gen_length),
         ):
             if values.size and (values.max() >= high or (low is not None and values.min() < low)):
                 raise TraceError(
@@ -151,8 +170,8 @@ class SampleTrace:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Answer positions filled in the end, over the forward passes; NaN without a pass."""
-        filled = int((self.replay() != self.mask_token_id).sum())
+        """Answer positions filled by the passes in the end, over the passes; NaN without a pass."""
+        filled = int(((self.replay() != self.mask_token_id) & ~self.is_given).sum())
         return filled / self.forward_evaluations if self.forward_evaluations else float("nan")
 
     @property
@@ -175,10 +194,34 @@ class SampleTrace:
         if not -1 <= step <= last:
             raise ValueError(f"step is {step}; this trace has the passes 0..{last} (-1: before the first)")
         ids = np.full(self.gen_length, self.mask_token_id, dtype=np.int64)
+        if self.given.size:
+            ids[:] = self.given
         gone = (self.remasked_in >= 0) & (self.remasked_in <= step)
         made = (self.step <= step) & (self.position >= 0) & ~gone
         ids[self.position[made]] = self.token_id[made]
         return ids
+
+    def draft_at(self, step: int | None = None) -> np.ndarray:
+        """Return the answer ids after pass `step` with a draft at each mask, int (L,); the mask id where there is none.
+
+        A draft is the token that the pass would have written there (the most probable, or with a temperature the one
+        drawn). A pass predicts masks up to the end of the active block and of the answer: further ones have no draft,
+        nor have those that it masked again, nor has anything before the first pass.
+
+        Raises:
+            ValueError: as `replay`.
+        """
+        ids = self.replay(step)
+        step = self.forward_evaluations - 1 if step is None else step
+        known = np.full(self.gen_length, self.mask_token_id, dtype=np.int64)
+        made = self.draft_step <= step
+        known[self.draft_position[made]] = self.draft_token[made]  # later ones replace earlier ones
+        return np.where(ids == self.mask_token_id, known, ids)
+
+    @property
+    def is_given(self) -> np.ndarray:
+        """Which positions were given before the first pass, bool (L,)."""
+        return self.given != self.mask_token_id if self.given.size else np.zeros(self.gen_length, bool)
 
     def is_there(self, step: int) -> np.ndarray:
         """Return which positions the canvas has after pass `step`, bool (L,); all where the answer did not grow."""
@@ -189,7 +232,7 @@ class SampleTrace:
         ids = self.replay(step)
         step = self.forward_evaluations - 1 if step is None else step
         is_there = self.is_there(step)
-        end = self.gen_length if step < 0 or not len(self.stops) else int(self.stops[step])
+        end = self.first_stop if step < 0 else int(self.stops[step])
         glyph = mask_glyph.encode()
         parts = [
             glyph if token == self.mask_token_id else self.pieces.get(int(token), b"")
@@ -207,7 +250,7 @@ class SampleTrace:
         return self.pieces.get(int(token), b"").decode("utf-8", errors="replace")
 
     def final_commits(self) -> np.ndarray:
-        """Return which commit the finished canvas shows at each answer position, int (L,); -1 where it is masked."""
+        """Return which commit the finished canvas shows at each answer position, int (L,); -1 where none was made."""
         commits = np.full(self.gen_length, -1)
         stands = (self.token_id != self.mask_token_id) & (self.remasked_in < 0)
         for number in np.nonzero(self.position >= 0)[0]:
@@ -234,15 +277,15 @@ class SampleTrace:
         """Write one compressed .npz with everything in it; returns the path."""
         path = Path(path)
         meta = {
-            "format": FORMAT_OF_GROWN if self.born.size else FORMAT,
+            "format": FORMAT,
             "gen_length": self.gen_length,
             "block_length": self.block_length,
             "mask_token_id": self.mask_token_id,
+            "first_stop": self.first_stop,
             "pieces": {str(token): piece.hex() for token, piece in self.pieces.items()},
             "manifest": dict(self.manifest),
         }
-        names = _ARRAYS_OF[meta["format"]]
-        arrays = {_NAMES_IN_FILES.get(name, name): getattr(self, name) for name in names}
+        arrays = {_NAMES_IN_FILES.get(name, name): getattr(self, name) for name in _ARRAYS}
         if self.attention is not None:
             meta[_ATTENTION], arrays[_ATTENTION_ARRAY] = self.attention.to_meta(), self.attention.values
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +320,7 @@ class SampleTrace:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
-        if written not in _ARRAYS_OF or meta.keys() != _META:
+        if written not in _ARRAYS_OF or meta.keys() - {"first_stop"} != _META:
             raise TraceError(f"{path.name} is an .npz, but no trace of the format {FORMAT!r}")
         try:
             return cls(**arrays, **{**meta, "pieces": _read_pieces(meta["pieces"])})
@@ -300,86 +343,3 @@ def _read_pieces(pieces: Any) -> dict[int, bytes]:
         return {int(token): bytes.fromhex(piece) for token, piece in pieces.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise TraceError(f"its pieces are no table from ids to bytes ({error})") from error
-
-
-def make_trace(
-    records: Sequence[StepRecord],
-    row: int,
-    *,
-    gen_length: int,
-    block_length: int,
-    mask_token_id: int,
-    pieces: Mapping[int, bytes],
-    manifest: Mapping[str, Any],
-    attention: PatchAttention | None = None,
-) -> SampleTrace:
-    """Gather one row's commits, and what was remasked, from the records of a run.
-
-    Args:
-        records: what the sampler yielded; passes in which the row took no part are not counted.
-        row: which row.
-        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`.
-    """
-    own = [record for record in records if record.active[row]]
-    mine = [record.rows == row for record in own]
-    grown = [event for record in own for event in record.grown]
-    born = np.full(gen_length, -1, np.int32)
-    for step, record in enumerate(own):
-        for position, count in record.grown:
-            born = np.insert(born, [position] * count, step)
-
-    def gather(read, dtype, shape=(0,)) -> np.ndarray:
-        parts = [read(record)[chosen] for record, chosen in zip(own, mine, strict=True)]
-        return np.concatenate(parts).astype(dtype) if parts else np.zeros(shape, dtype)
-
-    counts = [int(chosen.sum()) for chosen in mine]
-    remasked = [record.remasked_positions[record.remasked_rows == row] for record in own]
-    ends = [int(record.stops[row]) for record in own]
-    return SampleTrace(
-        step=np.repeat(np.arange(len(own)), counts).astype(np.int32),
-        block=np.repeat([record.block for record in own], counts).astype(np.int32),
-        position=np.concatenate([np.zeros(0), *_on_final_canvas(own, mine)]).astype(np.int32),
-        token_id=gather(lambda record: record.tokens, np.int32),
-        confidence=gather(lambda record: record.confidence, np.float32),
-        entropy=gather(lambda record: record.entropy, np.float32),
-        alternative_ids=gather(lambda record: record.alternative_ids, np.int32, (0, 0)),
-        alternative_probs=gather(lambda record: record.alternative_probs, np.float32, (0, 0)),
-        # while an answer grows no stop is known, and its end is that of the canvas
-        stops=np.array(
-            [len(born) if end == len(o.canvas[row]) else end for end, o in zip(ends, own, strict=True)],
-            np.int32,
-        ),
-        remasked_step=np.repeat(np.arange(len(own)), [len(positions) for positions in remasked]).astype(
-            np.int32
-        ),
-        remasked_position=np.concatenate([np.zeros(0), *remasked]).astype(np.int32),
-        born=born if grown else np.zeros(0, np.int32),
-        gen_length=len(born),
-        block_length=len(born) if grown else block_length,
-        mask_token_id=mask_token_id,
-        pieces=pieces,
-        manifest=manifest,
-        attention=attention,
-    )
-
-
-def _on_final_canvas(records: Sequence[StepRecord], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the positions of the chosen commits of each record, moved by all that was put before them later."""
-    moved = []
-    for number, (record, mine) in enumerate(zip(records, chosen, strict=True)):
-        positions = record.positions[mine].copy()
-        for later in records[number:]:
-            for start, count in later.grown:
-                positions[positions >= start] += count
-        moved.append(positions)
-    return moved
-
-
-def ids_in(records: Iterable[StepRecord]) -> set[int]:
-    """Return every id that was committed or considered: those whose pieces a trace needs."""
-    return {
-        int(token)
-        for record in records
-        for part in (record.tokens, record.alternative_ids)
-        for token in part.flat
-    }

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -48,6 +49,19 @@ def test_a_preset_has_the_settings_that_are_not_given(asked, tmp_path):
     )
     settings = SampleTrace.load(tmp_path / "x.npz").manifest["settings"]
     assert (settings["gen_length"], settings["steps"]) == (PRESETS["embedded-vqa"].L, 4)
+
+
+@pytest.mark.parametrize(("more", "length"), [((), None), (("--gen-length", "40", "--steps", "8"), 40)])
+def test_a_canvas_is_filled(asked, tmp_path, more, length):
+    _, picture, question, *model = asked
+    canvas = "There is ____ in the left lung."
+    filled = ("fill", picture, question, canvas, *model, "--device", "cpu", "--trace", tmp_path / "x.npz")
+    output = succeeds(*filled, *more)
+    trace = SampleTrace.load(tmp_path / "x.npz")
+    assert "There is" in output and "in the left lung." in output
+    shortest = int(np.flatnonzero(trace.is_given)[-1]) + 1
+    assert trace.gen_length == (length or shortest)
+    assert (~trace.is_given[:shortest]).sum() == 4
 
 
 @pytest.mark.parametrize(

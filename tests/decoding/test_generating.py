@@ -166,3 +166,9 @@ def test_answers_start_from_what_is_given(model, inputs):
     assert not (output.sequences == model.config.mask_token_id).any()
     with pytest.raises(ValueError, match="answers to start from"):
         answer(model, inputs, decoder_input_ids=start[:1])
+    full = torch.arange(40, 52).repeat(2, 1)
+    full[1, 5] = model.config.eot_token_id
+    output = answer(model, inputs, decoder_input_ids=full, return_dict_in_generate=True)
+    assert (len(output.trace), output.tokens_per_forward.tolist()) == (0, [0.0, 0.0])
+    assert output.sequences[0, 7:].tolist() == full[0].tolist()
+    assert output.sequences[1, 7:].tolist() == [*full[1, :5].tolist(), *[model.config.eos_token_id] * 7]

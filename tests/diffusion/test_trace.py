@@ -137,6 +137,10 @@ def test_arrays_that_do_not_fit_together_are_refused(records):
         ({"remasked_step": np.array([12]), "remasked_position": np.array([0])}, "below 12 is allowed"),
         ({"remasked_step": np.array([1])}, "unequal lengths"),
         ({"confidence": trace.token_id}, "wrong kind"),
+        ({"given": trace.token_id[:5]}, "unequal lengths"),
+        ({"draft_token": trace.draft_token[:1]}, "unequal lengths"),
+        ({"draft_position": trace.draft_position + 99}, "below 12 is allowed"),
+        ({"first_stop": "12"}, "whole number"),
         ({"gen_length": "12"}, "whole number"),
         ({"manifest": []}, "mapping"),
     ):
@@ -156,17 +160,27 @@ def test_a_trace_is_read_without_torch(tmp_path, records):
     assert done.stdout.strip() == f"{trace_of(records).text!a} {SETTINGS.gen_length}"
 
 
-def test_an_older_format_is_refused_by_name(tmp_path, records):
-    path = trace_of(records).save(tmp_path / "trace.npz")
+def test_files_of_older_formats_are_read_and_unknown_ones_refused_by_name(tmp_path, records):
+    trace = trace_of(records)
+    path = trace.save(tmp_path / "trace.npz")
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
-    np.savez(path, **arrays)
-    assert SampleTrace.load(path).text == trace_of(records).text
+    meta = str(arrays["meta"])
+    older = {name: arrays[name] for name in arrays if not name.startswith(("draft", "given", "born"))}
+    first_stop = f', "first_stop": {SETTINGS.gen_length}'
+    assert first_stop in meta
+    for number, more in (("2", {}), ("3", {"born": arrays["born"]})):
+        old = np.array(meta.replace("trace 4", f"trace {number}").replace(first_stop, ""))
+        np.savez(path, **older | more | {"meta": old})
+        loaded = SampleTrace.load(path)
+        assert loaded.text == trace.text
+        assert loaded.draft_at(3).tolist() == loaded.replay(3).tolist() == trace.replay(3).tolist()
+        assert not loaded.is_given.any()
     without = {name: value for name, value in arrays.items() if name != "revoked_step"}
     np.savez(path, **without)
     with pytest.raises(TraceError, match="revoked_step"):
         SampleTrace.load(path)
-    np.savez(path, **arrays | {"meta": np.array(str(arrays["meta"]).replace("trace 2", "trace 1"))})
+    np.savez(path, **arrays | {"meta": np.array(meta.replace("trace 4", "trace 1"))})
     with pytest.raises(TraceError, match="no trace of the format"):
         SampleTrace.load(path)
 

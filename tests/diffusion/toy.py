@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from medv_lab.config import GenerationSettings
+from medv_lab.decoding.tracing import ids_in, make_trace
 from medv_lab.diffusion.sampler import sample
-from medv_lab.diffusion.trace import ids_in, make_trace
 
 VOCABULARY, HIDDEN, MASK = 23, 12, 22
 STOP = 1
@@ -78,13 +78,14 @@ def final(record, row=0):
     return record.canvas[row, : record.stops[row]].tolist()
 
 
-def trace_of(records, row=0, settings=SETTINGS):
+def trace_of(records, row=0, settings=SETTINGS, **more):
     return make_trace(
         records,
         row,
         gen_length=settings.gen_length,
         block_length=settings.block_length,
         mask_token_id=MASK,
-        pieces={token: f" w{token}é".encode() for token in ids_in(records)},
+        pieces={token: f" w{token}é".encode() for token in ids_in(records, row) - {MASK}},
         manifest={"seed": 0},
+        **more,
     )
