@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings, NoCache
 from medv_lab.diffusion.forward_runner import Denoiser
@@ -82,6 +83,11 @@ def denoise(
                 f"the answers to start from hold ids from {least} to {most}; give ids from 0 to {vocabulary - 1}, "
                 f"the mask's ({model.config.mask_token_id}) where a token is wanted"
             )
+    if isinstance(model, FSDPModule):
+        # sharded weights of the model itself are gathered around each of its parts, as they are around forward
+        for name in ("merge_image_features", "embed_tokens", "backbone", "head"):
+            if name not in vars(model):
+                register_fsdp_forward_method(model, name)
     input_ids = input_ids.to(model.input_device)
     if attention_mask is not None:
         attention_mask = attention_mask.to(model.input_device)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput
@@ -83,11 +82,6 @@ class MedVGenerationMixin:
             ValueError: for wrong images or no prompt, or as the sampler says.
             FloatingPointError: if the model's outputs are not finite.
         """
-        if isinstance(self, FSDPModule) and "generate" not in vars(self):
-            # sharded weights of the model itself are gathered around it, as they are around forward
-            register_fsdp_forward_method(self, "generate")
-            given = {name: value for name, value in locals().items() if name not in ("self", "kwargs")}
-            return self.generate(**given, **kwargs)
         if input_ids is None:
             raise ValueError("generate() needs input_ids, as the processor returns them")
         config = self._read_settings(generation_config, kwargs)

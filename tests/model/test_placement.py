@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
+from PIL import Image
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -12,10 +13,11 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.integrations.neftune import neftune_post_forward_hook
 
-from medv_lab.config import DualCache, NoCache
+from medv_lab.config import DualCache, GenerationSettings, NoCache
 from medv_lab.diffusion.forward import ForwardNoise
+from medv_lab.generation import ask_many
 from medv_lab.model import MedVForMaskedDiffusion
-from tests.model.tiny import SIDE, tiny_model
+from tests.model.tiny import SIDE, tiny_model, tiny_processor
 
 SETTINGS = {"max_new_tokens": 8, "block_length": 4}
 CACHES = [NoCache(), DualCache()]
@@ -212,13 +214,29 @@ def test_flex_attention_takes_masks_of_single_queries():
     assert torch.equal(torch.tensor(seen).view(2, 1, 6, 6), visible)
 
 
-def test_a_sharded_model_gives_the_same_tokens():
+@pytest.fixture
+def sharded():
+    """A model under FSDP2, in a group of one process."""
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         model, mesh = make_model(), init_device_mesh("cpu", (1,))
         for layer in model.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        assert_answers_as_whole(model)
+        yield model
     finally:
         distributed.destroy_process_group()
+
+
+def test_a_sharded_model_gives_the_same_tokens(sharded):
+    assert_answers_as_whole(sharded)
+
+
+def test_a_sharded_model_is_asked_like_any_other(sharded):
+    processor, picture = tiny_processor(), Image.new("RGB", (SIDE, SIDE), "red")
+    settings = GenerationSettings(gen_length=8, block_length=4, steps=8, stop=())
+    questions = ["what ?", "a b"]
+    own = ask_many(sharded, processor, [picture] * 2, questions, settings, 2)
+    whole = ask_many(make_model(), processor, [picture] * 2, questions, settings, 2)
+    for one, other in zip(own, whole, strict=True):
+        assert one.trace.replay().tolist() == other.trace.replay().tolist()
