@@ -10,8 +10,9 @@
    dialogues and reports.
 5. Polish: reports of pictures with two findings, where one was at times given the place of the other, and questions.
 
-Its scores on phantoms are printed at the end. The question-only baseline (`--question-only`) takes steps 2, 4 and 5 with
-the same dialogues and number of steps, and never sees a picture.
+Its scores on phantoms are printed at the end; `stages.json` beside it has its answers to the same questions after every
+stage. The question-only baseline (`--question-only`) takes steps 2, 4 and 5 with the same dialogues and number of
+steps, and never sees a picture.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,6 +33,7 @@ from medv_lab.config import PRESETS
 from medv_lab.evaluation.benchmarks import summarise_phantoms
 from medv_lab.evaluation.responders import DiffusionResponder
 from medv_lab.evaluation.runner import answer_all
+from medv_lab.generation import ask
 from medv_lab.inputs.prompts import SPECIAL_TOKENS, special_ids
 from medv_lab.model.checkpoints import load
 from medv_lab.model.configuration import MedVConfig
@@ -38,8 +41,9 @@ from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms.benchmark import make_questions
 from medv_lab.phantoms.questions import balanced_questions
+from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.reports import LENGTHS, sample_texts
-from medv_lab.phantoms.scenes import Scene, make_scenes
+from medv_lab.phantoms.scenes import Scene, make_scene, make_scenes
 from medv_lab.runtime import ATTENTION, make_manifest, resolve_device, resolve_precision
 from medv_lab.store import content_key, replace_text
 from medv_lab.training.examples import (
@@ -68,6 +72,14 @@ LANGUAGE = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
 }
 STAGES = ("text", "alignment", "questions", "instruct", "polish")  # behind the vision tower
+STAGES_FILE = "stages.json"
+RECORDED_SCENE = 5  # of the validation split
+RECORDED = {
+    "What type of image is this?": "embedded-vqa",
+    "What abnormality is present?": "embedded-vqa",
+    "Describe the image.": "embedded-description",
+}
+"""What is asked after every stage, and by which settings."""
 SCORED = (("test", "right"), ("test", "shuffled"), ("compositional", "right"))  # (split, pictures)
 ENGINE, BUDGET = Engine(save_steps=500), Budget()
 
@@ -215,6 +227,26 @@ def score_model(
     return summarise_phantoms(questions, answer_all(questions, responder))
 
 
+def record_stage(
+    model: MedVForMaskedDiffusion, processor: MedVProcessor, stage: Stage, rounds: int
+) -> dict[str, Any]:
+    """Return what a model scores and says after a stage: about the same questions and picture after each."""
+    table = score_model(model, processor, "validation", rounds)
+    scene = make_scene("validation", RECORDED_SCENE)
+    return {
+        "stage": stage.name,
+        "steps": stage.recipe.steps,
+        "device": model.device.type,
+        "precision": resolve_precision(stage.recipe.precision, model.device),
+        "validation": {f"{row.kind} {row.group}": round(row.score, 1) for row in table.itertuples()},
+        "scene": RECORDED_SCENE,
+        "answers": {
+            request: ask(model, processor, render(scene), request, PRESETS[preset], progress=False).text
+            for request, preset in RECORDED.items()
+        },
+    }
+
+
 def rebuild(
     output: Path,
     *,
@@ -271,12 +303,17 @@ def rebuild(
         features = frozen_features(model, images)
 
     # steps 2 to 5
+    record = scratch / STAGES_FILE
+
     def report(stage: Stage) -> None:
-        if stage.name != "text" and not question_only:
-            processor, rounds = make_processor(tokenizer, model.config), max(1, budget.score_rounds // 3)
-            rows = score_model(model, processor, "validation", rounds).itertuples()
-            scores = ", ".join(f"{row.kind} {row.group} {row.score:.0f}" for row in rows)
-            log(f"after {stage.name}, on validation: {scores}")
+        if question_only:
+            return
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+        rounds = max(1, budget.score_rounds // 3)
+        found = record_stage(model, make_processor(tokenizer, model.config), stage, rounds)
+        replace_text(record, json.dumps([*before, found], indent=1) + "\n")
+        scores = ", ".join(f"{name} {score:.0f}" for name, score in found["validation"].items())
+        log(f"after {stage.name}, on validation: {scores}")
 
     stages = list_stages(budget, scenes, tokenizer, features)
     runner.train(model, stages, seed=budget.seed, after_stage=report)
@@ -290,6 +327,8 @@ def rebuild(
         asdict(budget) | {"precision": used}, seed=budget.seed, device=model.device, dtype="float32"
     )
     replace_text(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    if record.is_file():
+        shutil.copy(record, output)
     shutil.rmtree(scratch)
     log(f"trained in {(time.perf_counter() - started) / 60:.0f} minutes")
     loaded = load(output, device=device, dtype="float32")

@@ -13,7 +13,14 @@ from medv_lab.config import PRESETS
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene, make_scenes
 from medv_lab.runtime import resolve_precision
-from medv_lab.training.embedded import STAGES, learn_tokenizer, make_model, rebuild, take_vision_tower
+from medv_lab.training.embedded import (
+    RECORDED,
+    STAGES,
+    learn_tokenizer,
+    make_model,
+    rebuild,
+    take_vision_tower,
+)
 from medv_lab.training.recipes import Budget
 from medv_lab.training.vision import VISION, frozen_features, pretrain_vision_tower, render_all, to_pixels
 from tests.training.test_trainer import are_equal
@@ -80,19 +87,27 @@ def test_scores_are_printed_for_every_split_and_the_manifest_tells_the_budget(bu
     assert manifest["device"] == "cpu"
 
 
+def test_the_same_is_asked_after_every_stage(built):
+    record = json.loads((built[0][0] / "stages.json").read_text())
+    assert [one["stage"] for one in record] == list(STAGES)
+    assert all(one["answers"].keys() == RECORDED.keys() and one["steps"] == 1 for one in record)
+    assert all(0 <= score <= 100 for one in record for score in one["validation"].values())
+    assert {"closed all", "open all"} <= record[-1]["validation"].keys()
+
+
 def test_a_build_that_was_cut_off_goes_on_to_the_same_weights(built, tmp_path, monkeypatch):
     def die(*args):
         raise KeyboardInterrupt
 
     output, lines = tmp_path / "cut", []
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("medv_lab.training.embedded.score_model", die)  # after the alignment
+        patched.setattr("medv_lab.training.embedded.score_model", die)  # after the first stage
         rebuild(output, budget=TINY, log=lines.append)
     with pytest.raises(ValueError, match="another run"):
         rebuild(output, budget=replace(TINY, seed=1), log=lines.append)
     leave_out_scores(monkeypatch)
     rebuild(output, budget=TINY, log=lines.append)
-    assert any(line.startswith("alignment: weights taken from alignment-") for line in lines)
+    assert any(line.startswith("text: weights taken from text-") for line in lines)
     assert are_equal(*(load_file(folder / "model.safetensors") for folder in (output, built[0][0])))
     assert [path.name for path in tmp_path.iterdir()] == ["cut"]
 
