@@ -259,7 +259,7 @@ EMBEDDED = {
     "instruct": _embedded(
         "instruction tuning", 4000, "projector", "language_model", muon_lr=6e-3, batch_size=128
     ),
-    "polish": _embedded("two findings", 600, "projector", "language_model", rate=3e-4, muon_lr=2e-3),
+    "polish": _embedded("polish", 1000, "projector", "language_model", rate=3e-4, muon_lr=3e-3),
     "vqa": _embedded("fine-tuning", 300, "projector", "language_model", muon_lr=2e-3),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
