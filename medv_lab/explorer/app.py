@@ -11,24 +11,27 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 from IPython import get_ipython
 
 from medv_lab.config import GenerationSettings
-from medv_lab.explorer.choices import fewer_steps
-from medv_lab.explorer.chooser import PictureChooser, complaint
-from medv_lab.explorer.controls import START, SettingsPanel
-from medv_lab.explorer.keys import OWN_KEYS, OwnKeys
+from medv_lab.explorer.controls import START
+from medv_lab.explorer.frame import BAR, EXPLORER, QUESTION, Frame
+from medv_lab.explorer.opening import ModelPanel, OpenModel, open_model
+from medv_lab.explorer.pictures import PictureChooser, complaint
 from medv_lab.explorer.results import Results
 from medv_lab.explorer.runs import Run
+from medv_lab.explorer.sides import BOTH, SIDES, SidesPanel
+from medv_lab.explorer.sweeps import SweepPanel
+from medv_lab.generation import Answer, RunSoFar
 
 if TYPE_CHECKING:
-    from medv_lab.generation import Answer
     from medv_lab.model.modeling import MedVForMaskedDiffusion
     from medv_lab.model.processing import MedVProcessor
 
@@ -39,8 +42,6 @@ EXAMPLES = (
     "Where is the abnormality?",
     "Is there anything abnormal?",
 )
-ONE, BOTH = "one answer", "A and B"
-SIDES = ("A", "B")
 REFRESH = 0.2  # seconds between two updates of a run that goes on
 PATIENCE = 30.0  # seconds that closing waits for a pass to end
 
@@ -48,91 +49,129 @@ _thread = ThreadPoolExecutor(1, "medv-lab")  # one run at a time: runs share mem
 _open_explorers: weakref.WeakValueDictionary[str, Explorer] = weakref.WeakValueDictionary()
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is to be made.
+
+    Attributes:
+        side: where its answer is shown.
+        settings, record_attention: as `ask` takes them.
+    """
+
+    side: str
+    settings: GenerationSettings
+    record_attention: bool
+
+
 class Explorer(widgets.VBox):
     """The explorer as a widget; its parts are attributes, so that a notebook can work them too.
 
     Attributes:
         pictures: the choice of a picture.
-        question: the text field.
-        mode: `ONE` or `BOTH`.
-        panels: the settings of each side.
+        question: the text field; Enter in it asks.
+        sides: the settings of both sides; its `mode` and `panels` are attributes here too.
+        sweeping: the values of a sweep.
+        naming: the field for another model.
+        drawers: buttons that show and hide settings, sweep and model.
         results: the answers, with all runs.
     """
 
     def __init__(
         self,
-        ask: Callable[..., Answer],
+        model: OpenModel,
         *,
-        model_code: str,
-        about: str = "",
         settings: GenerationSettings = START,
+        load: Callable[[str], OpenModel] | None = None,
     ):
         """Build all controls.
 
         Args:
-            ask: answers (picture, question, settings, progress=, cancel=, record_attention=, watch=), as
-                `medv_lab.ask` with a model.
-            model_code: statement that loads the model, for the code that asks again.
-            about: description of the model, shown at the top.
-            settings: to begin with; side B begins with a quarter of the steps.
+            model: to be asked.
+            settings: to begin with; side B follows A until it is changed.
+            load: opens another model by its name; None leaves this one in its place.
         """
-        self._ask, self._model_code, self._about = ask, model_code, about
+        self._model, self._load = model, load
         self._future: Future | None = None
         self._cancelled, self._ended = Event(), Event()
         self._ended.set()
         self._count = 0
+        self.title = widgets.HTML()
         self.pictures = PictureChooser()
         self.question = widgets.Text(
-            value=EXAMPLES[0], description="question", layout=widgets.Layout(flex="3 1 300px")
+            value=EXAMPLES[0],
+            placeholder="a question about the picture",
+            tooltip="a question about the picture; Enter asks it",
+            layout=widgets.Layout(flex="3 1 200px"),
         )
+        self.question.add_class(QUESTION)
         self.examples = widgets.Dropdown(
             options=[("examples …", ""), *((text, text) for text in EXAMPLES)],
-            layout=widgets.Layout(flex="1 1 180px"),
+            layout=widgets.Layout(width="110px"),
         )
         self.examples.observe(self._take_example, "value")
-        self.mode = widgets.ToggleButtons(options=(ONE, BOTH), style={"button_width": "110px"})
-        self.mode.observe(lambda _: self._arrange(), "value")
-        starts = (settings, fewer_steps(settings))
-        self.panels = {side: SettingsPanel(start) for side, start in zip(SIDES, starts, strict=True)}
-        self._settings = widgets.Tab()
-        self.run_button = widgets.Button(description="Run", button_style="primary", icon="play")
+        self.sweeping, self.naming = SweepPanel(self.sweep), ModelPanel(self.choose_model)
+        self.sides = SidesPanel(settings, self.sweeping.propose)
+        self.mode, self.panels = self.sides.mode, self.sides.panels
+        self.mode.observe(self._take_mode, "value")
+        contents = {"settings": self.sides, "sweep": self.sweeping}
+        if load is not None:
+            contents["model"] = self.naming
+        self.drawers = {name: _drawer(name, content) for name, content in contents.items()}
+        self.run_button = widgets.Button(description="Run", button_style="primary", icon="play", **_narrow())
         self.run_button.on_click(lambda _: self.run())
-        self.cancel_button = widgets.Button(description="Cancel", icon="stop", disabled=True)
+        self.cancel_button = widgets.Button(description="Cancel", icon="stop", disabled=True, **_narrow())
         self.cancel_button.on_click(lambda _: self.cancel())
-        self.progress = widgets.IntProgress(layout=widgets.Layout(width="220px"))
+        self.progress = widgets.IntProgress(layout=widgets.Layout(width="70px"))
         self.status, self.message = widgets.HTML("ready"), widgets.HTML()
         self.results = Results(SIDES)
-        title = f"<b>Explorer</b> · {escape(about)} · <b>not a medical device</b>"
-        buttons = [self.run_button, self.cancel_button, self.progress, self.status]
+        self._frame = Frame()
+        self._frame.observe(self._take_enter, "asked")
+        bar = _row(
+            self.question, self.examples, self.run_button, self.cancel_button, self.progress, self.status
+        )
+        bar.add_class(BAR)
         super().__init__(
             [
-                OwnKeys(),
-                widgets.HTML(title),
+                self._frame,
+                self.title,
                 self.pictures,
-                widgets.HBox([self.question, self.examples], layout=widgets.Layout(flex_flow="row wrap")),
-                self.mode,
-                self._settings,
-                widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
+                bar,
+                _row(self.mode, *self.drawers.values(), self.sides.summary),
+                *contents.values(),
                 self.message,
                 self.results,
             ]
         )
-        for name in ("medv-explorer", OWN_KEYS):
-            self.add_class(name)
-        self._arrange()
+        self.add_class(EXPLORER)
+        self._introduce()
 
     def __repr__(self) -> str:
-        return f"Explorer({self._about}; run this cell in JupyterLab to see it)"
+        return f"Explorer({self._model.about}; run this cell in JupyterLab to see it)"
 
     def run(self) -> None:
         """Ask with the settings as they are, in the background; errors are shown in the widget."""
-        if self._ended.is_set():
-            self.message.value, self.status.value = "", "working …"
-            self._set_busy(True)
-            self._ended.clear()
-            self._cancelled.clear()
-            self._future = _thread.submit(self._work)
-            self._future.add_done_callback(self._finish)
+        panels = {side: self.panels[side] for side in self.sides.sides}
+        self._begin(
+            lambda: self._ask_all(
+                [PlannedRun(side, one.settings(), one.record_attention.value) for side, one in panels.items()]
+            )
+        )
+
+    def sweep(self) -> None:
+        """Ask once with every value of the sweep, and show the answers side by side."""
+        panel = self.panels["A"]
+        self._begin(
+            lambda: self._ask_all(
+                [
+                    PlannedRun(side, settings, panel.record_attention.value)
+                    for side, settings in self.sweeping.settings(panel.settings()).items()
+                ]
+            )
+        )
+
+    def choose_model(self) -> None:
+        """Load the model that is named, and ask it from now on; runs that were made stay as they are."""
+        self._begin(lambda: self._open(self.naming.name.value.strip()))
 
     def cancel(self) -> None:
         """End the run before its next pass; it keeps what it has. One that still waits for its turn is not begun."""
@@ -151,76 +190,102 @@ class Explorer(widgets.VBox):
             return
         self.cancel()
         self.wait(PATIENCE)
-        for part in (*self.panels.values(), *self.children):  # a panel that is not shown is no child
+        for part in (*self.panels.values(), self.naming, *self.children):  # what is not shown is no child
             for widget in list(_parts(part)):
                 widget.close()
         self.layout.close()
         super().close()
 
-    def _sides(self) -> tuple[str, ...]:
-        return SIDES if self.mode.value == BOTH else SIDES[:1]
+    def _introduce(self) -> None:
+        text = f"<b>Explorer</b> · {escape(self._model.about)} · <b>not a medical device</b>"
+        self.title.value = f'<div style="line-height:1.3">{text}</div>'
 
-    def _arrange(self) -> None:
-        """Show the settings of one side or of both."""
-        self._settings.children = [self.panels[side] for side in self._sides()]
-        self._settings.titles = [
-            f"settings {side}" if self.mode.value == BOTH else "settings" for side in self._sides()
-        ]
+    def _take_mode(self, change: dict) -> None:
+        if change["new"] == BOTH:  # whoever compares will want to change the settings of B
+            self.drawers["settings"].value = True
 
     def _take_example(self, change: dict) -> None:
         if change["new"]:
             self.question.value = change["new"]
             self.examples.value = ""
 
-    def _work(self) -> None:
-        """Ask once or twice, in the thread of runs."""
-        picture, source = self.pictures.picture, self.pictures.source
-        question, sides = self.question.value, self._sides()
-        plans = [
-            (side, self.panels[side].settings(), self.panels[side].record_attention.value) for side in sides
-        ]
+    def _take_enter(self, change: dict) -> None:
+        self.question.value = change["new"][0]
+        self.run()
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Work in the thread of runs, unless it already works for this explorer."""
+        if self._ended.is_set():
+            self.message.value, self.status.value = "", "working …"
+            self._set_busy(True)
+            self._ended.clear()
+            self._cancelled.clear()
+            self._future = _thread.submit(work)
+            self._future.add_done_callback(self._finish)
+
+    def _ask_all(self, plans: list[PlannedRun]) -> None:
+        """Ask once per plan, in the thread of runs."""
+        picture, source, model = self.pictures.picture, self.pictures.source, self._model
+        question = self.question.value
         self._count += 1
-        self.progress.value, self.progress.max = 0, sum(settings.Z for _, settings, _ in plans)
-        self.results.begin(sides)
+        self.results.begin([plan.side for plan in plans])
+        self.progress.value, self.progress.max = 0, sum(plan.settings.Z for plan in plans)
         before, runs = 0, []
-        for side, settings, record_attention in plans:
+        for plan in plans:
             if self._cancelled.is_set():
                 break
-            answer = self._ask(
+
+            def run_of(answer: Answer, is_running: bool, side: str = plan.side) -> Run:
+                return Run(self._count, side, picture, question, answer, model.code, source, is_running)
+
+            answer = model.ask(
                 picture.image,
                 question,
-                settings,
+                plan.settings,
                 progress=False,
                 cancel=self._cancelled.is_set,
-                record_attention=record_attention,
-                watch=self._watch(side, settings.Z, before, source),
+                record_attention=plan.record_attention,
+                watch=self._watch(plan, run_of, before, len(runs), len(plans)),
             )
             passes = answer.trace.forward_evaluations
-            self.progress.value = before + (settings.Z if answer.is_complete else passes)
-            before += settings.Z
-            runs.append(Run(self._count, side, picture, question, answer, self._model_code, source))
+            self.progress.value = before + (plan.settings.Z if answer.is_complete else passes)
+            before += plan.settings.Z
+            runs.append(run_of(answer, False))
             self.results.add(runs[-1])
         if not runs:
             self.status.value = "cancelled"
             return
         is_done = len(runs) == len(plans) and answer.is_complete
-        seconds = sum(run.answer.seconds for run in runs)
-        self.status.value = f"{'done' if is_done else 'cancelled'}: {passes} passes (NFE), {seconds:.1f} s"
+        self.status.value = f"{'done' if is_done else 'cancelled'}: {_summary(runs)}"
 
-    def _watch(self, side: str, passes: int, before: int, source: str) -> Callable[[Any], None]:
+    def _watch(
+        self, plan: PlannedRun, run_of: Callable[[Answer, bool], Run], before: int, number: int, count: int
+    ) -> Callable[[RunSoFar], None]:
         """Return what shows a run while it goes on, at most once per `REFRESH` seconds."""
-        key, last = f"{self._count}{side}", 0.0
+        started = time.monotonic()
+        last = 0.0
+        of = f", answer {number + 1} of {count}" if count > 1 else ""
 
-        def watch(run: Any) -> None:
+        def watch(so_far: RunSoFar) -> None:
             nonlocal last
             if time.monotonic() - last < REFRESH:
                 return
-            self.results.watch(side, key, run.trace(), source)
-            self.progress.value = before + run.passes
-            self.status.value = f"{side}: pass {run.passes} of at most {passes} (NFE)"
+            trace, seconds = so_far.trace(), time.monotonic() - started
+            text = (trace.text + plan.settings.suffix).strip()
+            answer = Answer(text, trace, seconds, plan.settings, trace.manifest, is_complete=False)
+            self.results.show(run_of(answer, True))
+            self.status.value = f"{plan.side}: pass {so_far.passes} of at most {plan.settings.Z} (NFE){of}"
+            self.progress.value = before + so_far.passes
             last = time.monotonic()
 
         return watch
+
+    def _open(self, name: str) -> None:
+        """Load another model, in the thread of runs."""
+        self.status.value = f"loading {escape(name)} …"
+        self._model = self._load(name)
+        self._introduce()
+        self.status.value = "ready"
 
     def _finish(self, future: Future) -> None:
         if future.cancelled():
@@ -232,7 +297,9 @@ class Explorer(widgets.VBox):
         self._ended.set()
 
     def _set_busy(self, is_busy: bool) -> None:
-        self.run_button.disabled, self.cancel_button.disabled = is_busy, not is_busy
+        for button in (self.run_button, self.sweeping.button, self.naming.button):
+            button.disabled = is_busy
+        self.cancel_button.disabled = not is_busy
 
 
 def explore(
@@ -253,10 +320,10 @@ def explore(
         ValueError: for a loaded model without its processor, or a processor without.
         CheckpointError: if the model cannot be loaded.
     """
-    from functools import partial
-
-    from medv_lab.generation import ask
     from medv_lab.model.checkpoints import load
+
+    def load_named(name: str) -> OpenModel:
+        return open_model(*load(name), f"model, processor = medv_lab.load({name!r})")
 
     shell = get_ipython()  # the id of the notebook cell that runs now; None outside of notebooks
     cell = shell.get_parent().get("metadata", {}).get("cellId") if hasattr(shell, "get_parent") else None
@@ -265,16 +332,47 @@ def explore(
     is_name = isinstance(model, str | Path)
     if is_name != (processor is None):
         raise ValueError("give the name of a model alone, or a loaded model and its processor")
-    code = "# model and processor as they were given to explore()"
     if is_name:
-        code = f"model, processor = medv_lab.load({str(model)!r})"
-        model, processor = load(model)
-    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    about = f"{model.medv_source.name}, {size:,.1f} million parameters on {model.device}"
-    explorer = Explorer(partial(ask, model, processor), model_code=code, about=about, settings=settings)
+        opened = load_named(str(model))
+    else:
+        opened = open_model(model, processor, "# model and processor as they were given to explore()")
+    explorer = Explorer(opened, settings=settings, load=load_named)
     if cell is not None:
         _open_explorers[cell] = explorer
     return explorer
+
+
+def _summary(runs: list[Run]) -> str:
+    """Return passes and seconds of runs, of each where they are one or two."""
+    passes = {run.side: run.answer.trace.forward_evaluations for run in runs}
+    total, seconds = sum(passes.values()), sum(run.answer.seconds for run in runs)
+    each = ""
+    if len(runs) == len(SIDES):
+        each = " + ".join(f"{side} {count}" for side, count in passes.items()) + " = "
+    elif len(runs) > len(SIDES):
+        each = f"{len(runs)} answers, "
+    return f"{each}{total} passes (NFE), {seconds:.1f} s"
+
+
+def _row(*controls: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(list(controls), layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+
+
+def _narrow() -> dict:
+    return {"layout": widgets.Layout(width="84px")}
+
+
+def _drawer(name: str, content: widgets.Widget) -> widgets.ToggleButton:
+    """Return a button that shows and hides what is in a drawer; it begins closed."""
+    button = widgets.ToggleButton(description=name, icon="caret-right", layout=widgets.Layout(width="88px"))
+
+    def show(_: dict | None) -> None:
+        content.layout.display = "" if button.value else "none"
+        button.icon = "caret-down" if button.value else "caret-right"
+
+    button.observe(show, "value")
+    show(None)
+    return button
 
 
 def _parts(widget: widgets.Widget) -> Iterator[widgets.Widget]:

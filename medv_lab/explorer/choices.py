@@ -1,8 +1,6 @@
 """Settings that go together: the explorer offers these, so that nothing else can be chosen. L, B, Z as in `config`."""
 
-from dataclasses import replace
-
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import REFERENCE_SUPPRESSION
 from medv_lab.strategies.base import Cache, Guard, Strategy
 
 LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 512)
@@ -36,11 +34,6 @@ def settle_lengths(
     block = _closest(block_lengths(gen_length, is_growing), min(block_length, gen_length))
     target = steps * gen_length / (before or gen_length)
     return block, _closest(step_counts(gen_length, block), target)
-
-
-def fewer_steps(settings: GenerationSettings) -> GenerationSettings:
-    """Return the same settings with a quarter of the steps, or the valid number closest to it."""
-    return replace(settings, steps=_closest(step_counts(settings.L, settings.B), settings.Z // 4))
 
 
 def guards(strategy: Strategy) -> tuple[str, ...]:

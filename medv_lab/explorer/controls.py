@@ -1,6 +1,7 @@
 """The explorer's settings of one run, coupled so that only valid ones can be chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import Field, fields, replace
 
 import ipywidgets as widgets
@@ -68,8 +69,14 @@ class ChoiceControl(widgets.VBox):
 class SettingsPanel(widgets.VBox):
     """Controls of a run's settings; `settings` reads them."""
 
-    def __init__(self, start: GenerationSettings = START):
-        """Begin with these settings."""
+    def __init__(self, start: GenerationSettings = START, on_change: Callable[[], None] = lambda: None):
+        """Begin with these settings.
+
+        Args:
+            start: to begin with.
+            on_change: called whenever they have changed, once all of them fit together again.
+        """
+        self._on_change, self._is_quiet = on_change, True
         self.preset = widgets.Dropdown(
             options=[("choose …", ""), *PRESETS.items()], description="preset", **_wide()
         )
@@ -116,7 +123,10 @@ class SettingsPanel(widgets.VBox):
         self.gen_length.observe(self._settle, "value")
         self.block_length.observe(self._settle, "value")
         self.record_attention.observe(lambda _: self._offer(), "value")
+        for control in (self.steps, self.temperature, self.seed, self.stop, self.suppressed):
+            control.observe(lambda _: self._changed(), "value")
         self.take(start)
+        self._is_quiet = False
 
     def settings(self) -> GenerationSettings:
         """Return the settings as they are shown; those without a control are as they were taken.
@@ -141,7 +151,8 @@ class SettingsPanel(widgets.VBox):
     def _settle(self, change: dict) -> None:
         """Fit B and Z to the L, or the B, that was chosen."""
         before = change["old"] if change["owner"] is self.gen_length else None
-        self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value, before)
+        with self._quietly():
+            self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value, before)
 
     def _set_lengths(self, length: int, block: int, steps: int, before: int | None = None) -> None:
         """Offer the valid lengths, and take those closest to these."""
@@ -159,20 +170,27 @@ class SettingsPanel(widgets.VBox):
         for control in controls:
             control.observe(self._settle, "value")
 
-    def take(self, settings: GenerationSettings) -> None:
-        """Show these settings; attention is recorded only if they have no cache."""
-        self._taken = settings
-        self.record_attention.value = isinstance(settings.cache, NoCache) and self.record_attention.value
-        for name in ("remasking", "guard", "cache"):
-            control = getattr(self, name)
-            control.offer(tuple(control.kind.known))
-            control.take(getattr(settings, name))
-        self.temperature.value, self.seed.value = settings.temperature, settings.seed
-        self.stop.value = ", ".join(settings.stop)
-        tokens = settings.suppressed_tokens
-        self.suppressed.value = tokens if isinstance(tokens, str) else ", ".join(map(str, tokens))
-        self._set_lengths(settings.L, settings.B, settings.Z)
-        self._offer()
+    def take(self, settings: GenerationSettings, record_attention: bool | None = None) -> None:
+        """Show these settings; attention is recorded only if they have no cache.
+
+        Args:
+            settings: to be shown.
+            record_attention: whether attention is to be recorded; None leaves it as it is.
+        """
+        with self._quietly():
+            self._taken = settings
+            is_wanted = self.record_attention.value if record_attention is None else record_attention
+            self.record_attention.value = isinstance(settings.cache, NoCache) and is_wanted
+            for name in ("remasking", "guard", "cache"):
+                control = getattr(self, name)
+                control.offer(tuple(control.kind.known))
+                control.take(getattr(settings, name))
+            self.temperature.value, self.seed.value = settings.temperature, settings.seed
+            self.stop.value = ", ".join(settings.stop)
+            tokens = settings.suppressed_tokens
+            self.suppressed.value = tokens if isinstance(tokens, str) else ", ".join(map(str, tokens))
+            self._set_lengths(settings.L, settings.B, settings.Z)
+            self._offer()
 
     def _take_preset(self, change: dict) -> None:
         if change["new"]:
@@ -181,10 +199,28 @@ class SettingsPanel(widgets.VBox):
 
     def _offer(self) -> None:
         """Offer only what goes with the strategy and with the recording of attention."""
-        strategy = self.remasking.value
-        self.guard.offer(choices.guards(strategy))
-        self.cache.offer(choices.caches(strategy, self.record_attention.value))
-        self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value)
+        with self._quietly():
+            strategy = self.remasking.value
+            self.guard.offer(choices.guards(strategy))
+            self.cache.offer(choices.caches(strategy, self.record_attention.value))
+            self._set_lengths(self.gen_length.value, self.block_length.value, self.steps.value)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Tell of all changes that follow from one another once, when they are done."""
+        if self._is_quiet:
+            yield
+            return
+        self._is_quiet = True
+        try:
+            yield
+        finally:
+            self._is_quiet = False
+        self._changed()
+
+    def _changed(self) -> None:
+        if not self._is_quiet:
+            self._on_change()
 
 
 def offer_options(control: widgets.Widget, options: tuple, value: object) -> None:

@@ -1,17 +1,21 @@
-"""Pictures to ask about: phantoms, the real ones that come with packages, and uploads; and a gallery to choose from."""
+"""Pictures to ask about: phantoms, the real ones that come with packages, and uploads; a gallery to choose from."""
 
 import hashlib
 from functools import cache
+from html import escape
 
 import anywidget
+import ipywidgets as widgets
 import traitlets
 
-from medv_lab.data.images import open_image, sample_images
+from medv_lab.data.images import ImageError, open_image, sample_images
 from medv_lab.explorer.runs import Picture
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene
 from medv_lab.views.page import picture_source
 
+UPLOADS = ".png,.jpg,.jpeg,.dcm,.dicom,.tif,.tiff,.webp,.bmp"
+PREVIEW = 96  # pixels
 PHANTOMS = 10  # of the test split: each domain twice
 THUMBNAIL = 72  # pixels
 REAL_NOTE = "A real picture. The embedded model knows phantoms only: what it says of this one means nothing."
@@ -77,6 +81,7 @@ class Gallery(anywidget.AnyWidget):
         const image = Object.assign(document.createElement("img"), { src: source, alt: "" });
         const label = Object.assign(document.createElement("span"), { textContent: name });
         button.type = "button";
+        button.title = name;
         button.append(image, label);
         button.addEventListener("click", () => { model.set("chosen", number); model.save_changes(); });
         return button;
@@ -93,15 +98,83 @@ class Gallery(anywidget.AnyWidget):
     export default { render };
     """
     _css = """
-    .medv-gallery { display: flex; flex-wrap: wrap; gap: 6px; }
-    .medv-gallery button { width: 88px; padding: 4px; border: 2px solid transparent; border-radius: 6px;
-      cursor: pointer; background: none; color: inherit; font: 11px/1.25 system-ui, sans-serif; }
+    .medv-gallery { display: flex; gap: 4px; overflow-x: auto; padding: 2px; }
+    .medv-gallery button { flex: 0 0 66px; padding: 2px; border: 2px solid transparent; border-radius: 6px;
+      cursor: pointer; background: none; color: inherit; font: 10px/1.2 system-ui, sans-serif; }
     .medv-gallery button:hover { border-color: #8b939e; }
     .medv-gallery button[aria-pressed="true"] { border-color: #b84a00; }
-    .medv-gallery button:focus-visible { outline: 3px solid #0063b1; }
-    .medv-gallery img { display: block; width: 72px; height: 72px; margin: 0 auto 3px; object-fit: contain;
+    .medv-gallery button:focus-visible { outline: 3px solid #0063b1; outline-offset: -3px; }
+    .medv-gallery img { display: block; width: 44px; height: 44px; margin: 0 auto 1px; object-fit: contain;
       background: #000; }
-    .medv-gallery span { overflow-wrap: anywhere; }
+    .medv-gallery span { display: block; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
     """
     pictures = traitlets.List().tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)
+
+
+class PictureChooser(widgets.HBox):
+    """The chosen picture, the gallery as a strip, and the upload.
+
+    Attributes:
+        picture: the chosen one.
+        source: the same as a data address, which players show.
+    """
+
+    def __init__(self) -> None:
+        """Offer the phantoms, and the real pictures where they are installed."""
+        self._pictures, sources, missing = gallery_pictures()
+        pairs = zip(self._pictures, sources, strict=True)
+        self.gallery = Gallery(pictures=[{"name": one.name, "source": source} for one, source in pairs])
+        self.gallery.observe(self._take_chosen, "chosen")
+        self.upload = widgets.FileUpload(
+            accept=UPLOADS,
+            description="upload a file",
+            tooltip="PNG, JPEG, DICOM, TIFF, WebP or BMP",
+            layout=widgets.Layout(width="150px", flex="0 0 auto"),
+        )
+        self.upload.observe(self._take_upload, "value")
+        self.preview = widgets.HTML(layout=widgets.Layout(width=f"{PREVIEW + 8}px", flex="0 0 auto"))
+        self.note = widgets.HTML(layout=widgets.Layout(flex="1 1 0"))
+        self.message = widgets.HTML()
+        rest = widgets.VBox(
+            [
+                self.gallery,
+                widgets.HBox([self.upload, self.note]),
+                *([widgets.HTML(escape(missing))] if missing else []),
+                self.message,
+            ],
+            layout=widgets.Layout(flex="1 1 0", min_width="0"),
+        )
+        super().__init__([self.preview, rest])
+        self.gallery.chosen = 0
+
+    def choose(self, picture: Picture) -> None:
+        """Take this picture from now on."""
+        self.picture, self.source = picture, picture_source(picture.image)
+        self.preview.value = (
+            f'<img alt="{escape(picture.name)}" src="{self.source}" style="width:{PREVIEW}px;'
+            f'height:{PREVIEW}px;object-fit:contain;background:#000;border-radius:6px">'
+        )
+        self.note.value = (
+            f'<div style="line-height:1.3"><b>{escape(picture.name)}</b> · {escape(picture.note)}</div>'
+        )
+        self.message.value = ""
+
+    def _take_chosen(self, change: dict) -> None:
+        if change["new"] >= 0:
+            self.choose(self._pictures[change["new"]])
+
+    def _take_upload(self, change: dict) -> None:
+        for file in change["new"]:
+            try:
+                self.choose(uploaded_picture(file["name"], bytes(file["content"])))
+            except ImageError as error:
+                self.message.value = complaint(f"{file['name']}: {error}")
+            else:
+                self.gallery.chosen = -1
+
+
+def complaint(text: str) -> str:
+    """Return an error message as HTML."""
+    style = "color:#7a2d00;background:#fbe9df;border-left:4px solid #b84a00;padding:4px 10px;line-height:1.4"
+    return f'<div role="alert" style="{style}">{escape(text)}</div>'

@@ -10,6 +10,7 @@ from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.views.page import page_data, player_part
 
 _RENDER = """
+const PASS = "medv-pass";
 function render({ model, el }) {
   const host = document.createElement("div");
   host.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves keys alone that are pressed in here
@@ -18,11 +19,21 @@ function render({ model, el }) {
   el.append(host);
   const root = shadow.querySelector(".player");
   const data = model.get("data");
-  const player = mount(root, "length" in data ? data : null);
+  // The players of an explorer show the same pass: each tells the page where a hand moved it to, and hears the others.
+  const explorer = () => host.closest(".medv-explorer");
+  const tell = (pass) => document.dispatchEvent(new CustomEvent(PASS, { detail: { pass, host, within: explorer() } }));
+  const hear = ({ detail }) => {
+    if (detail.host !== host && detail.within && detail.within === explorer()) player.follow(detail.pass);
+  };
+  const player = mount(root, "length" in data ? data : null, tell);
   root.addEventListener("keydown", player.onKey);
+  document.addEventListener(PASS, hear);
   const update = () => player.load(model.get("data"));
   model.on("change:data", update);
-  return () => model.off("change:data", update);
+  return () => {
+    model.off("change:data", update);
+    document.removeEventListener(PASS, hear);
+  };
 }
 export default { render };
 """

@@ -1,28 +1,37 @@
-"""The explorer's results: answers to scrub through, side by side; their difference, numbers, history and downloads."""
+"""The explorer's results: answers to scrub through, side by side or as a small multiple; numbers, history, exports."""
 
 from collections import deque
+from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.explorer.player import Player
-from medv_lab.explorer.runs import Run, difference_html, downloads_html, history_html, metrics_html
+from medv_lab.explorer.runs import (
+    Run,
+    difference_html,
+    downloads_html,
+    history_html,
+    measure_run,
+    metrics_html,
+)
+from medv_lab.explorer.sweeps import small_multiple_html
 from medv_lab.views.page import looks_data
 
 KEPT_RUNS = 50
 
 
 class Results(widgets.VBox):
-    """The run of each side, and all runs.
+    """The runs that are shown, and all runs.
 
     Attributes:
-        runs: all that were added, the latest last; at most `KEPT_RUNS`.
+        runs: all that have ended, the latest last; at most `KEPT_RUNS`.
     """
 
     def __init__(self, sides: tuple[str, ...]):
-        """Begin without a run."""
+        """Begin without a run; runs of these sides have a player, others are a small multiple."""
         self.runs: deque[Run] = deque(maxlen=KEPT_RUNS)
         self._shown: dict[str, Run] = {}
+        self._numbers: dict[str, dict[str, str]] = {}
         self._players: dict[str, Player] = {}
         self._titles = {side: widgets.HTML() for side in sides}
         self._boxes = {
@@ -34,7 +43,7 @@ class Results(widgets.VBox):
         answers = widgets.HBox(
             list(self._boxes.values()), layout=widgets.Layout(flex_flow="row wrap", width="100%")
         )
-        self.difference = widgets.HTML()
+        self.multiple, self.difference = widgets.HTML(), widgets.HTML()
         self.metrics, self.history = widgets.HTML(), widgets.HTML()
         self.reopen = widgets.Dropdown(options=[("open a run …", "")])
         self.reopen.observe(self._take_run, "value")
@@ -49,8 +58,9 @@ class Results(widgets.VBox):
             ],
             titles=("metrics", "history", "export"),
         )
-        super().__init__([answers, self.difference, tabs])
+        super().__init__([answers, self.multiple, self.difference, tabs])
         self._describe()
+        self.history.value = history_html(self.runs)
 
     def player(self, side: str) -> Player:
         """Return the player of a side, made late: anywidget gives up on one that a busy page takes 2 s to set up."""
@@ -59,54 +69,59 @@ class Results(widgets.VBox):
             self._boxes[side].children = (self._titles[side], self._players[side])
         return self._players[side]
 
-    def begin(self, sides: tuple[str, ...]) -> None:
-        """Make room for a new run at these sides; other sides are hidden."""
-        self._shown = {}
+    def begin(self, sides: Sequence[str]) -> None:
+        """Make room for new runs at these sides; other sides are hidden."""
+        self._shown, self._numbers = {}, {}
         for side, box in self._boxes.items():
             if side not in sides:
                 box.layout.display = "none"
-        self.difference.value = ""
+            before = self._players[side].data.get("run") if side in self._players else None
+            still = f"; below is still run {before}" if before else ""
+            self._titles[side].value = f"<b>{side}</b> · no pass yet{still}"
+        self.multiple.value = ""
+        self._describe()
 
-    def watch(self, side: str, key: str, trace: SampleTrace, source: str) -> None:
-        """Show the trace so far of the run of this key, with its picture as a data address."""
-        self.player(side).show(trace, key, picture=source, looks=looks_data(trace))
-        self._boxes[side].layout.display = ""
+    def show(self, run: Run, side: str | None = None) -> None:
+        """Show a run that goes on or has ended, at its own side or at another one."""
+        side = side or run.side
+        self._shown[side], self._numbers[side] = run, measure_run(run)
+        if side in self._boxes:
+            trace = run.answer.trace
+            self.player(side).show(trace, run.key, picture=run.source, looks=looks_data(trace))
+            self._boxes[side].layout.display = ""
+            state = " is running ·" if run.is_running else ","
+            self._titles[side].value = f"<b>{side}</b> · run {run.key}{state} {run.summary()}"
+        else:
+            self.multiple.value = small_multiple_html(list(self._shown.values()))
+        self._describe()
 
     def add(self, run: Run) -> None:
-        """Show a finished run at its side, and remember it."""
+        """Show a run that has ended, and remember it."""
         self.runs.append(run)
-        self._show(run, run.side)
+        self.show(run)
         self.reopen.options = [
             ("open a run …", ""),
             *((f"{one.key}: {one.answer.text[:50]}", one) for one in reversed(self.runs)),
         ]
-        self._describe()
+        self.history.value = history_html(self.runs)
 
     def prepare_downloads(self) -> None:
         """Make the links for the runs that are shown."""
         self.downloads.value = "".join(map(downloads_html, self._shown.values())) or "No run yet."
 
-    def _show(self, run: Run, side: str) -> None:
-        self._shown[side] = run
-        self.watch(side, run.key, run.answer.trace, run.source)
-        self._titles[side].value = f"<b>{side}</b> · run {run.key}, {run.summary()}"
-
     def _take_run(self, change: dict) -> None:
         if change["new"]:
             self.begin(("A",))
-            self._show(change["new"], "A")
+            self.show(change["new"], "A")
             self.reopen.value = ""
-            self._describe()
 
     def _describe(self) -> None:
-        """Show numbers, history and difference of the runs that are shown."""
-        shown = list(self._shown.values())
-        self.metrics.value = metrics_html(shown) if shown else "No run yet."
-        self.history.value = history_html(self.runs)
+        """Show numbers and difference of the runs that are shown."""
+        self.metrics.value = metrics_html(self._numbers) if self._numbers else "No pass yet."
         self.downloads.value = (
-            "For the runs that are shown: the trace, the page, and the code that asks again."
+            "For the runs that are shown: the trace, the page, an animation, and the code that asks again."
         )
         self.difference.value = ""
-        if len(shown) == 2:
-            texts = (run.answer.text for run in shown)
+        if list(self._shown) == list(self._boxes):
+            texts = (run.answer.text for run in self._shown.values())
             self.difference.value = f"<b>From A to B</b>{difference_html(*texts)}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
@@ -17,7 +17,8 @@ import pandas as pd
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import Scene
-from medv_lab.views.caption import changed_settings, describe_lengths, describe_settings
+from medv_lab.views.animation import save_gif
+from medv_lab.views.caption import changed_settings, describe_lengths, describe_settings, make_caption
 from medv_lab.views.page import unmasking_html
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ class Run:
 
     Attributes:
         number: counted from 1 in an explorer.
-        side: "A" or "B".
+        side: "A" or "B", or the value of a sweep, "Z 8".
         picture, question: as `ask` was given them.
         answer: that `ask` returned.
         model_code: statement that loads the model.
         source: the picture as a data address, which players show.
+        is_running: true while more passes are to come.
     """
 
     number: int
@@ -68,11 +70,18 @@ class Run:
     answer: Answer
     model_code: str
     source: str
+    is_running: bool = False
 
     @property
     def key(self) -> str:
-        """Return number and side, "3B"."""
-        return f"{self.number}{self.side}"
+        """Return number and side, "3B" or "3 Z 8"."""
+        return f"{self.number}{self.side}" if len(self.side) == 1 else f"{self.number} {self.side}"
+
+    @property
+    def caption(self) -> tuple[str, ...]:
+        """Return the lines that go with everything that is exported of the run."""
+        answer = self.answer
+        return make_caption(self.question, self.picture.name, answer.settings, answer.manifest)
 
     def summary(self) -> str:
         """Return picture and settings in a line, as HTML."""
@@ -86,7 +95,7 @@ def measure_run(run: Run) -> dict[str, str]:
     words = len(run.answer.text.split())
     mean = f"{trace.confidence.mean():.3f}" if len(trace.confidence) else "none"
     numbers = {
-        "state": "complete" if run.answer.is_complete else "cancelled",
+        "state": "running" if run.is_running else "complete" if run.answer.is_complete else "cancelled",
         "forward passes (NFE)": str(trace.forward_evaluations),
         "tokens per pass": f"{trace.tokens_per_forward:.2f}" if trace.forward_evaluations else "none",
         "seconds": f"{run.answer.seconds:.2f}",
@@ -105,10 +114,10 @@ def measure_run(run: Run) -> dict[str, str]:
     return numbers
 
 
-def metrics_html(runs: Sequence[Run]) -> str:
-    """Return a table: one row per number, one column per run."""
-    numbers = pd.DataFrame([measure_run(run) for run in runs], index=[run.side for run in runs])
-    return _table(numbers.T.fillna(""), header=len(runs) > 1)
+def metrics_html(measured: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a table: one row per number, one column per run, from the numbers of each side."""
+    numbers = pd.DataFrame(list(measured.values()), index=list(measured))
+    return _table(numbers.T.fillna(""), header=len(measured) > 1)
 
 
 def history_html(runs: Sequence[Run]) -> str:
@@ -171,21 +180,39 @@ def reproducing_code(run: Run) -> str:
     )
 
 
-def downloads_html(run: Run) -> str:
-    """Return links to a run's trace and page, and the code that asks again; the links hold the files themselves."""
-    stem = f"medv-lab-run-{run.key}"
+def exported_files(run: Run) -> dict[str, bytes]:
+    """Return a run's trace, page, animation and code by the ending of their names; each says what the caption says."""
+    trace, caption = run.answer.trace, run.caption
+    told = replace(trace, manifest={**trace.manifest, "caption": list(caption)})
     with tempfile.TemporaryDirectory() as folder:
-        trace = run.answer.trace.save(Path(folder) / "trace.npz").read_bytes()
-    page = unmasking_html(run.answer.trace, run.picture.image).html.encode()
-    code = reproducing_code(run)
-    links = (
-        _link(f"{stem}.npz", trace, "application/octet-stream", "trace (.npz)"),
-        _link(f"{stem}.html", page, "text/html", "page (.html)"),
-        _link(f"{stem}.py", code.encode(), "text/x-python", "code (.py)"),
-    )
+        saved = told.save(Path(folder) / "trace.npz").read_bytes()
+        animation = save_gif(trace, Path(folder) / "x.gif", caption).read_bytes()
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in caption)
+    return {
+        "npz": saved,
+        "html": unmasking_html(trace, run.picture.image, caption).html.encode(),
+        "gif": animation,
+        "py": f"{comments}{reproducing_code(run)}\n".encode(),
+    }
+
+
+def downloads_html(run: Run) -> str:
+    """Return links to the files of a run, which hold the files themselves, and the code that asks again."""
+    stem = re.sub(r"\W+", "-", f"medv-lab-run-{run.key}")
+    names = {"npz": "trace", "html": "page", "gif": "animation", "py": "code"}
+    kinds = {
+        "npz": "application/octet-stream",
+        "html": "text/html",
+        "gif": "image/gif",
+        "py": "text/x-python",
+    }
+    links = [
+        _link(f"{stem}.{end}", content, kinds[end], f"{names[end]} (.{end})")
+        for end, content in exported_files(run).items()
+    ]
     return (
         f"<p>Run {run.key}: {' · '.join(links)}</p>"
-        f'<pre style="white-space:pre-wrap;user-select:all">{escape(code)}</pre>'
+        f'<pre style="white-space:pre-wrap;user-select:all">{escape(reproducing_code(run))}</pre>'
     )
 
 

@@ -118,7 +118,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
         "stops": trace.stops.tolist(),
         "born": trace.born.tolist(),
         "repeats": [*repeats, *(_repeated_positions(trace, step) for step in new)],
-        "ramp": _ramp(),
+        "ramp": colour_ramp(),
     }
 
 
@@ -194,7 +194,7 @@ def _rounded(value: float) -> float:
     return round(float(value), 4)
 
 
-def _ramp() -> list[tuple[str, str]]:
+def colour_ramp() -> list[tuple[str, str]]:
     """Return the colour scale as (background, text colour that reads best on it)."""
     stops = mpl.colormaps[SCALE](np.linspace(0, 1, RAMP_STOPS))
     linear = np.where(stops <= 0.04045, stops / 12.92, ((stops + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,5 @@
-/* Plays a trace in `root`, an element that holds the markup of player.html; without one, waits for `load`. */
+/* Plays a trace in `root`, an element that holds the markup of player.html; without one, waits for `load`.
+   `moved` is called with the pass to which a hand, or Play, moves the player; `follow` moves it without a call. */
 "use strict";
 const make = (tag, text, name) => {
   const node = document.createElement(tag);
@@ -7,7 +8,7 @@ const make = (tag, text, name) => {
   return node;
 };
 
-function mount(root, first) {
+function mount(root, first, moved = () => {}) {
   const get = (id) => root.querySelector(`#${id}`);
   const tokens = [];
   let data = null, passes = 0, commitsAt = [], highest = {}, looks = null, layout = null, described = null;
@@ -231,7 +232,7 @@ function mount(root, first) {
 
   function play() {
     if (timer) return pause();
-    if (now >= passes - 1) show(-1);
+    if (now >= passes - 1) { show(-1); moved(now); }
     get("play").textContent = "Pause";
     get("details").setAttribute("aria-live", "off");
     const from = now;
@@ -239,7 +240,7 @@ function mount(root, first) {
     const tick = (time) => {
       start = start === null ? time : start;
       const pass = Math.min(passes - 1, from + Math.floor(((time - start) / 1000) * Number(get("speed").value)));
-      if (pass !== now) show(pass);
+      if (pass !== now) { show(pass); moved(now); }
       if (now >= passes - 1) return pause();
       timer = requestAnimationFrame(tick);
     };
@@ -257,7 +258,8 @@ function mount(root, first) {
     get("theme").setAttribute("aria-pressed", String(theme === "dark"));
   }
 
-  const jump = (pass) => { pause(); show(pass); };
+  const jump = (pass) => { pause(); show(pass); moved(now); };
+  const follow = (pass) => { pause(); show(pass); };
   get("first").addEventListener("click", () => jump(-1));
   get("back").addEventListener("click", () => jump(now - 1));
   get("play").addEventListener("click", play);
@@ -299,5 +301,5 @@ function mount(root, first) {
 
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   if (first) load(first);
-  return { load, onKey };
+  return { load, follow, onKey };
 }

@@ -65,6 +65,18 @@ class Tab:
     page: Page
     errors: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, page: Page) -> "Tab":
+        """Note every error of the page's console from now on."""
+        tab = cls(page)
+        page.set_default_timeout(1000 * PATIENCE)
+        page.on("pageerror", lambda error: tab.errors.append(f"error: {error}"))
+        page.on(
+            "console",
+            lambda said: tab.errors.append(f"console: {said.text}") if said.type == "error" else None,
+        )
+        return tab
+
     def screenshot(self, name: str, **options) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
@@ -93,14 +105,7 @@ def open_tab(browser: Browser) -> Iterator:
     def open_tab(**options) -> Tab:
         context = browser.new_context(**options)
         contexts.append(context)
-        tab = Tab(context.new_page())
-        tab.page.set_default_timeout(1000 * PATIENCE)
-        tab.page.on("pageerror", lambda error: tab.errors.append(f"error: {error}"))
-        tab.page.on(
-            "console",
-            lambda said: tab.errors.append(f"console: {said.text}") if said.type == "error" else None,
-        )
-        return tab
+        return Tab.of(context.new_page())
 
     yield open_tab
     for context in contexts:

@@ -19,7 +19,9 @@ from medv_lab.config import GenerationSettings
 from medv_lab.data.images import sample_images
 from medv_lab.explorer import app as module
 from medv_lab.explorer import results
-from medv_lab.explorer.app import BOTH, Explorer, explore
+from medv_lab.explorer.app import Explorer, explore
+from medv_lab.explorer.opening import OpenModel
+from medv_lab.explorer.sides import BOTH, ONE
 from medv_lab.generation import ask
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -34,7 +36,7 @@ def tiny():
 
 @pytest.fixture
 def opened(tiny):
-    explorer = Explorer(partial(ask, *tiny), model_code="model, processor = None, None", about="tiny")
+    explorer = Explorer(OpenModel(partial(ask, *tiny), "model, processor = None, None", "tiny"))
     set_lengths(explorer, "A", 8, 4, 8)
     set_lengths(explorer, "B", 8, 8, 2)
     yield explorer
@@ -98,6 +100,86 @@ def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
     assert seen[:8] == [(count, "1A") for count in range(1, 9)]
 
 
+def test_while_it_runs_caption_numbers_and_status_are_those_of_the_run(opened, monkeypatch):
+    monkeypatch.setattr(module, "REFRESH", 0.0)
+    finish(opened)
+    set_lengths(opened, "A", 8, 8, 4)
+    seen = []
+
+    def look(change):
+        shown = opened.results
+        seen.append((shown._titles["A"].value, shown.metrics.value, opened.status.value))
+
+    opened.progress.observe(look, "value")
+    finish(opened)
+    opened.progress.unobserve_all()
+    begun, *going = seen
+    assert "no pass yet; below is still run 1A" in begun[0] and begun[1] == "No pass yet."
+    for number, (title, numbers, status) in enumerate(going, 1):
+        assert "run 2A is running" in title and "L 8, B 8, Z 4" in title
+        assert "<td>running</td>" in numbers and f"<td>{number}</td>" in numbers
+        assert status == f"A: pass {number} of at most 4 (NFE)"
+    assert len(going) == 4
+    assert "run 2A," in opened.results._titles["A"].value
+    assert "<td>complete</td>" in opened.results.metrics.value
+
+
+def test_enter_in_the_question_asks_it(opened):
+    opened._frame.asked = ["What organ is shown?", 1]
+    assert opened.wait(PATIENCE)
+    (run,) = opened.results.runs
+    assert run.question == opened.question.value == "What organ is shown?"
+
+
+def test_a_sweep_asks_once_per_value_and_shows_all_answers(opened):
+    opened.sweeping.values.value = "2, 4, 8"
+    opened.sweep()
+    assert opened.wait(PATIENCE)
+    assert [run.key for run in opened.results.runs] == ["1 Z 2", "1 Z 4", "1 Z 8"]
+    assert [run.answer.settings.Z for run in opened.results.runs] == [2, 4, 8]
+    assert opened.results.multiple.value.count("<section") == 3
+    assert "3 answers, 14 passes (NFE)" in opened.status.value
+    assert "<th>Z 4</th>" in opened.results.metrics.value
+    finish(opened)
+    assert opened.results.multiple.value == ""
+
+
+def test_a_sweep_of_impossible_values_is_one_message(opened):
+    opened.sweeping.values.value = "3"
+    opened.sweep()
+    assert opened.wait(PATIENCE)
+    assert "not divisible" in opened.message.value and not opened.results.runs
+
+
+def test_another_model_is_asked_once_it_is_loaded(tiny):
+    asked = []
+
+    def answering(name):
+        def begin(*arguments, **more):
+            asked.append(name)
+            return ask(*tiny, *arguments, **more)
+
+        return OpenModel(begin, f"load({name!r})", name)
+
+    def load(name):
+        if name == "none":
+            raise ValueError("there is no such folder")
+        return answering(name)
+
+    explorer = Explorer(answering("first"), load=load)
+    set_lengths(explorer, "A", 8, 8, 8)
+    finish(explorer)
+    for name in ("second", "none"):
+        explorer.naming.name.value = name
+        explorer.naming.button.click()
+        assert explorer.wait(PATIENCE)
+        finish(explorer) if name == "second" else None
+    assert asked == ["first", "second"]
+    assert "second" in explorer.title.value and "there is no such folder" in explorer.message.value
+    assert [run.model_code for run in explorer.results.runs] == ["load('first')", "load('second')"]
+    explorer.close()
+
+
 def test_cancelling_keeps_what_there_is_and_the_next_run_is_whole(opened, monkeypatch):
     monkeypatch.setattr(module, "REFRESH", 0.0)
     player = opened.results.player("A")
@@ -119,10 +201,11 @@ def test_two_settings_are_compared(opened):
     one, other = list(opened.results.runs)[-2:]
     assert (one.key, other.key) == ("2A", "2B")
     assert (one.answer.settings.B, other.answer.settings.B) == (4, 8)
+    assert opened.status.value.startswith("done: A 8 + B 2 = 10 passes (NFE), ")
     assert opened.results.player("B").data["run"] == "2B"
     assert "From A to B" in opened.results.difference.value
     assert opened.results.metrics.value.count("<td>") > 10
-    opened.mode.value = module.ONE
+    opened.mode.value = ONE
     finish(opened)
     assert opened.results.difference.value == ""
 
@@ -164,7 +247,7 @@ def test_whatever_is_raised_is_shown_and_its_markup_stays_text(error):
     def fail(*arguments, **more):
         raise error("no <script>alert(1)</script>")
 
-    explorer = Explorer(fail, model_code="")
+    explorer = Explorer(OpenModel(fail, ""))
     for _ in range(2):
         finish(explorer)
         assert f"{error.__name__}: no &lt;script&gt;" in explorer.message.value
@@ -179,7 +262,7 @@ def test_explorers_take_turns_and_a_waiting_run_can_be_cancelled(tiny):
             asked.append(name)
             return ask(*tiny, *arguments, **more)
 
-        return Explorer(begin, model_code="")
+        return Explorer(OpenModel(begin, ""))
 
     first, second, third = map(watched, "123")
     set_lengths(first, "A", 256, 1, 256)
@@ -244,7 +327,7 @@ def test_fifty_runs_leave_threads_and_memory_as_they_were(opened):
 
 def test_closing_ends_the_run_and_takes_all_widgets_away(tiny):
     before = set(_instances)
-    explorer = Explorer(partial(ask, *tiny), model_code="")
+    explorer = Explorer(OpenModel(partial(ask, *tiny), ""))
     set_lengths(explorer, "A", 256, 1, 256)
     explorer.run()
     explorer.close()
@@ -269,7 +352,7 @@ def test_a_strategy_of_the_user_s_own_is_what_it_begins_with(tiny, right_first):
     settings = GenerationSettings(8, 8, 8, remasking=right_first(2.0), cfg_scale=0.5)
     explorer = medv_lab.explore(*tiny, settings=settings)
     assert explorer.panels["A"].remasking.names.value == "right_first"
-    assert explorer.panels["B"].settings().steps == 2
+    assert explorer.panels["B"].settings() == settings
     finish(explorer)
     (run,) = explorer.results.runs
     assert run.answer.settings == settings

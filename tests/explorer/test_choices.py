@@ -1,11 +1,10 @@
 """Only settings that go together are offered, and all of them are."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
-from medv_lab.config import PRESETS, GenerationSettings, SettingsError
+from medv_lab.config import GenerationSettings, SettingsError
 from medv_lab.explorer import choices
 from medv_lab.strategies.base import Cache, Guard, Strategy
 
@@ -47,18 +46,6 @@ def test_what_is_valid_stays_and_z_keeps_its_share():
     assert choices.settle_lengths(96, 32, 48) == (32, 48)
     assert choices.settle_lengths(128, 32, 48, 96) == (32, 64)
     assert choices.settle_lengths(48, 32, 48, 96) == (24, 24)
-
-
-@pytest.mark.parametrize(
-    ("settings", "steps"),
-    [
-        (GenerationSettings(), 16),
-        (GenerationSettings(64, 16, 4), 4),
-        *((one, one.Z // 4) for one in PRESETS.values()),
-    ],
-)
-def test_fewer_steps_are_a_quarter_or_as_few_as_there_can_be(settings, steps):
-    assert choices.fewer_steps(settings) == replace(settings, steps=steps)
 
 
 @pytest.mark.parametrize("name", Strategy.known)

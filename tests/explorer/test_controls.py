@@ -105,3 +105,25 @@ def test_texts_are_read():
     panel.suppressed.value = "all"
     with pytest.raises(ValueError, match="give 'reference'"):
         panel.settings()
+
+
+def test_every_change_is_told_once_all_settings_fit_together():
+    told = []
+    panel = SettingsPanel(on_change=lambda: told.append(panel.settings()))
+    assert told == []
+    panel.gen_length.value = 48
+    assert [(one.L, one.B, one.Z) for one in told] == [(48, 24, 48)]
+    panel.block_length.value = 12
+    panel.steps.value = 4
+    panel.temperature.value = 0.5
+    panel.remasking.names.value = "threshold"
+    panel.remasking.boxes["threshold"].value = 0.5
+    panel.record_attention.value = False
+    panel.cache.names.value = "dual"
+    panel.seed.value = 3
+    panel.stop.value = "x"
+    panel.suppressed.value = ""
+    assert len(told) == 11
+    assert told[-1] == panel.settings()
+    panel.preset.value = PRESETS["fast"]
+    assert told[11:] == [PRESETS["fast"]]

@@ -1,6 +1,7 @@
 """What is shown of a run: its numbers, the difference of two, and code that asks the same again."""
 
 import base64
+import io
 import re
 from dataclasses import replace
 from html import unescape
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.attention_maps import PatchAttention, PatchGrid
@@ -16,6 +18,7 @@ from medv_lab.explorer import runs
 from medv_lab.explorer.runs import Picture, Run
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import make_scene
+from medv_lab.views.animation import save_gif
 from tests.views.test_trace_plots import make_trace
 
 PICTURE = Picture("a & b", np.zeros((8, 8), np.uint8), 'picture = "x.png"', "a note")
@@ -28,7 +31,9 @@ def make_run(**changes) -> Run:
         (0,), np.zeros((len(trace.step), 1, 1), np.float16), (PatchGrid(0, 0, 1, 1, 1, (0, 0, 1, 1)),)
     )
     trace = replace(trace, attention=attention)
-    answer = SimpleNamespace(text=trace.text, trace=trace, seconds=1.25, is_complete=True, settings=SETTINGS)
+    answer = SimpleNamespace(
+        text=trace.text, trace=trace, seconds=1.25, is_complete=True, settings=SETTINGS, manifest={}
+    )
     fields = {
         "number": 3,
         "side": "B",
@@ -54,8 +59,8 @@ def test_numbers_are_those_of_the_trace():
     assert numbers["tokens per pass"] == f"{trace.tokens_per_forward:.2f}"
     assert (numbers["mean confidence"], numbers["seconds"], numbers["state"]) == ("0.500", "1.25", "complete")
     assert not [name for name in numbers if "fact" in name]
-    assert cells(runs.metrics_html([run])) == [[name, value] for name, value in numbers.items()]
-    both = cells(runs.metrics_html([replace(run, side="A"), run]))
+    assert cells(runs.metrics_html({"B": numbers})) == [[name, value] for name, value in numbers.items()]
+    both = cells(runs.metrics_html({"A": numbers, "B": numbers}))
     assert both[0] == ["", "A", "B"]
     assert both[1:] == [[name, value, value] for name, value in numbers.items()]
 
@@ -116,17 +121,40 @@ def test_a_difference_keeps_text_as_text():
     assert unescape(re.sub(r"<[^>]*>", "", html)).split() == ["a", "<b>", "<i>"]
 
 
-def test_downloads_hold_the_trace_the_page_and_the_code(tmp_path):
+def test_downloads_hold_the_trace_the_page_an_animation_and_the_code(tmp_path):
     run = make_run()
     html = runs.downloads_html(run)
     links = dict(re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', html))
     files = {name: base64.b64decode(content) for name, content in links.items()}
-    assert set(files) == {f"medv-lab-run-3B.{kind}" for kind in ("npz", "html", "py")}
+    assert set(files) == {f"medv-lab-run-3B.{kind}" for kind in ("npz", "html", "gif", "py")}
     path = tmp_path / "trace.npz"
     path.write_bytes(files["medv-lab-run-3B.npz"])
     assert SampleTrace.load(path).replay().tolist() == run.answer.trace.replay().tolist()
     assert files["medv-lab-run-3B.html"].startswith(b"<!doctype html>")
-    assert files["medv-lab-run-3B.py"].decode() == runs.reproducing_code(run)
+    assert runs.reproducing_code(run) in files["medv-lab-run-3B.py"].decode()
+    with Image.open(io.BytesIO(files["medv-lab-run-3B.gif"])) as image:
+        assert image.n_frames == 5
+    assert 'download="medv-lab-run-3-Z-8.gif"' in runs.downloads_html(replace(run, side="Z 8"))
+
+
+def test_every_export_says_what_was_asked_of_which_model_and_that_it_is_no_medical_device(tmp_path):
+    manifest = {"model": {"name": "tiny"}}
+    run = make_run(question="Why\nthis?")
+    run.answer.manifest = manifest
+    assert run.caption == (
+        "Question: Why\nthis?",
+        "Picture: a & b",
+        "Model: tiny",
+        "Settings: L 8, B 4, Z 8, temperature 0.5",
+        "Not a medical device.",
+    )
+    files = runs.exported_files(run)
+    (tmp_path / "x.npz").write_bytes(files["npz"])
+    assert SampleTrace.load(tmp_path / "x.npz").manifest["caption"] == list(run.caption)
+    assert b"Picture: a \\u0026 b" in files["html"] and b"Not a medical device." in files["html"]
+    assert files["py"].decode().startswith("# Question: Why this?\n# Picture: a & b\n# Model: tiny\n")
+    without = save_gif(run.answer.trace, tmp_path / "x.gif").read_bytes()
+    assert files["gif"] == save_gif(run.answer.trace, tmp_path / "y.gif", run.caption).read_bytes() != without
 
 
 def test_the_code_asks_the_same_again(monkeypatch):
