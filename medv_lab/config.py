@@ -85,6 +85,8 @@ class GenerationSettings:
         noise: "masked" draws noise where it is used; "reference" for every position and the whole vocabulary
             at each step, which reproduces the published sampler's draws.
         alternatives: how many of the most probable tokens a trace keeps for each commit.
+        lookahead: how many later states are guessed and run beside each pass, which changes no token and saves
+            passes in sequence (`diffusion.lookahead`); one prompt at a time, and not where a pass verifies or grows.
 
     Raises:
         SettingsError: for a wrong type or value, or choices that do not go together.
@@ -104,11 +106,13 @@ class GenerationSettings:
     seed: int = 0
     noise: str = "masked"
     alternatives: int = 5
+    lookahead: int = 0
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps", "alternatives"):
             check_number(name, getattr(self, name), int, 1)
         check_number("seed", self.seed, int, 0, MAX_SEED)
+        check_number("lookahead", self.lookahead, int)
         for name in ("temperature", "cfg_scale"):
             check_number(name, getattr(self, name), float)
         if not isinstance(self.noise, str) or self.noise not in NOISE:
@@ -132,6 +136,12 @@ class GenerationSettings:
             raise SettingsError(
                 f"cache is {self.cache.name!r}, but remasking {strategy.name!r} computes positions that no cache has; "
                 "give 'none'"
+            )
+
+        if self.lookahead and (strategy.verifies or strategy.is_growing):
+            raise SettingsError(
+                f"lookahead is {self.lookahead}, but passes of remasking {strategy.name!r} hold more than the answer's "
+                "next state; give 0"
             )
 
     def _check_lengths(self) -> None:
@@ -195,6 +205,11 @@ class GenerationSettings:
     def steps_per_block(self) -> int:
         """Z B / L."""
         return self.steps // self.num_blocks
+
+    @property
+    def is_alone(self) -> bool:
+        """True where prompts are answered one at a time."""
+        return self.remasking.is_growing or self.lookahead > 0
 
     @property
     def longest(self) -> int:

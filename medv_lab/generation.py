@@ -133,7 +133,7 @@ def ask_many(
         model, processor, settings, progress, cancel, record_attention: as in `ask`.
         images: one entry per question (a picture, a list of pictures, or None), or None.
         questions: texts or conversations.
-        batch_size: how many are answered at a time; one where answers grow, each to a length of its own.
+        batch_size: how many are answered at a time; one where `settings.is_alone` says so.
         canvases: one entry per question, as in `ask` (None where nothing is given), or None.
         watch: called after every forward pass of a batch with the run so far of its first question.
 
@@ -165,7 +165,7 @@ def ask_many(
     settings = settings or _settings_for(starts, processor.special.mask)
     if any(starts):
         starts = fit_canvases(starts, settings.gen_length, processor.special.mask)
-    batch_size = 1 if settings.remasking.is_growing else batch_size
+    batch_size = 1 if settings.is_alone else batch_size
     batches = -(-len(questions) // batch_size)
     bar = tqdm(
         total=batches * settings.steps,

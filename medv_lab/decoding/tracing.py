@@ -28,7 +28,8 @@ def make_trace(
     Args:
         records: what the sampler yielded; passes in which the row took no part are not counted.
         row: which row.
-        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`.
+        gen_length, block_length, mask_token_id, pieces, manifest, attention: see `SampleTrace`. With lookahead the
+            manifest gets "sequences", how many the model ran in each pass.
         given: ids of the canvas that the row started from, int (L,), the mask id at masks; None if all were.
         first_stop: position at which that canvas ends; None if it has no end.
     """
@@ -48,6 +49,8 @@ def make_trace(
         parts = [read(record)[chosen] for record, chosen in zip(own, mine, strict=True)]
         return np.concatenate(parts).astype(dtype) if parts else np.zeros(shape, dtype)
 
+    if any(record.sequences != record.active.sum() for record in own):  # some were run ahead
+        manifest = {**manifest, "sequences": [record.sequences for record in own]}
     counts = [int(chosen.sum()) for chosen in mine]
     remasked = [record.remasked_positions[record.remasked_rows == row] for record in own]
     ends = [int(record.stops[row]) for record in own]

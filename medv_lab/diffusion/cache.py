@@ -39,6 +39,16 @@ class KeyValueCache:
             kept.scatter_(2, at.expand_as(new), new)
         return self._layers[layer]
 
+    def repeated(self, count: int) -> "KeyValueCache":
+        """Return a copy in which every row stands `count` times, side by side."""
+        other = KeyValueCache()
+        other.indices, other.span = self.indices.repeat_interleave(count, 0), self.span
+        other._layers = {
+            layer: tuple(part.repeat_interleave(count, 0) for part in pair)
+            for layer, pair in self._layers.items()
+        }
+        return other
+
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Drop all but these rows (R',)."""
         self._layers = {
@@ -63,6 +73,9 @@ class CachePlan:
         self.kept = KeyValueCache()
         self._rows = np.zeros(0, np.int64)  # those in the cache
         self._block, self._passes = (0, 0), 0
+        self.is_repeating = (
+            False  # true in passes that read nothing which another pass of the block has written
+        )
 
     def start_block(self, first: int, last: int) -> None:
         """Prepare for a block at the sequence indices first..last - 1."""
@@ -79,6 +92,7 @@ class CachePlan:
         """
         rows, is_full = np.flatnonzero(active), self.cache.is_full(self._passes)
         self._passes += 1
+        self.is_repeating = False
         if is_full:
             self.kept.indices, self._rows = None, rows
             return np.tile(np.arange(needed.shape[1]), (len(rows), 1))
@@ -87,8 +101,9 @@ class CachePlan:
             every = np.concatenate([local + copy * len(self._rows) for copy in range(self.copies)])
             self.kept.keep_rows(torch.from_numpy(every).to(self.device))
             self._rows = rows
-        computed = needed | self.cache.computed(self.is_image, *self._block)
-        indices = listed(computed[rows])
+        always = self.cache.computed(self.is_image, *self._block)
+        self.is_repeating = not (needed & ~always).any()
+        indices = listed((needed | always)[rows])
         self.kept.indices = torch.from_numpy(indices).to(self.device).repeat(self.copies, 1)
         first, count = int(indices[0, 0]), indices.shape[1]
         is_span = bool((indices == np.arange(first, first + count)).all())

@@ -13,6 +13,7 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed, states_at
+from medv_lab.diffusion.lookahead import Guess, Lookahead
 from medv_lab.diffusion.predictions import Predictions, predict, suppress
 from medv_lab.diffusion.state import SamplerState
 from medv_lab.strategies.caches import NoCache
@@ -50,9 +51,11 @@ class Pass:
         predictions: at the candidates (N,).
         end_probability: of the end tokens at the candidates, float64 (N,), suppressed or not; None if none were named.
         verified: probability of each committed token when it is hidden, float64 (M,); None if none were asked for.
+        sequences: how many the model ran for it; 0 where an earlier pass had guessed the state.
     """
 
     predictions: Predictions
+    sequences: int
     end_probability: np.ndarray | None = None
     verified: np.ndarray | None = None
 
@@ -95,12 +98,15 @@ class ForwardRunner:
             if is_image is not None:
                 kept[:, : state.prompt] = is_image.cpu().numpy()
             self.cache_plan = CachePlan(settings.cache, kept, self.copies, self.device)
+        self.lookahead = Lookahead(state) if settings.lookahead else None
         self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
 
     def start_block(self, first: int, last: int) -> None:
         """Prepare for the block at positions first..last - 1."""
         if self.cache_plan is not None:
             self.cache_plan.start_block(self.state.prompt + first, self.state.prompt + last)
+        if self.lookahead is not None:
+            self.lookahead.forget()
 
     def run(
         self,
@@ -108,6 +114,7 @@ class ForwardRunner:
         rows: np.ndarray,
         positions: np.ndarray,
         verify: tuple[np.ndarray, np.ndarray, range] | None = None,
+        following: Sequence[int] = (),
     ) -> Pass:
         """Run one forward pass of the active rows.
 
@@ -117,15 +124,16 @@ class ForwardRunner:
             verify: rows and positions (M,) of tokens to verify, and the block's positions. Each position of the block
                 gets a shadow: a mask that sees all but the token at its own position and the other shadows, and that
                 only itself sees.
+            following: numbers of tokens that this pass and those after it may commit, to guess states by.
         """
         indices = positions + self.state.prompt
+        sequences, verified = int(active.sum()), None
         if verify is None:
-            logits = self._candidate_logits(active, rows, indices)
-            verified = None
+            logits, sequences = self._candidate_logits(active, rows, indices, following)
         else:
             committed_rows, committed, block = verify
             shadowed = np.arange(block.start, block.stop) + self.state.prompt
-            hidden = self._hidden(active, shadowed)
+            hidden = self._hidden(self._sequences(active), shadowed=self._index(shadowed))
             logits = self._logits(hidden, active, rows, indices)
             shadows = self.state.masked.shape[1] + committed - block.start
             probs = suppress(self._logits(hidden, active, committed_rows, shadows), self.suppressed)
@@ -144,7 +152,11 @@ class ForwardRunner:
             lambda: self._noise(rows, indices, logits.shape[-1]),
             (lambda: self.draw(rows)) if self.settings.remasking.is_random else None,
         )
-        return Pass(predictions, ends, verified)
+        if self.lookahead is not None:
+            self.lookahead.draft(
+                indices, predictions.tokens.cpu().numpy(), predictions.confidence.cpu().numpy()
+            )
+        return Pass(predictions, sequences, ends, verified)
 
     def draw(self, rows: np.ndarray, *shape: int) -> torch.Tensor:
         """Draw uniform numbers (N, *shape), each row's from its own generator: alone as in a batch."""
@@ -171,21 +183,31 @@ class ForwardRunner:
         mask = torch.tensor(self.state.mask_token_id, device=self.device)
         return self.denoiser.embed_tokens(mask).to(embeds.dtype)
 
-    def _candidate_logits(self, active: np.ndarray, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
-        """Return logits (N, V) at the candidates; only their hidden states are asked for."""
+    def _candidate_logits(
+        self, active: np.ndarray, rows: np.ndarray, indices: np.ndarray, following: Sequence[int]
+    ) -> tuple[torch.Tensor, int]:
+        """Return logits (N, V) at the candidates, whose hidden states alone are asked for, and the sequences run."""
         needed = np.zeros(self.state.masked.shape, bool)
         needed[rows, indices] = True
-        if self.cache_plan is None:
-            queries = listed(needed[active])
-            hidden = self._hidden(active, query_indices=queries)
-        else:
+        computed, queries, is_repeating = None, listed(needed[active]), True
+        if self.cache_plan is not None:
             computed = self.cache_plan.next_pass(active, needed)  # (R', Q)
             queries = listed(np.take_along_axis(needed[active], computed, 1))  # into what is computed
-            hidden = self._hidden_with_cache(active, computed, queries)
-        number = np.arange(len(rows)) - np.searchsorted(
-            rows, rows
-        )  # within its row, as the queries are listed
-        return self._logits(hidden, active, rows, number)
+            is_repeating = self.cache_plan.is_repeating
+        hidden, guesses, sequences = None, [], 0
+        if self.lookahead is not None:
+            if not is_repeating:
+                self.lookahead.forget()
+            hidden = self.lookahead.recall(indices)
+            guesses = self.lookahead.guess(indices, following) if is_repeating else []
+        if hidden is None:
+            sequences = int(active.sum()) + len(guesses)
+            hidden = self._hidden(self._sequences(active, guesses), queries, computed)
+            if guesses:
+                hidden = self.lookahead.keep(guesses, indices, hidden)
+        # queries are listed as the candidates are: in order within their rows
+        numbers = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        return self._logits(hidden, active, rows, numbers), sequences
 
     def _logits(self, hidden, active: np.ndarray, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         """Return logits (N, V) at rows and indices of hidden states of the active rows, guided where asked for."""
@@ -197,37 +219,58 @@ class ForwardRunner:
             logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
         return logits
 
-    def _hidden(
-        self, active: np.ndarray, shadowed: np.ndarray | None = None, query_indices: np.ndarray | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        """Return hidden states of the active rows; with guidance also those with the prompt blanked by masks."""
-        queries = None if query_indices is None else self._index(query_indices).repeat(self.copies, 1)
+    def _sequences(
+        self, active: np.ndarray, guesses: Sequence[Guess] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return embeddings (R', T, H), mask and positions of the active rows; of one row also what is guessed."""
         inputs = (self._embeds(), self.attention, self.position_ids)
         if not active.all():
             chosen = self._index(np.flatnonzero(active))
             inputs = tuple(None if part is None else part[chosen] for part in inputs)
+        if guesses:
+            states = 1 + len(guesses)
+            inputs = tuple(None if part is None else part.repeat_interleave(states, 0) for part in inputs)
+            for row, (at, tokens) in enumerate(guesses, 1):
+                embeds = self.denoiser.embed_tokens(self._index(tokens))
+                inputs[0][row, self._index(at)] = embeds.to(inputs[0].dtype)
+        return inputs
+
+    def _hidden(
+        self,
+        inputs: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+        query_indices: np.ndarray | None = None,
+        computed: np.ndarray | None = None,
+        shadowed: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Return hidden states of sequences; with guidance also those with the prompt blanked by masks.
+
+        Args:
+            inputs: from `_sequences`.
+            query_indices: what is asked for, (R', Q), or (1, Q) for all; all indices by default.
+            computed: with a cache, the sequence indices that are computed, (R', C) or (1, C).
+            shadowed: indices (B,) of masks to put behind all others.
+        """
+        embeds, attention, position_ids = inputs
+        rows = len(embeds)
+        at = cache = None
+        if computed is not None:
+            at = self._index(computed).expand(rows, -1)
+            seen = embeds.new_ones(embeds.shape[:2], dtype=torch.bool) if attention is None else attention
+            attention = seen[:, None, None].expand(-1, 1, at.shape[1], embeds.shape[1])
+            position_ids = at if position_ids is None else position_ids.gather(1, at)
+            cache = self.cache_plan.kept
+            cache = cache if rows == len(computed) else cache.repeated(rows)
+        inputs = (embeds, attention, position_ids)
         if shadowed is not None:
-            inputs = self._add_shadows(*inputs, self._index(shadowed))
+            inputs = self._add_shadows(*inputs, shadowed)
         if self.copies == 2:
             inputs = self._add_blanked(*inputs)
-        return self.denoiser.backbone(*inputs, query_indices=queries).chunk(self.copies)
-
-    def _hidden_with_cache(
-        self, active: np.ndarray, computed: np.ndarray, query_indices: np.ndarray
-    ) -> tuple[torch.Tensor, ...]:
-        """Return the same where only some indices (R', C) are computed, and some (R', Q) of these asked for."""
-        chosen, at = self._index(np.flatnonzero(active)), self._index(computed)
-        embeds, queries = self._embeds(), self._index(query_indices)
-        embeds = embeds if active.all() else embeds[chosen]
-        seen, position_ids = embeds.new_ones(embeds.shape[:2], dtype=torch.bool), at
-        if self.attention is not None:
-            seen, position_ids = self.attention[chosen], self.position_ids[chosen].gather(1, at)
-        visible = seen[:, None, None].expand(-1, 1, at.shape[1], embeds.shape[1])
-        inputs = (embeds, visible, position_ids)
-        if self.copies == 2:
-            inputs, at, queries = self._add_blanked(*inputs), at.repeat(2, 1), queries.repeat(2, 1)
-        embeds = states_at(inputs[0], at)
-        hidden = self.denoiser.backbone(embeds, *inputs[1:], self.cache_plan.kept, queries)
+        embeds, *others = inputs
+        if at is not None:
+            embeds = states_at(embeds, at.repeat(self.copies, 1))
+        if query_indices is not None:
+            query_indices = self._index(query_indices).expand(rows, -1).repeat(self.copies, 1)
+        hidden = self.denoiser.backbone(embeds, *others, cache=cache, query_indices=query_indices)
         return hidden.chunk(self.copies)
 
     def _add_blanked(self, embeds, *others) -> tuple[torch.Tensor | None, ...]:

@@ -69,7 +69,7 @@ def sample(
 
     Raises (when the first record is asked for):
         ValueError: if the cache "image" is not told where images are, for several or padded prompts where the
-            answer grows, or for start_ids of another shape than the answers.
+            answer grows or with lookahead, or for start_ids of another shape than the answers.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
     strategy = settings.remasking
@@ -114,7 +114,9 @@ def sample(
             rows, positions = state.candidates(active, last)
             committed_rows, committed_positions = state.committed(active, first, last)
             verify = (committed_rows, committed_positions, range(first, last)) if strategy.verifies else None
-            result = runner.run(active, rows, positions, verify)
+            following = schedule[filled_steps:][: settings.lookahead]
+            following = [1] * len(following) if strategy.is_adaptive else following
+            result = runner.run(active, rows, positions, verify, following)
             tokens = result.predictions.tokens.cpu().numpy()
             confidence = result.predictions.confidence.cpu().numpy()
             _require_finite(confidence, positions, block, step)
@@ -188,6 +190,7 @@ def sample(
                 canvas=state.answer.copy(),
                 stops=state.stops.copy(),
                 grown=grown,
+                sequences=result.sequences,
             )
             step += 1
 
@@ -208,9 +211,10 @@ def _check_inputs(
             f"cache is {settings.cache.name!r}, but is_image is None; say which prompt indices hold images"
         )
     is_padded = attention_mask is not None and not bool(attention_mask.all())
-    if settings.remasking.is_growing and (len(prefix_embeds) != 1 or is_padded):
+    if settings.is_alone and (len(prefix_embeds) != 1 or is_padded):
         raise ValueError(
-            f"{len(prefix_embeds)} prompts were given; an answer that grows is made one at a time, unpadded"
+            f"{len(prefix_embeds)} prompts were given; answers that grow, or are made with lookahead, are made one at "
+            "a time, unpadded"
         )
 
 

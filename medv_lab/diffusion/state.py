@@ -178,6 +178,8 @@ class StepRecord:
         canvas: answer ids after the pass, int64 (R, L), the mask id where masked.
         stops: where the answer ends so far (R,), L if no stop was found.
         grown: (position, count) of the masks that were put before a position after the pass; the canvas has them.
+        sequences: how many the model ran: one for each active row by default; with lookahead also later states that
+            were guessed, and none where an earlier pass had guessed this one.
     """
 
     block: int
@@ -200,6 +202,7 @@ class StepRecord:
     canvas: np.ndarray
     stops: np.ndarray
     grown: tuple[tuple[int, int], ...] = ()
+    sequences: int = 1
 
 
 def find_first_stops(

@@ -169,6 +169,12 @@ class SampleTrace:
         return len(self.stops)
 
     @property
+    def passes_in_sequence(self) -> int:
+        """Number of passes that waited for the one before: fewer than all where states were guessed (`lookahead`)."""
+        sequences = self.manifest.get("sequences")
+        return self.forward_evaluations if sequences is None else sum(map(bool, sequences))
+
+    @property
     def tokens_per_forward(self) -> float:
         """Answer positions filled by the passes in the end, over the passes; NaN without a pass."""
         filled = int(((self.replay() != self.mask_token_id) & ~self.is_given).sum())
