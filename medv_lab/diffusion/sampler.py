@@ -114,9 +114,9 @@ def sample(
             rows, positions = state.candidates(active, last)
             committed_rows, committed_positions = state.committed(active, first, last)
             verify = (committed_rows, committed_positions, range(first, last)) if strategy.verifies else None
-            following = schedule[filled_steps:][: settings.lookahead]
-            following = [1] * len(following) if strategy.is_adaptive else following
-            result = runner.run(active, rows, positions, verify, following)
+            following = shares[0, filled_steps : filled_steps + settings.lookahead]
+            following = np.ones_like(following) if strategy.is_adaptive else following
+            result = runner.run(active, rows, positions, verify, following.tolist())
             tokens = result.predictions.tokens.cpu().numpy()
             confidence = result.predictions.confidence.cpu().numpy()
             _require_finite(confidence, positions, block, step)
