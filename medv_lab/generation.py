@@ -23,6 +23,7 @@ from medv_lab.diffusion.attention_maps import PatchGrid
 from medv_lab.diffusion.state import StepRecord, find_first_stops
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.inputs.canvas import Canvas, fit_canvases, read_canvas
+from medv_lab.inputs.image_processing import list_notes, open_pictures
 from medv_lab.model.attention_probe import AttentionMaps, AttentionProbe
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -43,7 +44,10 @@ class Answer:
         seconds: wall time of the run: of the whole batch, if it was answered in one.
         settings: the settings in force.
         manifest: versions, settings and model that made it.
-        is_complete: false if the run was cancelled or interrupted; text and trace are then what there was.
+        is_complete: false if the run was ended early, or left a mask before the end of the answer.
+        is_cancelled: true if the run was cancelled or interrupted; text and trace are then what there was.
+        notes: what is to be known of the answer, one sentence each: what was done to the picture that its file does not
+            ask for, that next to nothing can be seen in it, that the model chose the mask itself.
     """
 
     text: str
@@ -52,6 +56,8 @@ class Answer:
     settings: GenerationSettings = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False)
     is_complete: bool = True
+    is_cancelled: bool = False
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -247,7 +253,10 @@ class _Run:
         """Answer one batch; the answers of a run that was ended hold what was committed."""
         model, processor, settings = self.model, self.processor, self.settings
         started = time.perf_counter()
-        inputs = processor(images, questions, gen_length=settings.longest + len(self.suffix_ids))
+        pictures = [open_pictures(entry) for entry in images]
+        # a text is what the user says, never a whole prompt
+        said = [[("user", one)] if isinstance(one, str) else one for one in questions]
+        inputs = processor(pictures, said, gen_length=settings.longest + len(self.suffix_ids))
         probe, grids = None, []
         if self.record_attention is not False:
             probe = AttentionProbe(len(model.model.layers), self.record_attention)
@@ -293,6 +302,7 @@ class _Run:
         self.bar.update(max(0, settings.steps - len(records)))
         seconds = time.perf_counter() - started
         traces = [trace_of(row) for row in range(len(questions))]
+        masks_asked = (inputs["input_ids"] == model.config.mask_token_id).sum(1).tolist()
         return [
             Answer(
                 (trace.text + settings.suffix).strip(),
@@ -300,9 +310,11 @@ class _Run:
                 seconds,
                 settings,
                 self.manifest,
-                not self.is_ended,
+                is_complete=not self.is_ended and not trace.masks_left,
+                is_cancelled=self.is_ended,
+                notes=list_notes(own) + _note_masks(trace, asked, self.is_ended),
             )
-            for trace in traces
+            for trace, own, asked in zip(traces, pictures, masks_asked, strict=True)
         ]
 
 
@@ -327,6 +339,18 @@ def _settings_for(canvases: Sequence[list[int] | None], mask_token_id: int) -> G
         )
     (length,) = lengths
     return GenerationSettings(gen_length=length, block_length=length, steps=length)
+
+
+def _note_masks(trace: SampleTrace, asked: int, is_cancelled: bool) -> tuple[str, ...]:
+    """Say of a trace, and of the number of masks in its prompt, which masks are none of the sampler's."""
+    notes = []
+    if asked:
+        notes.append(f"The question holds {asked} mask tokens, which may be filled in place of the answer's.")
+    if chosen := int(trace.predicted_masks.sum()):
+        notes.append(f"The model chose the mask itself in {chosen} of {len(trace.step)} commits.")
+    if trace.masks_left and not is_cancelled:
+        notes.append(f"{trace.masks_left} positions of the answer are masked still.")
+    return tuple(notes)
 
 
 def _patch_grids(inputs: Mapping[str, Any], image_token: int) -> list[list[PatchGrid]]:

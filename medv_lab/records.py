@@ -65,6 +65,7 @@ class Prediction:
         seconds: wall time of the batch divided by its questions; None where nobody measured.
         batch: how many questions were answered together.
         trace: file of the answer's trace, relative to the results folder; None where none is kept.
+        notes: what is to be known of the answer, as an `Answer` has it.
     """
 
     question_id: str
@@ -76,6 +77,7 @@ class Prediction:
     seconds: float | None = None
     batch: int = 1
     trace: str | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def words(self) -> int:
@@ -84,13 +86,18 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known, without the settings, which a results folder's manifest has once for all answers."""
-        return {name: value for name, value in vars(self).items() if name != "settings" and value is not None}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name != "settings" and value is not None and value != ()
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Prediction":
         """Read it back from a record, which may hold more, and the settings of its run."""
         known = {one.name for one in fields(cls)}
-        return cls(settings=settings, **{name: record[name] for name in record if name in known})
+        own = {name: record[name] for name in record if name in known}
+        return cls(settings=settings, **own | {"notes": tuple(record.get("notes", ()))})
 
 
 def require_distinct(questions: Sequence[Question]) -> None:

@@ -99,7 +99,7 @@ def test_cancelling_keeps_what_was_committed(model, processor):
     asked = iter([False] * 3 + [True] * 100)
     answers = ask_many(model, processor, None, QUESTIONS, SETTINGS, 4, cancel=lambda: next(asked))
     assert len(answers) == 4
-    assert [answer.is_complete for answer in answers] == [False] * 4
+    assert [(answer.is_complete, answer.is_cancelled) for answer in answers] == [(False, True)] * 4
     assert all(answer.trace.forward_evaluations == 3 for answer in answers)
 
 
@@ -268,3 +268,47 @@ def test_bad_batches_are_refused(model, processor):
 def test_public_names_are_there():
     assert medv_lab.ask is ask
     assert all(getattr(medv_lab, name) is not None for name in medv_lab.__all__)
+
+
+CONTROL = [
+    "Is <|mdm_mask|> shown?",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+    "<|startoftext|>What?",
+]
+
+
+@pytest.mark.parametrize("question", CONTROL)
+def test_case_2_special_tokens_in_a_question_are_text(model, processor, question):
+    answer = ask(model, processor, None, question, SETTINGS)
+    assert answer.is_complete and answer.notes == () and answer.trace.position.min() >= 0
+
+
+def test_case_2_as_the_reference_does_the_masks_of_a_question_are_filled_and_noted(model):
+    answer = ask(
+        model, tiny_processor(parse_control_tokens=True), None, CONTROL[0], replace(SETTINGS, stop=())
+    )
+    assert "holds 1 mask token" in answer.notes[0]
+    assert answer.is_complete is (answer.trace.masks_left == 0)
+    assert not answer.is_cancelled
+
+
+def test_case_12_a_mask_that_the_model_chooses_is_marked_and_leaves_the_answer_incomplete(model, processor):
+    others = tuple(token for token in range(len(processor.tokenizer)) if token != processor.special.mask)
+    answer = ask(model, processor, None, "What?", replace(SETTINGS, suppressed_tokens=others))
+    assert (answer.text, answer.is_complete, answer.is_cancelled) == ("", False, False)
+    assert answer.trace.masks_left == SETTINGS.gen_length and answer.trace.predicted_masks.all()
+    assert answer.trace.to_frame().is_mask.all()
+    assert [note.split(" in ")[0] for note in answer.notes] == [
+        "The model chose the mask itself",
+        f"{SETTINGS.gen_length} positions of the answer are masked still.",
+    ]
+
+
+def test_notes_of_pictures_come_with_their_answer(model, processor):
+    flat, deep = np.full((32, 32), 9, np.uint8), np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    answers = ask_many(
+        model, processor, [flat, None, [picture(1), deep]], [*QUESTIONS[:2], "Compare."], SETTINGS
+    )
+    assert "one grey (9 of 255)" in answers[0].notes[0]
+    assert answers[1].notes == ()
+    assert answers[2].notes[0].startswith("Picture 2: No window was given")

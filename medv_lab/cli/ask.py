@@ -74,6 +74,8 @@ def _keep(answer: Answer, image: Path, question: str, files: Files) -> None:
     from medv_lab.views.caption import make_caption
 
     typer.echo(answer.text)
+    for note in answer.notes:
+        typer.echo(note, err=True)
     caption = make_caption(question, image.name, answer.settings, answer.manifest)
     if files.trace is not None:
         answer.trace.save(files.trace)

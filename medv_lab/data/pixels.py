@@ -75,10 +75,9 @@ def window_grey(
     if high <= low:
         low, high = float(inside.min()), float(inside.max())
     notes.append(f"No window was given: shown from {low:g} to {high:g}, by its own percentiles.")
-    grey = stretch(values, low, high)
     if padding is not None:
-        grey[padding] = 0
-    return grey
+        values = np.where(padding, low, values)
+    return stretch(values, low, high)
 
 
 def _far_value(values: np.ndarray) -> float | None:

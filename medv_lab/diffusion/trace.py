@@ -181,6 +181,17 @@ class SampleTrace:
         return filled / self.forward_evaluations if self.forward_evaluations else float("nan")
 
     @property
+    def predicted_masks(self) -> np.ndarray:
+        """Which commits chose the mask itself, bool (N,): their positions stay masked."""
+        return self.token_id == self.mask_token_id
+
+    @property
+    def masks_left(self) -> int:
+        """Number of answer positions that are masked in the end, the stop and what follows it left out."""
+        end = int(self.stops[-1]) if len(self.stops) else self.gen_length
+        return int((self.replay()[:end] == self.mask_token_id).sum())
+
+    @property
     def remasked_in(self) -> np.ndarray:
         """The pass that remasked each commit, int (N,), -1 for those that were never remasked."""
         remasked = np.full(len(self.step), -1, dtype=np.int64)
@@ -268,7 +279,8 @@ class SampleTrace:
         """Return a tidy table, one row per commit.
 
         Columns: step (pass of the whole answer), block, step_in_block (counted from the block's first commit),
-        position, token_id, piece, confidence, entropy, remasked_in (the pass that remasked it, -1 if none did).
+        position, token_id, piece, confidence, entropy, remasked_in (the pass that remasked it, -1 if none did), is_mask
+        (it chose the mask itself).
         """
         import pandas as pd
 
@@ -276,7 +288,7 @@ class SampleTrace:
         frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
         frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))
         frame.insert(5, "piece", [self.piece(token) for token in self.token_id])
-        frame["remasked_in"] = self.remasked_in
+        frame["remasked_in"], frame["is_mask"] = self.remasked_in, self.predicted_masks
         return frame
 
     def save(self, path: str | Path) -> Path:

@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from medv_lab.config import GenerationSettings
-from medv_lab.data.images import open_image
 from medv_lab.evaluation.model_choice import CHAT
 from medv_lab.evaluation.responders import Responder, describe_model, describe_processing, dtype_name
+from medv_lab.inputs.image_processing import list_notes, open_pictures
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import find_source
 from medv_lab.model.processing import MedVProcessor
@@ -98,8 +98,9 @@ class TransformersResponder(Responder):
         texts = [self._render(question.text, shows) for question in questions]
         start = self._tokenizer.bos_token
         more: dict[str, Any] = {} if self._sees else {"return_token_type_ids": False}
+        pictures = [open_pictures(question.image) if shows else [] for question in questions]
         if shows:
-            more["images"] = [open_image(question.image) for question in questions]
+            more["images"] = [own[0] if len(own) == 1 else own for own in pictures]
         inputs = self._reader(
             text=texts,
             padding=True,
@@ -123,10 +124,10 @@ class TransformersResponder(Responder):
 
         # 3. Read each answer up to its closing token.
         predictions = []
-        for question, ids in zip(questions, written, strict=True):
+        for question, ids, own in zip(questions, written, pictures, strict=True):
             passes = next((count for count, token in enumerate(ids, 1) if token in self._ends), len(ids))
             text = self._tokenizer.decode(ids[:passes], skip_special_tokens=True).strip()
-            predictions.append(self.predict(question, text, passes))
+            predictions.append(self.predict(question, text, passes, list_notes(own)))
         return predictions
 
     def _render(self, question: str, shows: bool) -> str:
@@ -168,12 +169,13 @@ class NextTokenResponder(Responder):
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
-        images, texts = [one.image for one in questions], [one.text for one in questions]
-        inputs = self._processor(images, texts, gen_length=self._decoding["max_new_tokens"])
+        texts = [[("user", one.text)] for one in questions]
+        pictures = [open_pictures(one.image) for one in questions]
+        inputs = self._processor(pictures, texts, gen_length=self._decoding["max_new_tokens"])
         rows = self._network.write(**inputs, **self._decoding)
         return [
-            self.predict(question, self._processor.decode_answer(ids), len(ids))
-            for question, ids in zip(questions, rows, strict=True)
+            self.predict(question, self._processor.decode_answer(ids), len(ids), list_notes(own))
+            for question, ids, own in zip(questions, rows, pictures, strict=True)
         ]
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 
 from medv_lab.config import GenerationSettings
-from medv_lab.data.images import open_image
 from medv_lab.evaluation.endpoint import ChatClient, Endpoint, read_completion
 from medv_lab.generation import ask_many
+from medv_lab.inputs.image_processing import list_notes, open_pictures
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.records import Prediction, Question
@@ -57,9 +58,11 @@ class Responder(Protocol):
         """Short digest of model and settings, which names its answers in files."""
         return content_key(self.model, self.settings)[:12]
 
-    def predict(self, question: Question, text: str, passes: int | None = None) -> Prediction:
+    def predict(
+        self, question: Question, text: str, passes: int | None = None, notes: Sequence[str] = ()
+    ) -> Prediction:
         """Return a text as the answer of this responder to a question."""
-        return Prediction(question.id, self.name, text, self.run, self.settings, passes)
+        return Prediction(question.id, self.name, text, self.run, self.settings, passes, notes=tuple(notes))
 
 
 class DiffusionResponder(Responder):
@@ -87,11 +90,13 @@ class DiffusionResponder(Responder):
         answers = ask_many(
             self._network, self._processor, images, texts, self._generation, len(texts), progress=False
         )
-        if not all(answer.is_complete for answer in answers):
+        if any(answer.is_cancelled for answer in answers):
             raise KeyboardInterrupt
         passes_per_step = 2 if self._generation.cfg_scale > 0 else 1
         return [
-            self.predict(question, answer.text, passes_per_step * answer.trace.forward_evaluations)
+            self.predict(
+                question, answer.text, passes_per_step * answer.trace.forward_evaluations, answer.notes
+            )
             for question, answer in zip(questions, answers, strict=True)
         ]
 
@@ -162,19 +167,22 @@ class EndpointResponder(Responder):
 
     def _answer_one(self, question: Question) -> Prediction:
         content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
-        if question.image is not None:
-            content.insert(0, {"type": "image_url", "image_url": {"url": _data_url(question.image)}})
+        pictures = open_pictures(question.image)
+        for picture in pictures[::-1]:
+            content.insert(0, {"type": "image_url", "image_url": {"url": _data_url(picture)}})
         body = self._client.complete(
             [{"role": "user", "content": content}],
             seed=self._endpoint.seed,
             idempotency_key=content_key(self.model, self.settings, content),
         )
-        return self.predict(question, read_completion(body)[0])
+        return self.predict(question, read_completion(body)[0], notes=list_notes(pictures))
 
 
 def describe_processing(processor: MedVProcessor) -> dict[str, Any]:
     """Return those settings of a processor that change what a model is shown."""
-    return {field: getattr(processor, field) for field in _PROCESSING}
+    found = {field: getattr(processor, field) for field in _PROCESSING}
+    # only where it is set, so that runs made before it was known keep their names
+    return found | ({"parse_control_tokens": True} if processor.parse_control_tokens else {})
 
 
 def describe_model(model: torch.nn.Module, name: str) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def dtype_name(model: torch.nn.Module) -> str:
     return dtype if held is None else f"{dtype}, {held}"
 
 
-def _data_url(image: Any) -> str:
+def _data_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    open_image(image).save(buffer, "PNG")
+    picture.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

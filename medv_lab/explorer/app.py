@@ -248,14 +248,14 @@ class Explorer(widgets.VBox):
                 watch=self._watch(plan, run_of, before, len(runs), len(plans)),
             )
             passes = answer.trace.forward_evaluations
-            self.progress.value = before + (plan.settings.Z if answer.is_complete else passes)
+            self.progress.value = before + (passes if answer.is_cancelled else plan.settings.Z)
             before += plan.settings.Z
             runs.append(run_of(answer, False))
             self.results.add(runs[-1])
         if not runs:
             self.status.value = "cancelled"
             return
-        is_done = len(runs) == len(plans) and answer.is_complete
+        is_done = len(runs) == len(plans) and not answer.is_cancelled
         self.status.value = f"{'done' if is_done else 'cancelled'}: {_summary(runs)}"
 
     def _watch(

@@ -95,7 +95,7 @@ def measure_run(run: Run) -> dict[str, str]:
     words = len(run.answer.text.split())
     mean = f"{trace.confidence.mean():.3f}" if len(trace.confidence) else "none"
     numbers = {
-        "state": "running" if run.is_running else "complete" if run.answer.is_complete else "cancelled",
+        "state": state_of(run),
         "forward passes (NFE)": str(trace.forward_evaluations),
         "tokens per pass": f"{trace.tokens_per_forward:.2f}" if trace.forward_evaluations else "none",
         "seconds": f"{run.answer.seconds:.2f}",
@@ -112,6 +112,14 @@ def measure_run(run: Run) -> dict[str, str]:
         numbers["painted facts said (recall)"] = f"{score.recall:.2f}"
         numbers["claims that are true (precision)"] = f"{score.precision:.2f}"
     return numbers
+
+
+def state_of(run: Run) -> str:
+    """Return how far a run came, in a word or two."""
+    if run.is_running:
+        return "running"
+    answer = run.answer
+    return "complete" if answer.is_complete else "cancelled" if answer.is_cancelled else "masks left"
 
 
 def metrics_html(measured: Mapping[str, Mapping[str, str]]) -> str:
@@ -133,7 +141,7 @@ def history_html(runs: Sequence[Run]) -> str:
             "other settings": describe_settings(run.answer.settings),
             "NFE": str(run.answer.trace.forward_evaluations),
             "seconds": f"{run.answer.seconds:.1f}",
-            "answer": _cut(run.answer.text) + ("" if run.answer.is_complete else " (cancelled)"),
+            "answer": _cut(run.answer.text) + ("" if run.answer.is_complete else f" ({state_of(run)})"),
         }
         for run in reversed(runs)
     ]

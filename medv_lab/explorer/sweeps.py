@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.trace import MASK_GLYPH, SampleTrace
 from medv_lab.explorer.choices import step_counts
-from medv_lab.explorer.runs import Run
+from medv_lab.explorer.runs import Run, state_of
 from medv_lab.views.page import colour_ramp
 
 MOST_VALUES = 12
@@ -96,7 +96,7 @@ def small_multiple_html(runs: Sequence[Run]) -> str:
 
 def _card(run: Run) -> str:
     trace = run.answer.trace
-    state = "running" if run.is_running else "" if run.answer.is_complete else "cancelled"
+    state = "" if run.answer.is_complete else state_of(run)
     facts = (run.side, f"{trace.forward_evaluations} passes", f"{run.answer.seconds:.1f} s", state)
     head = " · ".join(filter(None, facts))
     return (

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
-from medv_lab.data.images import open_image
+from medv_lab.data.images import notes_of, open_image
 from medv_lab.inputs.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
 
 IMAGE_SETTINGS = (
@@ -89,7 +90,7 @@ class MedVImageProcessor(BaseImageProcessor):
         Raises:
             ImageError: for a picture that cannot be opened.
         """
-        opened = [open_image(_as_array(image)) for image in images]
+        opened = open_pictures(list(images))
         layouts = self.plan([image.size for image in opened], aspect_ratio)
         return [torch.from_numpy(cut_tiles(*pair)) for pair in zip(opened, layouts, strict=True)], layouts
 
@@ -121,6 +122,25 @@ def stack_tiles(pixels: list[torch.Tensor], kind: str | None) -> Any:
         pixels = torch.stack(pixels)
         return pixels.numpy() if kind == "np" else pixels
     return [one.numpy() for one in pixels] if kind == "np" else pixels
+
+
+def open_pictures(entry: Any) -> list[Image.Image]:
+    """Open what one question is about: a picture, a list of pictures, or None.
+
+    Raises:
+        ImageError: for a picture that cannot be opened.
+    """
+    pictures = entry if isinstance(entry, list | tuple) else [] if entry is None else [entry]
+    return [open_image(_as_array(one)) for one in pictures]
+
+
+def list_notes(pictures: Sequence[Image.Image]) -> tuple[str, ...]:
+    """Return what was noted of the opened pictures of one question; of several, with their numbers."""
+    return tuple(
+        note if len(pictures) == 1 else f"Picture {number}: {note}"
+        for number, picture in enumerate(pictures, 1)
+        for note in notes_of(picture)
+    )
 
 
 def _as_array(image: Any) -> Any:

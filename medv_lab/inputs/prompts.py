@@ -5,20 +5,27 @@ prompts for inference (`render_prompt`, `encode_prompt`) and labelled dialogues 
 (`encode_dialogue`, `collate`). Any tokenizer with `encode(text, add_special_tokens=False)` and
 `convert_tokens_to_ids(name)` works; special tokens are looked up by name. No torch, no pixels.
 
+What people say is text: a special token's name in it is encoded like any other words (`quote`), where the reference
+takes it for the token, so that a question could end its own turn or ask for masks to be filled. The functions that are
+given what was said have `parse_control_tokens` for the reference's way.
+
 Source: the published texts and sequences recorded in `text.json` of the golden data.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from medv_lab.data.instructions import IMAGE_TOKEN, ROLES
 
 IMAGE_PLACEHOLDER = -200
 IGNORED_LABEL = -100
+QUOTE = "\ufdd0"  # a code point for uses like this one: within a name, it says that this is no special token
 
 _VISION_SYSTEM = (
     "You are a helpful {kind}language and vision assistant. You are able to understand the visual content "
@@ -166,18 +173,58 @@ def render_prompt(turns: Turns, chat_mode: str = "llava_llada", system_prompt: s
     return SPECIAL_TOKENS["start"] + written + _header("assistant")
 
 
+def quote(text: str, tokenizer: Any) -> str:
+    """Mark all names of special tokens in what someone said, so that `encode_prompt` takes them for text."""
+    return _control_tokens(tokenizer).sub(lambda name: name[0][0] + QUOTE + name[0][1:], text)
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Find the names of a tokenizer's special tokens, the longest of them first."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {token.content for token in added if token.special and len(token.content) > 1}
+    longest_first = sorted(names | set(SPECIAL_TOKENS.values()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)))
+
+
+def _encode(text: str, tokenizer: Any) -> list[int]:
+    """Encode a text; what a quote parts is encoded apart, so that no token is made of both sides."""
+    parts = (tokenizer.encode(part, add_special_tokens=False) for part in text.split(QUOTE))
+    return [token for part in parts for token in part]
+
+
 def encode_prompt(prompt: str, tokenizer: Any, *, drop_after_image: bool = True) -> list[int]:
     """Turn a rendered prompt into ids with placeholders for images.
 
     Args:
-        prompt: text from `render_prompt`, with `<image>` where an image goes.
+        prompt: text from `render_prompt`, with `<image>` where an image goes. Special tokens are read in all of it but
+            in what was quoted.
         tokenizer: see the module's docstring.
         drop_after_image: drop the first token after every image, as the published inference code does
             when the prompt begins with the start token (it is the newline behind the image).
     """
-    first, *rest = (tokenizer.encode(piece, add_special_tokens=False) for piece in prompt.split(IMAGE_TOKEN))
+    first, *rest = (_encode(piece, tokenizer) for piece in prompt.split(IMAGE_TOKEN))
     drops = drop_after_image and first[:1] == [special_ids(tokenizer).start]
     return sum(([IMAGE_PLACEHOLDER, *piece[drops:]] for piece in rest), list(first))
+
+
+def mark_images(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
+    """Give turns one `<image>` per image, in front of the first user turn if they name none.
+
+    Raises:
+        ValueError: if they name another number of images.
+    """
+    marks = sum(text.count(IMAGE_TOKEN) for _, text in turns)
+    if marks == images:
+        return turns
+    if marks:
+        raise ValueError(
+            f"the text has {marks} {IMAGE_TOKEN} but {images} image(s) were given; give one for each"
+        )
+    first = next(number for number, (role, _) in enumerate(turns) if role in ("user", "human"))
+    role, text = turns[first]
+    marked = (role, " ".join([IMAGE_TOKEN] * images) + "\n" + text)
+    return [*turns[:first], marked, *turns[first + 1 :]]
 
 
 def move_image_first(text: str) -> str:
@@ -194,6 +241,7 @@ def encode_dialogue(
     has_image: bool,
     chat_mode: str = "llava_llada",
     system_prompt: str | None = None,
+    parse_control_tokens: bool = False,
 ) -> Encoded:
     """Tokenise a training dialogue with labels.
 
@@ -208,6 +256,7 @@ def encode_dialogue(
         chat_mode: "llava_llada", "llava_llada_med", or "llada_plain": the image, then the assistant's text
             and a newline, all labelled but the image; the user's text is dropped.
         system_prompt: replaces the system text of a chat mode; "" for no system turn.
+        parse_control_tokens: take names of special tokens in the texts for the tokens, as the reference does.
 
     Returns:
         ids (with `IMAGE_PLACEHOLDER`), labels (`IGNORED_LABEL` where not learned) and the number of the
@@ -216,11 +265,13 @@ def encode_dialogue(
     Raises:
         ValueError: for an unknown mode or role, no turns, or an image without a placeholder.
     """
+    if not parse_control_tokens:
+        turns = [(role, quote(text, tokenizer)) for role, text in turns]
     spoken = [(_role(role), move_image_first(text) if has_image else text) for role, text in turns]
     if chat_mode == PLAIN_MODE:
         if [role for role, _ in spoken] != ["user", "assistant"] or not has_image:
             raise ValueError(f"{PLAIN_MODE} needs an image and exactly one user and one assistant turn")
-        caption = tokenizer.encode(spoken[1][1] + "\n", add_special_tokens=False)
+        caption = _encode(spoken[1][1] + "\n", tokenizer)
         return Encoded([IMAGE_PLACEHOLDER, *caption], [IGNORED_LABEL, *caption], [0] * (1 + len(caption)))
     if spoken and spoken[0][0] == "assistant":
         spoken = spoken[1:]
@@ -238,10 +289,9 @@ def encode_dialogue(
     for role, text in [("system", system)] * bool(system) + spoken:
         exchange += role == "user"
         turn = _turn(role, text)
-        if has_image:
-            piece = encode_prompt(turn, tokenizer, drop_after_image=False)
-        else:
-            piece = tokenizer.encode(turn, add_special_tokens=False)
+        piece = (
+            encode_prompt(turn, tokenizer, drop_after_image=False) if has_image else _encode(turn, tokenizer)
+        )
         ids += piece
         learned = set(piece) - {IMAGE_PLACEHOLDER} if role == "assistant" else special.labelled
         labels += [token if token in learned else IGNORED_LABEL for token in piece]

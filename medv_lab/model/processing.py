@@ -8,6 +8,7 @@ the model (`processor_config.json`), and a published `llava_llada` folder withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from medv_lab.inputs.prompts import (
     chat_template,
     encode_dialogue,
     encode_prompt,
+    mark_images,
+    quote,
     render_prompt,
     special_ids,
 )
@@ -51,6 +54,8 @@ class MedVProcessor(ProcessorMixin):
         chat_mode: "llava_llada" or "llava_llada_med".
         system_prompt: replaces the system text of the mode; "" for no system turn.
         drop_after_image: drop the token after an image (its newline), as the published inference code does.
+        parse_control_tokens: take names of special tokens in what people say for the tokens, as the reference does; by
+            default they are text.
 
     Raises:
         ValueError: for settings outside these, or a tokenizer without LLaDA's special tokens.
@@ -68,6 +73,7 @@ class MedVProcessor(ProcessorMixin):
         chat_mode: str = "llava_llada",
         system_prompt: str | None = None,
         drop_after_image: bool = True,
+        parse_control_tokens: bool = False,
         **kwargs,
     ):
         if kwargs.get("chat_template") is None:
@@ -84,6 +90,7 @@ class MedVProcessor(ProcessorMixin):
         self.chat_mode = chat_mode
         self.system_prompt = system_prompt
         self.drop_after_image = drop_after_image
+        self.parse_control_tokens = parse_control_tokens
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
@@ -155,7 +162,10 @@ class MedVProcessor(ProcessorMixin):
         for turns, own in zip(prompts, pictures, strict=True):
             prompt = turns
             if not isinstance(turns, str):
-                prompt = render_prompt(_mark_images(turns, len(own)), self.chat_mode, self.system_prompt)
+                marked = mark_images(turns, len(own))
+                if not self.parse_control_tokens:
+                    marked = [(role, quote(said, self.tokenizer)) for role, said in marked]
+                prompt = render_prompt(marked, self.chat_mode, self.system_prompt)
             ids = encode_prompt(prompt, self.tokenizer, drop_after_image=self.drop_after_image)
             if ids.count(IMAGE_PLACEHOLDER) != len(own):
                 raise ValueError(
@@ -211,19 +221,29 @@ class MedVProcessor(ProcessorMixin):
         return saved
 
     def apply_chat_template(
-        self, conversation: Any, *args: Any, allow_urls: bool = False, **kwargs: Any
+        self,
+        conversation: Any,
+        *args: Any,
+        allow_urls: bool = False,
+        sanitize_control_tokens: bool | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Render messages, whose contents may hold pictures, as transformers does; with tokenize=True as inputs.
 
         Args:
             conversation: [{"role": ..., "content": text or [{"type": "image", ...}, {"type": "text", ...}]}, ...].
             allow_urls: fetch pictures that are given as addresses on the network.
+            sanitize_control_tokens: keep names of special tokens in the messages as text, by an invisible character in
+                the prompt; None for what `parse_control_tokens` says.
             args, kwargs: as `ProcessorMixin.apply_chat_template` takes them.
 
         Raises:
             ValueError: for an address where none is allowed.
         """
-        conversation = _fetch_pictures(conversation, load_image if allow_urls else _refuse)
+        if sanitize_control_tokens is None:
+            sanitize_control_tokens = not self.parse_control_tokens
+        say = partial(quote, tokenizer=self.tokenizer) if sanitize_control_tokens else str
+        conversation = _prepare_messages(conversation, load_image if allow_urls else _refuse, say)
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def decode(self, token_ids: Any, **kwargs: Any) -> Any:
@@ -257,6 +277,7 @@ class MedVProcessor(ProcessorMixin):
             has_image=len(sizes) > 0,
             chat_mode=self.chat_mode,
             system_prompt=self.system_prompt,
+            parse_control_tokens=self.parse_control_tokens,
         )
         return (
             len(ids) - len(sizes) + sum(layout.num_positions for layout in self.image_processor.plan(sizes))
@@ -333,19 +354,24 @@ def _as_batch(text: Any, images: Any) -> tuple[list[str | list[tuple[str, str]]]
     return prompts, [one[0] if len(one) == 1 and isinstance(one[0], list | tuple) else one for one in lists]
 
 
-def _fetch_pictures(conversation: Any, fetch: Callable[[str], Any]) -> Any:
-    """Messages, of one conversation or several, with what `fetch` gives for pictures that are network addresses."""
+def _prepare_messages(conversation: Any, fetch: Callable[[str], Any], say: Callable[[str], str]) -> Any:
+    """Messages, of one conversation or several, with `fetch` applied to network addresses and `say` to texts."""
     if not isinstance(conversation, Mapping):
-        return [_fetch_pictures(message, fetch) for message in conversation]
+        return [_prepare_messages(message, fetch, say) for message in conversation]
     content = conversation.get("content")
+    if isinstance(content, str):
+        return {**conversation, "content": say(content)}
     if not isinstance(content, list | tuple):
         return conversation
     parts = []
     for part in content:
         given = next((part[key] for key in ("image", "url", "image_url") if key in part), None)
         address = given.get("url") if isinstance(given, Mapping) else given
-        is_address = isinstance(address, str) and address.startswith(("http://", "https://"))
-        parts.append({"type": "image", "image": fetch(address)} if is_address else part)
+        if isinstance(address, str) and address.startswith(("http://", "https://")):
+            part = {"type": "image", "image": fetch(address)}
+        elif isinstance(part.get("text"), str):
+            part = {**part, "text": say(part["text"])}
+        parts.append(part)
     return {**conversation, "content": parts}
 
 
@@ -366,18 +392,3 @@ def _as_turns(question: Any) -> list[tuple[str, str]]:
     if not turns[-1][1].replace(IMAGE_TOKEN, "").strip():
         raise ValueError("the question is empty; ask something")
     return turns
-
-
-def _mark_images(turns: list[tuple[str, str]], images: int) -> list[tuple[str, str]]:
-    """The turns with one `<image>` per image, in front of the first user turn if they name none."""
-    marks = sum(text.count(IMAGE_TOKEN) for _, text in turns)
-    if marks == images:
-        return turns
-    if marks:
-        raise ValueError(
-            f"the text has {marks} {IMAGE_TOKEN} but {images} image(s) were given; give one for each"
-        )
-    first = next(number for number, (role, _) in enumerate(turns) if role in ("user", "human"))
-    role, text = turns[first]
-    marked = (role, " ".join([IMAGE_TOKEN] * images) + "\n" + text)
-    return [*turns[:first], marked, *turns[first + 1 :]]

@@ -227,7 +227,7 @@ def _describe(
     began = clock()
     answers = ask_many(model, processor, pictures, asked, arm.settings, len(scenes), progress=False)
     seconds = (clock() - began) / len(scenes)
-    if not all(answer.is_complete for answer in answers):
+    if any(answer.is_cancelled for answer in answers):
         raise KeyboardInterrupt
     measured = []
     for answer, scene in zip(answers, scenes, strict=True):

@@ -200,6 +200,7 @@ class DialogueDataset(Dataset):
             has_image=bool(dialogue.images),
             chat_mode=self.chat_mode,
             system_prompt=processor.system_prompt,
+            parse_control_tokens=processor.parse_control_tokens,
         )
         return encoded._asdict() | {"images": dialogue.images}
 

@@ -28,7 +28,7 @@ def texts(predictions):
 
 def test_an_interrupted_batch_gives_no_answers(monkeypatch):
     class Interrupted:
-        is_complete, text = False, "half"
+        is_cancelled, text = True, "half"
 
     monkeypatch.setattr(responders, "ask_many", lambda *args, **kwargs: [Interrupted()])
     with pytest.raises(KeyboardInterrupt):

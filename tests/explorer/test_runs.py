@@ -85,7 +85,9 @@ def test_a_run_without_a_pass_has_numbers():
         alternative_ids=np.zeros((0, 0), int),
         alternative_probs=np.zeros((0, 0)),
     )
-    answer = SimpleNamespace(text="", trace=empty, seconds=0.0, is_complete=False, settings=SETTINGS)
+    answer = SimpleNamespace(
+        text="", trace=empty, seconds=0.0, is_complete=False, is_cancelled=True, settings=SETTINGS
+    )
     numbers = runs.measure_run(make_run(answer=answer))
     assert (numbers["state"], numbers["tokens per pass"], numbers["words"]) == ("cancelled", "none", "0")
 
