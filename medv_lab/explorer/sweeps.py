@@ -96,8 +96,11 @@ def small_multiple_html(runs: Sequence[Run]) -> str:
 
 def _card(run: Run) -> str:
     trace = run.answer.trace
-    state = "" if run.answer.is_complete else state_of(run)
-    facts = (run.side, f"{trace.forward_evaluations} passes", f"{run.answer.seconds:.1f} s", state)
+    state = state_of(run)
+    facts = (
+        *(run.side, f"{trace.forward_evaluations} passes", f"{run.answer.seconds:.1f} s"),
+        "" if state == "complete" else state,
+    )
     head = " · ".join(filter(None, facts))
     return (
         '<section style="border:1px solid #c9ced6;border-radius:6px;padding:6px 8px;line-height:1.7">'
