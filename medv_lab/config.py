@@ -70,14 +70,18 @@ class GenerationSettings:
     Attributes:
         gen_length: L, positions of the answer; where it may grow (`Daedal`), those that it starts with.
         block_length: B, positions per block, a divisor of L.
-        steps: Z, forward passes, a multiple of L / B; more than L is allowed, since a full block ends early.
+        steps: Z, forward passes of a paced strategy, a multiple of L / B; more than L is allowed, since a full block
+            ends early. Adaptive ones take as many as they need.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
         remasking: the strategy, which says what each pass commits and remasks. `LowConfidence` and `Random`
-            reproduce the published sampler; `strategies` describes all. Those that choose how many to commit, or
-            remask, need at most Z passes.
+            reproduce the published sampler; `strategies` describes all.
         guard: keeps a pass from committing equal tokens side by side. See `strategies.guards`.
         cache: what of a pass is kept for the next; exact only with "none" or `refresh=1`. See `strategies.caches`.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
+        max_passes: most forward passes of an adaptive strategy, a multiple of L / B, or None for no limit but L. A
+            pass then commits at least the remaining masks divided by the remaining passes, as if Z set a floor.
+        defer_ends: tokens that end an answer may be predicted, but their confidence counts as minus infinity: they are
+            committed where nothing else is left (a switch of LLaDA's own code).
         suppressed_tokens: ids never predicted, or "reference": end of text, start of text, start and end of header.
         stop: texts before which the answer ends.
         suffix: text that follows the answer positions and is seen while they are filled.
@@ -100,6 +104,8 @@ class GenerationSettings:
     guard: Guard = field(default_factory=NoGuard)
     cache: Cache = field(default_factory=NoCache)
     cfg_scale: float = 0.0
+    max_passes: int | None = None
+    defer_ends: bool = False
     suppressed_tokens: str | tuple[int, ...] = REFERENCE_SUPPRESSION
     stop: tuple[str, ...] = ("<|eot_id|>",)
     suffix: str = ""
@@ -111,6 +117,10 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps", "alternatives"):
             check_number(name, getattr(self, name), int, 1)
+        if self.max_passes is not None:
+            check_number("max_passes", self.max_passes, int, 1)
+        if not isinstance(self.defer_ends, bool):
+            raise SettingsError(f"defer_ends is {self.defer_ends!r}; give True or False")
         check_number("seed", self.seed, int, 0, MAX_SEED)
         check_number("lookahead", self.lookahead, int)
         for name in ("temperature", "cfg_scale"):
@@ -155,17 +165,19 @@ class GenerationSettings:
                 f"near are {', '.join(map(str, sorted(near)))}"
             )
         blocks = length // block
-        if steps % blocks:
-            low = max(blocks, steps // blocks * blocks)
-            raise SettingsError(
-                f"steps {steps} is not divisible by the {blocks} blocks (gen_length {length} / block_length {block}); "
-                f"give a multiple of {blocks}, near are {low} or {low + blocks}"
-            )
+        for name, passes in (("steps", steps), ("max_passes", self.max_passes or blocks)):
+            if passes % blocks:
+                low = max(blocks, passes // blocks * blocks)
+                raise SettingsError(
+                    f"{name} {passes} is not divisible by the {blocks} blocks (gen_length {length} / block_length "
+                    f"{block}); give a multiple of {blocks}, near are {low} or {low + blocks}"
+                )
         self.remasking.longest(length)  # refuses what it cannot start with
-        if self.remasking.is_growing and blocks > 1:
+        if self.max_passes is not None and (self.remasking.is_growing or not self.remasking.is_adaptive):
             raise SettingsError(
-                f"gen_length is {length} and block_length {block}, but {self.remasking.name!r} grows one block; give "
-                "block_length = gen_length"
+                f"max_passes is {self.max_passes}, but remasking {self.remasking.name!r} "
+                + ("grows" if self.remasking.is_growing else "is paced by steps")
+                + "; give None, or an adaptive strategy of fixed length"
             )
 
     def _check_texts(self) -> None:
@@ -210,6 +222,11 @@ class GenerationSettings:
     def is_alone(self) -> bool:
         """True where prompts are answered one at a time."""
         return self.remasking.is_growing or self.lookahead > 0
+
+    @property
+    def most_passes(self) -> int:
+        """How many passes an answer takes at the most, masks of the prompt and checks of the length left aside."""
+        return (self.max_passes or self.longest) if self.remasking.is_adaptive else self.steps
 
     @property
     def longest(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed, states_at
 from medv_lab.diffusion.lookahead import Guess, Lookahead
-from medv_lab.diffusion.predictions import Predictions, predict, suppress
+from medv_lab.diffusion.predictions import Predictions, WatchedMasks, predict, suppress
 from medv_lab.diffusion.state import SamplerState
 from medv_lab.strategies.caches import NoCache
 
@@ -49,14 +49,14 @@ class Pass:
 
     Attributes:
         predictions: at the candidates (N,).
-        end_probability: of the end tokens at the candidates, float64 (N,), suppressed or not; None if none were named.
+        watched: at all positions that were asked for.
         verified: probability of each committed token when it is hidden, float64 (M,); None if none were asked for.
         sequences: how many the model ran for it; 0 where an earlier pass had guessed the state.
     """
 
     predictions: Predictions
+    watched: WatchedMasks
     sequences: int
-    end_probability: np.ndarray | None = None
     verified: np.ndarray | None = None
 
 
@@ -114,16 +114,17 @@ class ForwardRunner:
         rows: np.ndarray,
         positions: np.ndarray,
         verify: tuple[np.ndarray, np.ndarray, range] | None = None,
+        is_candidate: np.ndarray | None = None,
         following: Sequence[int] = (),
     ) -> Pass:
         """Run one forward pass of the active rows.
 
         Args:
             active: bool (R,).
-            rows, positions: the candidates (N,).
+            rows, positions: the candidates, and others that are only watched.
             verify: rows and positions (M,) of tokens to verify, and the block's positions. Each position of the block
-                gets a shadow: a mask that sees all but the token at its own position and the other shadows, and that
-                only itself sees.
+                gets a shadow: a mask that sees all but the token at its own position, and that only shadows see.
+            is_candidate: which rows and positions are candidates; all by default. Only for these a token is drawn.
             following: numbers of tokens that this pass and those after it may commit, to guess states by.
         """
         indices = positions + self.state.prompt
@@ -145,18 +146,22 @@ class ForwardRunner:
         if self.process_logits is not None:
             allowed = suppress(logits, self.suppressed)
             logits = self.process_logits(self._index(self.state.answer[rows]), allowed)
+        watched = WatchedMasks(rows, positions, suppress(logits, self.suppressed), ends)
+        if is_candidate is not None and not is_candidate.all():
+            rows, indices = rows[is_candidate], indices[is_candidate]
+            logits = logits[self._index(is_candidate)]
         predictions = predict(
             logits,
             self.suppressed,
             self.settings.temperature,
             lambda: self._noise(rows, indices, logits.shape[-1]),
-            (lambda: self.draw(rows)) if self.settings.remasking.is_random else None,
+            (lambda: self._random_confidence(rows, indices)) if self.settings.remasking.is_random else None,
         )
         if self.lookahead is not None:
             self.lookahead.draft(
                 indices, predictions.tokens.cpu().numpy(), predictions.confidence.cpu().numpy()
             )
-        return Pass(predictions, sequences, ends, verified)
+        return Pass(predictions, watched, sequences, verified)
 
     def draw(self, rows: np.ndarray, *shape: int) -> torch.Tensor:
         """Draw uniform numbers (N, *shape), each row's from its own generator: alone as in a batch."""
@@ -291,8 +296,8 @@ class ForwardRunner:
         visible = seen.new_zeros(rows, 1, total + count, total + count)
         visible[..., :total] = seen[:, None, None]
         shadows = total + torch.arange(count, device=self.device)
+        visible[:, :, total:, total:] = True
         visible[:, :, shadows, shadowed] = False
-        visible[:, :, shadows, shadows] = True
         return (
             torch.cat([embeds, self._mask_embed(embeds).expand(rows, count, -1)], dim=1),
             visible,
@@ -303,16 +308,28 @@ class ForwardRunner:
         """Draw uniform numbers (N, V): for candidates only, or for the whole sequence as the reference does."""
         if self.settings.noise == "masked":
             return self.draw(rows, vocabulary)
+        return self._draw_everywhere(rows, indices, (vocabulary,), torch.float64)
+
+    def _random_confidence(self, rows: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+        """Draw the confidence of random remasking, float64 (N,); the reference draws float32 at all T indices."""
+        if self.settings.noise == "masked":
+            return self.draw(rows)
+        return self._draw_everywhere(rows, indices, (), torch.float32).double()
+
+    def _draw_everywhere(
+        self, rows: np.ndarray, indices: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Draw uniform numbers (1, T, *shape) for each row, and return those of the candidates, (N, *shape)."""
         parts = []
         for row in np.unique(rows):
             padding = int(self.padding[row])  # a row alone has no padding, and draws nothing for it
-            shape = (1, self.state.masked.shape[1] - padding, vocabulary)
-            everywhere = self._rand(row, shape)[0]
+            total = self.state.masked.shape[1] - padding
+            everywhere = self._rand(row, (1, total, *shape), dtype)[0]
             parts.append(everywhere[self._index(indices[rows == row] - padding)])
         return torch.cat(parts)
 
-    def _rand(self, row: int, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.rand(shape, dtype=torch.float64, generator=self.generators[row], device=self.device)
+    def _rand(self, row: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.rand(shape, dtype=dtype, generator=self.generators[row], device=self.device)
 
     def _index(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)

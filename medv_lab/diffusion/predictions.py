@@ -32,6 +32,13 @@ class Predictions:
         """Log-probabilities, float64 (N, V); made only where a strategy reads them, since they take time."""
         return self.logits.double().log_softmax(-1)
 
+    def at(self, chosen: np.ndarray) -> "Predictions":
+        """Return the predictions at some of the positions, given by their indices (n,)."""
+        if len(chosen) == len(self.tokens):
+            return self
+        index = torch.from_numpy(chosen).to(self.logits.device)
+        return Predictions(self.tokens[index], self.confidence[index], self.logits[index])
+
     @cached_property
     def entropy(self) -> np.ndarray:
         """Entropy in nats, float64 (N,)."""
@@ -42,6 +49,27 @@ class Predictions:
         """Distance between the two largest probabilities, float64 (N,)."""
         largest = self.log_probs.topk(min(2, self.log_probs.shape[-1]), dim=-1).values.exp().cpu().numpy()
         return largest[:, 0] - largest[:, 1:].sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedMasks:
+    """What masked positions would become, candidates or not; as `strategies.base.Watched` it is read by strategies.
+
+    Attributes:
+        rows, positions: int (W,).
+        logits: (W, V), after suppression.
+        end_probability: of the end tokens, suppressed or not, float64 (W,); None if none were named.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    logits: torch.Tensor
+    end_probability: np.ndarray | None
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """Log-probabilities, float64 (W, V)."""
+        return self.logits.double().log_softmax(-1)
 
 
 def predict(

@@ -19,7 +19,8 @@ from medv_lab.diffusion.forward_runner import Denoiser, ForwardRunner
 from medv_lab.diffusion.predictions import commit_details
 from medv_lab.diffusion.schedule import transfer_counts
 from medv_lab.diffusion.state import SamplerState, StepRecord
-from medv_lab.strategies.base import Candidates, Committed, Decision
+from medv_lab.strategies.base import Candidates, Committed, Decision, best_per_row
+from medv_lab.strategies.caches import NoCache
 
 
 @torch.no_grad()
@@ -56,7 +57,8 @@ def sample(
         stop_ids: sequences before which an answer ends. Once a stop has been found, only the first sequence of this
             list can still move the end, and only to an earlier position, as in the reference.
         suffix_ids: ids behind the answer positions.
-        end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not.
+        end_ids: tokens that end an answer; strategies that grow read their probability, suppressed or not, and
+            `defer_ends` commits them last.
         is_image: bool (R, P), prompt indices of images, which the cache "image" keeps.
         start_ids: answers to start from, (R, L), with the mask where a token is wanted; all masks by default. What is
             given never changes, is never verified, and takes no share of the schedule; see `SamplerState.start`.
@@ -68,12 +70,13 @@ def sample(
         A `StepRecord` for every forward pass.
 
     Raises (when the first record is asked for):
-        ValueError: if the cache "image" is not told where images are, for several or padded prompts where the
-            answer grows or with lookahead, or for start_ids of another shape than the answers.
+        ValueError: if the cache "image" is not told where images are, or `defer_ends` which tokens end an answer, for
+            several or padded prompts where the answer grows or with lookahead, or for start_ids of another shape than
+            the answers.
         FloatingPointError: if the model's numbers are not finite, so that no token can be told from another.
     """
     strategy = settings.remasking
-    _check_inputs(settings, prefix_embeds, attention_mask, is_image)
+    _check_inputs(settings, prefix_embeds, attention_mask, is_image, end_ids)
 
     # x_1: every answer position is a mask. The state holds all that changes during the run.
     if prompt_masked is None:
@@ -95,50 +98,63 @@ def sample(
         process_logits=process_logits,
     )
     memory = strategy.new_memory()
+    is_watching = strategy.watches_all and isinstance(settings.cache, NoCache)
     schedule = transfer_counts(settings.block_length, settings.steps_per_block)
 
-    for block in range(settings.num_blocks):
-        first, last = block * settings.block_length, (block + 1) * settings.block_length
+    block = last = 0
+    while last < state.length:
+        first, last = last, min(last + settings.block_length, state.length)
         runner.start_block(first, last)
         # each row's share of every pass: what is given needs no filling
         shares = np.array([transfer_counts(n, len(schedule)) for n in state.to_fill(first, last)])
+        passes = _most_passes(settings, state, last)  # of each row
         step = filled_steps = 0  # they differ only where passes lengthen the answer
-        while filled_steps < len(schedule):
-            active = state.waiting_in(first, last)
+        while True:
+            active = state.waiting_in(first, last) & (filled_steps < passes)
             if not active.any():
                 break  # the block is full, or every answer has ended
             if cancel is not None and cancel():
                 return
 
-            # 1. Predict a token for every masked position up to the end of the block.
-            rows, positions = state.candidates(active, last)
+            # 1. Predict a token for every masked position up to the end of the block; some strategies watch the others.
+            asked_rows, asked_positions = state.candidates(active, state.length if is_watching else last)
+            is_candidate = asked_positions < last
+            rows, positions = asked_rows[is_candidate], asked_positions[is_candidate]
             committed_rows, committed_positions = state.committed(active, first, last)
             verify = (committed_rows, committed_positions, range(first, last)) if strategy.verifies else None
+            scheduled = active * (shares[:, filled_steps] if filled_steps < len(schedule) else 0)
             following = shares[0, filled_steps : filled_steps + settings.lookahead]
-            following = np.ones_like(following) if strategy.is_adaptive else following
-            result = runner.run(active, rows, positions, verify, following.tolist())
+            following = np.ones(settings.lookahead, np.int64) if strategy.is_adaptive else following
+            result = runner.run(active, asked_rows, asked_positions, verify, is_candidate, following.tolist())
             tokens = result.predictions.tokens.cpu().numpy()
             confidence = result.predictions.confidence.cpu().numpy()
             _require_finite(confidence, positions, block, step)
 
-            # 2. Number of tokens to transfer: the schedule's share, or the remaining masks by the remaining passes.
-            num_transfer = active * shares[:, filled_steps]
-            if strategy.is_adaptive:
-                masks = np.bincount(rows, minlength=len(active))
-                num_transfer = -(-masks // (len(schedule) - filled_steps))  # rounded up
+            # 2. Number of tokens to transfer: the schedule's share, or the remaining masks by the remaining passes,
+            # rounded up. Masks of the prompt count in the last pass only.
+            is_last = active & (filled_steps + 1 == passes)
+            num_transfer = scheduled
+            if strategy.is_adaptive or strategy.is_revising:
+                masks = np.bincount(rows[(positions >= 0) | is_last[rows]], minlength=len(active))
+                num_transfer = active * -(-masks // np.maximum(passes - filled_steps, 1))
 
             # 3. The strategy decides which to commit, and which committed tokens to mask again.
+            shown = np.arange(len(rows))
+            if settings.defer_ends:
+                shown = _without_ends(rows, np.isin(tokens, end_ids))
             seen = Candidates(
-                rows=rows,
-                positions=positions,
-                tokens=tokens,
-                confidence=confidence,
+                rows=rows[shown],
+                positions=positions[shown],
+                tokens=tokens[shown],
+                confidence=confidence[shown],
                 num_transfer=num_transfer,
+                scheduled=scheduled,
                 answer=state.answer.copy(),
                 block_length=settings.block_length,
-                distributions=result.predictions,
+                step=step,
+                distributions=result.predictions.at(shown),
                 memory=memory,
-                end_probability=result.end_probability,
+                watched=result.watched if strategy.watches_all else None,
                 end_ids=tuple(end_ids),
             )
             committed = Committed(
@@ -149,27 +165,29 @@ def sample(
                 remasked=state.remasked[committed_rows, committed_positions],
                 filled_before=sum(schedule[:filled_steps]) / settings.block_length,
                 filled_after=sum(schedule[: filled_steps + 1]) / settings.block_length,
-                is_last=filled_steps + 1 == len(schedule),
+                is_last=is_last,
                 draw=lambda of=committed_rows: runner.draw(of).cpu().numpy(),
                 verified=result.verified,
             )
             decision = strategy.decide(seen, committed, settings.guard)
-            _check_decision(decision, settings, len(rows), len(committed_rows))
+            _check_decision(decision, settings, len(shown), len(committed_rows))
+            commit = shown[decision.commit]
+            if len(shown) < len(rows) and decision.is_filling:
+                commit = _add_ends(commit, shown, rows, confidence, num_transfer)
 
             # 4. Commit and remask, then see where answers end.
-            commit = decision.commit
             remasked = committed_rows[decision.remask], committed_positions[decision.remask]
             state.commit(rows[commit], positions[commit], tokens[commit], confidence[commit])
             state.remask(*remasked)
             state.find_stops(active)
 
-            # 5. An answer that grows gets more masks, but not once it has an end, nor in the last pass.
+            # 5. An answer that grows gets more masks, but not once it has an end.
             filled_steps += decision.is_filling
-            is_open = state.stops[0] == state.length and filled_steps < len(schedule)
-            grown = decision.grow if is_open else ()
+            grown = decision.grow if state.stops[0] == state.length else ()
             for position, count in grown:
                 state.grow(position, count)
-                last += count
+                if decision.is_filling:  # they belong to the block, and need passes of their own
+                    last, passes = last + count, passes + count
 
             yield StepRecord(
                 block=block,
@@ -193,6 +211,37 @@ def sample(
                 sequences=result.sequences,
             )
             step += 1
+        block += 1
+
+
+def _most_passes(settings: GenerationSettings, state: SamplerState, last: int) -> np.ndarray:
+    """Return how many passes the block that ends at position `last` may take in each row, int (R,).
+
+    An adaptive strategy commits at least one token per pass, so that as many as there are masks are enough.
+    """
+    rows = len(state.stops)
+    if not settings.remasking.is_adaptive:
+        return np.full(rows, settings.steps_per_block)
+    if settings.max_passes is not None:
+        return np.full(rows, settings.max_passes // settings.num_blocks)
+    return np.bincount(state.candidates(np.ones(rows, bool), last)[0], minlength=rows)
+
+
+def _without_ends(rows: np.ndarray, is_end: np.ndarray) -> np.ndarray:
+    """Return the indices of candidates (N,) that are no end tokens, and all of a row that has nothing else."""
+    has_others = np.isin(rows, rows[~is_end])
+    return np.flatnonzero(~is_end | ~has_others)
+
+
+def _add_ends(
+    commit: np.ndarray, shown: np.ndarray, rows: np.ndarray, confidence: np.ndarray, num_transfer: np.ndarray
+) -> np.ndarray:
+    """Add the most confident end tokens where all others of a row are committed and are fewer than must be."""
+    count = np.bincount(rows[commit], minlength=len(num_transfer))
+    is_exhausted = count == np.bincount(rows[shown], minlength=len(num_transfer))
+    waiting = np.setdiff1d(np.arange(len(rows)), shown)
+    missing = np.where(is_exhausted, np.maximum(num_transfer - count, 0), 0)
+    return np.union1d(commit, waiting[best_per_row(confidence[waiting], rows[waiting], missing)])
 
 
 def _check_inputs(
@@ -200,8 +249,9 @@ def _check_inputs(
     prefix_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None,
     is_image: torch.Tensor | None,
+    end_ids: Sequence[int],
 ) -> None:
-    """Check that prompts fit the strategy and the cache.
+    """Check that prompts fit the strategy and the cache, and that what the settings defer is known.
 
     Raises:
         ValueError: if they do not.
@@ -211,6 +261,8 @@ def _check_inputs(
             f"cache is {settings.cache.name!r}, but is_image is None; say which prompt indices hold images"
         )
     is_padded = attention_mask is not None and not bool(attention_mask.all())
+    if settings.defer_ends and not len(end_ids):
+        raise ValueError("defer_ends is true, but no end_ids were given; say which tokens end an answer")
     if settings.is_alone and (len(prefix_embeds) != 1 or is_padded):
         raise ValueError(
             f"{len(prefix_embeds)} prompts were given; answers that grow, or are made with lookahead, are made one at "

@@ -150,6 +150,24 @@ class Distributions(Protocol):
         """Log-probabilities, a float64 tensor (N, V)."""
 
 
+class Watched(Protocol):
+    """What a pass predicts at every masked position before the row's stop, those of later blocks too, row by row.
+
+    With a cache, which computes no later block for this, at the candidates only.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+
+    @property
+    def log_probs(self) -> Any:
+        """Log-probabilities, a float64 tensor (W, V)."""
+
+    @property
+    def end_probability(self) -> np.ndarray:
+        """Probability of any token that ends an answer, suppressed or not, float64 (W,); only where it grows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """What a pass predicts at the positions that it may fill, row by row and in order.
@@ -158,14 +176,16 @@ class Candidates:
         rows, positions: int (N,); positions count from the first of the answer, negative ones lie in the prompt.
         tokens: int64 (N,), what each would become.
         confidence: float64 (N,), probability of the token (random remasking: the number drawn).
-        num_transfer: number of tokens to transfer in each row, int (R,): the schedule's share of a paced strategy; of
-            an adaptive one the remaining masks divided by the remaining passes, rounded up, which is the least.
+        num_transfer: least number of tokens to transfer in each row, int (R,): the schedule's share; of adaptive
+            strategies 1, or with `max_passes` the remaining masks divided by the remaining passes, rounded up.
+        scheduled: the schedule's share of this pass, int (R,), 0 when its Z B / L passes are over.
         answer: ids before the pass, int64 (R, L), the mask id where masked.
         block_length: B.
+        step: passes of the block before this one.
         distributions: entropy, margin and log-probabilities.
         memory: what the strategy keeps from pass to pass, made by its `new_memory`.
-        end_probability: float64 (N,), of any token that ends an answer, suppressed or not; only where it grows.
-        end_ids: those tokens.
+        watched: predictions at all masked positions; only for strategies with `watches_all`.
+        end_ids: tokens that end an answer.
     """
 
     rows: np.ndarray
@@ -173,11 +193,13 @@ class Candidates:
     tokens: np.ndarray
     confidence: np.ndarray
     num_transfer: np.ndarray
+    scheduled: np.ndarray
     answer: np.ndarray
     block_length: int
+    step: int
     distributions: Distributions
     memory: Any = None
-    end_probability: np.ndarray | None = None
+    watched: Watched | None = None
     end_ids: tuple[int, ...] = ()
 
     def count(self, rows: np.ndarray) -> np.ndarray:
@@ -194,7 +216,7 @@ class Committed:
         confidence: (M,), of each when it was committed.
         remasked: how often each position was masked again before, int (M,).
         filled_before, filled_after: share of the block that the schedule wants filled before and after the pass.
-        is_last: true in the last pass of the block.
+        is_last: rows whose last pass of the block this is, bool (R,); nothing that is remasked in it is filled again.
         draw: draws uniform numbers, float64 (M,), each row's from its own generator.
         verified: (M,), probability of each token when it is hidden; None for strategies that do not verify.
     """
@@ -206,7 +228,7 @@ class Committed:
     remasked: np.ndarray
     filled_before: float
     filled_after: float
-    is_last: bool
+    is_last: np.ndarray
     draw: Callable[[], np.ndarray]
     verified: np.ndarray | None = None
 
@@ -217,8 +239,8 @@ class Plan:
 
     Attributes:
         rating: of each candidate, float (N,); the largest are committed first, equal ones in their order.
-        count: how many to commit in each row, int (R,); raised to `Candidates.num_transfer`, so that a block is full
-            after its last pass.
+        count: how many to commit in each row, int (R,); raised to `Candidates.num_transfer`, so that a pass gets on and
+            a block is full after its last.
     """
 
     rating: np.ndarray
@@ -232,8 +254,9 @@ class Decision:
     Attributes:
         commit: indices of the candidates to commit, ascending.
         remask: indices of the committed tokens to mask again, ascending.
-        grow: (position, count) of masks to put before a position.
-        is_filling: false for a pass that only lengthens the answer; it does not count as one of the Z steps.
+        grow: (position, count) of masks to put before a position; the active block grows with them, unless the pass
+            only lengthens the answer.
+        is_filling: false for a pass that only lengthens the answer; it counts neither for Z nor for `max_passes`.
     """
 
     commit: np.ndarray
@@ -260,9 +283,11 @@ class Strategy(Choice):
     Most strategies define `plan`. Those that revise or lengthen an answer define `decide`.
 
     Attributes:
-        is_adaptive: commits as many as it trusts; a block ends when it is full, after Z B / L passes at the latest.
+        is_adaptive: commits as many as it trusts, at least one; a block ends when it is full. Others are paced: a
+            block has Z B / L passes.
         is_revising: masks committed tokens again, and chooses without a guard.
-        is_growing: lengthens the answer; one block, one prompt at a time, without guard and cache.
+        is_growing: lengthens the answer; one prompt at a time, without guard and cache.
+        watches_all: is shown `Candidates.watched`, for which the output layer runs on later blocks too.
         is_random: the confidence of a candidate is a number drawn instead of a probability.
         verifies: every pass also predicts each token of the block as if it were hidden; without a cache.
     """
@@ -271,6 +296,7 @@ class Strategy(Choice):
     is_adaptive: ClassVar[bool] = False
     is_revising: ClassVar[bool] = False
     is_growing: ClassVar[bool] = False
+    watches_all: ClassVar[bool] = False
     is_random: ClassVar[bool] = False
     verifies: ClassVar[bool] = False
 

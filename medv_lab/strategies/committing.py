@@ -3,9 +3,9 @@
 There are two kinds:
 
 - paced: as many as the schedule says, Z B / L passes per block: low_confidence, random, entropy, margin, position;
-- adaptive: as many as they trust: threshold, factor, entropy_bound, kl_stability. A block ends when it is full. So
-  that it is full after Z B / L passes at the latest, a pass commits at least the remaining masks divided by the
-  remaining passes, rounded up. With Z = L this is one per pass, as in the papers; with fewer steps Z sets a floor.
+- adaptive: as many as they trust, at least one, as in the papers: threshold, factor, entropy_bound, kl_stability. A
+  block ends when it is full. Where the settings have `max_passes`, a pass commits at least the remaining masks divided
+  by the remaining passes, rounded up.
 
 R rows, N candidates, V vocabulary.
 """
@@ -31,7 +31,7 @@ class LowConfidence(Strategy):
 
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Commits any positions; the "confidence" of each is a number drawn."""
+    """Commits any positions; the "confidence" of each is a number drawn (LLaDA, arXiv 2502.09992, section 2.4)."""
 
     name = "random"
     is_random = True
@@ -82,15 +82,15 @@ class PositionDecay(Strategy):
 
 @dataclass(frozen=True)
 class Threshold(Strategy):
-    """Commits all that are more confident than the threshold (Fast-dLLM, arXiv 2505.22618, section 3.3)."""
+    """Commits all whose confidence reaches the threshold (Fast-dLLM, arXiv 2505.22618, section 3.3)."""
 
     name = "threshold"
     is_adaptive = True
     threshold: float = parameter(0.9, 0, 1)
 
     def plan(self, seen: Candidates) -> Plan:
-        """Rate by confidence, and count what is above the threshold."""
-        is_sure = seen.confidence > self.threshold
+        """Rate by confidence, and count what reaches the threshold."""
+        is_sure = seen.confidence >= self.threshold
         return Plan(seen.confidence, seen.count(seen.rows[is_sure]))
 
 
@@ -110,7 +110,8 @@ class Factor(Strategy):
         order = np.lexsort((-seen.confidence, seen.rows))
         n = _numbers(seen.rows)
         fits = (n + 1) * (1 - seen.confidence[order]) < self.factor
-        return Plan(seen.confidence, _largest(n * fits, seen))
+        count, masked = np.maximum(_largest(n * fits, seen), 1), seen.count(seen.rows)
+        return Plan(seen.confidence, np.where(count + 1 == masked, masked, count))
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,15 @@ class KlStability(Strategy):
     """Commits all whose confidence and stability reach their bounds; the most confident if these are too few.
 
     A position is stable once its distribution moved by less than `kl_bound` nats, KL(this pass || the pass before), in
-    each of the last `stable_passes` passes. Source: KLASS (arXiv 2511.05664), section 4.
+    each of the last `stable_passes` passes; those of later blocks are watched too, and may be
+    stable from the second pass of their block on. Where none of a row is stable, the
+    schedule's share of the most confident is committed, Z B / L passes long, then one. Source: KLASS (arXiv 2511.05664),
+    section 4. The official code leaves masks in the answer where Z passes do not fill it; here it is filled.
     """
 
     name = "kl_stability"
     is_adaptive = True
+    watches_all = True
     threshold: float = parameter(0.9, 0, 1)
     kl_bound: float = parameter(0.01)
     stable_passes: int = parameter(2, 1, 2**31)
@@ -157,22 +162,25 @@ class KlStability(Strategy):
     def plan(self, seen: Candidates) -> Plan:
         """Rate stable ones above all others, and count them."""
         is_sure = seen.confidence > self.threshold
-        is_stable = is_sure & (self._count_stable_passes(seen) >= self.stable_passes)
+        is_stable = is_sure & (self._count_stable_passes(seen) >= self.stable_passes) & (seen.step > 0)
+        count = seen.count(seen.rows[is_stable])
         # confidences are at most 1
-        return Plan(seen.confidence + 2 * is_stable, seen.count(seen.rows[is_stable]))
+        return Plan(seen.confidence + 2 * is_stable, np.where(count > 0, count, seen.scheduled))
 
     def _count_stable_passes(self, seen: Candidates) -> np.ndarray:
         """Count, (N,), for how many passes in succession each distribution stayed; 0 where none is known."""
         counts = np.zeros(len(seen.rows), np.int64)
         for row in np.unique(seen.rows):
-            mine = np.flatnonzero(seen.rows == row)
-            now = seen.distributions.log_probs[int(mine[0]) : int(mine[-1]) + 1]
+            mine = np.flatnonzero(seen.watched.rows == row)
+            positions, now = seen.watched.positions[mine], seen.watched.log_probs[mine[0] : mine[-1] + 1]
+            stayed = np.zeros(len(mine), np.int64)
             if row in seen.memory:
                 old_positions, old, old_counts = seen.memory[row]
-                _, new_at, old_at = np.intersect1d(seen.positions[mine], old_positions, return_indices=True)
+                _, new_at, old_at = np.intersect1d(positions, old_positions, return_indices=True)
                 moved = divergence(now[new_at.tolist()], old[old_at.tolist()]).cpu().numpy()
-                counts[mine[new_at]] = np.where(moved < self.kl_bound, old_counts[old_at] + 1, 0)
-            seen.memory[row] = seen.positions[mine], now, counts[mine]
+                stayed[new_at] = np.where(moved < self.kl_bound, old_counts[old_at] + 1, 0)
+            seen.memory[row] = positions, now, stayed
+            counts[seen.rows == row] = stayed[np.isin(positions, seen.positions[seen.rows == row])]
         return counts
 
 

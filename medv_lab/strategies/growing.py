@@ -24,20 +24,25 @@ class Daedal(Strategy):
     """Lengthens the answer by the probability that it ends, then fills it and puts masks in where it is unsure.
 
     Source: DAEDAL (arXiv 2508.00819), its initial length adjustment and its mask insertion. Two decisions make an
-    answer longer, both by the mean probability of an end token over the last `end_window` positions:
+    answer longer, both by the probability of an end token: its sum over the last `end_window` positions, divided by
+    `end_window`, so that positions that are not there yet count as 0.
 
-    - before anything is filled, `growth` masks are appended until that mean reaches `end_threshold`;
-    - while it is filled, the least confident masked position that is below `unsure_threshold` becomes `growth` masks,
-      as long as the mean is below `expand_threshold`. At most one position per pass.
+    - Before anything is filled, `growth` masks are appended until that share reaches `end_threshold`. They make more
+      blocks of B positions.
+    - While it is filled, the least confident masked position of the block that is below `unsure_threshold` becomes
+      `growth` masks, as long as the share is below `expand_threshold`. At most one position per pass.
 
-    A pass fills all positions above `threshold`, and at least the remaining masks divided by the remaining filling
-    passes, so that the answer is full after Z filling passes. The length never exceeds `max_length`, and nothing grows
-    once a stop is known or in the last pass.
+    A pass fills all positions of the block above `threshold`, at least one. Growth stops at `max_length`, where the last
+    is cut to what fits, and once a stop is known. The official code differs in two ways. It looks at the length once
+    more in a pass that fills nothing; here the first filling pass is the last look, which saves a pass and changes no
+    token. And where an answer stops growing short of `max_length`, it puts a tail of end tokens behind it; here nothing
+    is written that no pass predicted, and an answer ends where its own tokens say so.
     """
 
     name = "daedal"
     is_adaptive = True
     is_growing = True
+    watches_all = True
     threshold: float = parameter(0.9, 0, 1)
     unsure_threshold: float = parameter(0.1, 0, 1)
     end_threshold: float = parameter(0.5, 0, 1)
@@ -65,30 +70,29 @@ class Daedal(Strategy):
 
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Append masks, or fill and perhaps insert some."""
-        length = seen.answer.shape[1]
-        ends = self._mean_end_probability(seen)
-        fits = length + self.growth <= self.max_length
-        if not seen.memory["is_filling"] and fits and ends < self.end_threshold:
-            return Decision(np.zeros(0, np.int64), grow=((length, self.growth),), is_filling=False)
+        length, ends = seen.answer.shape[1], self._end_share(seen)
+        growth = min(self.growth, self.max_length - length)
+        if not seen.memory["is_filling"] and growth > 0 and ends < self.end_threshold:
+            return Decision(np.zeros(0, np.int64), grow=((length, growth),), is_filling=False)
         seen.memory["is_filling"] = True
         is_sure = seen.confidence > self.threshold
         commit = best_per_row(seen.confidence, seen.rows, np.maximum(seen.num_transfer, is_sure.sum()))
         return Decision(commit, grow=self._insertion(seen, commit, ends))
 
-    def _mean_end_probability(self, seen: Candidates) -> float:
-        """Return the mean probability of an end token over the last positions; 1 or 0 where one is filled."""
+    def _end_share(self, seen: Candidates) -> float:
+        """Return the sum of the end probability over the window, 1 or 0 where a token stands, divided by its size."""
         probability = np.isin(seen.answer[0], seen.end_ids).astype(np.float64)
-        is_answer = seen.positions >= 0
-        probability[seen.positions[is_answer]] = seen.end_probability[is_answer]
-        return float(probability[-self.end_window :].mean())
+        is_answer = seen.watched.positions >= 0
+        probability[seen.watched.positions[is_answer]] = seen.watched.end_probability[is_answer]
+        return float(probability[-self.end_window :].sum() / self.end_window)
 
     def _insertion(self, seen: Candidates, commit: np.ndarray, ends: float) -> tuple[tuple[int, int], ...]:
         """Return where masks are put behind a position that stays masked, and how many: nowhere, or once."""
-        more = self.growth - 1  # the position itself is one of them
+        # the position itself is one of them
+        more = min(self.growth - 1, self.max_length - seen.answer.shape[1])
         stays = np.setdiff1d(np.arange(len(seen.positions)), commit)
         is_unsure = (seen.positions[stays] >= 0) & (seen.confidence[stays] < self.unsure_threshold)
         unsure = stays[is_unsure]
-        fits = seen.answer.shape[1] + more <= self.max_length
-        if not len(unsure) or not fits or ends >= self.expand_threshold:
+        if not len(unsure) or more < 1 or ends >= self.expand_threshold:
             return ()
         return ((int(seen.positions[unsure[seen.confidence[unsure].argmin()]]) + 1, more),)

@@ -1,8 +1,8 @@
 """Strategies that also remask: a committed token may become a mask again.
 
-Only positions of the active block, and none behind the row's stop, are remasked; nothing is remasked in the last pass
-of a block, so that it is full after Z B / L passes at the latest. A position is never remasked and filled in one pass.
-As with the adaptive strategies, a pass commits at least the remaining masks divided by the remaining passes.
+Only positions of the active block, and none behind the row's stop, are remasked. A position is never remasked and
+filled in one pass. remdm and revise_duplicates are paced: a pass commits at least the remaining masks divided by the
+remaining passes, rounded up, and nothing is remasked in the last pass of a block. wino is adaptive.
 
 R rows, N candidates, M committed positions that may be remasked.
 """
@@ -18,7 +18,6 @@ from medv_lab.strategies.base import Candidates, Committed, Decision, Guard, Str
 class RemaskingStrategy(Strategy):
     """A strategy that remasks; it chooses without a guard."""
 
-    is_adaptive = True
     is_revising = True
 
 
@@ -50,26 +49,35 @@ class ReMDM(RemaskingStrategy):
 class Wino(RemaskingStrategy):
     """Commits all above a low threshold, remasks what is less probable than a high one when it is hidden.
 
-    A committed token is verified by a shadow: a mask at the same position, which sees all others but not the token
-    itself, and which none of the others sees. Source: WINO (arXiv 2507.18578), section 3. The least probable are
-    remasked first, and fewer than are committed, so that every pass gets on.
+    A committed token is verified by a shadow: a mask at the same position, which sees the other shadows and all tokens
+    but its own, and which no token sees. A pass drafts at most 0.7 of the masks, but 5 in any case and never more than
+    20. It remasks the least probable first, fewer than the pass before committed, and none where it drafts a single
+    token, so that a block is full after B passes at the latest. Source: WINO (arXiv 2507.18578), section 3; the bounds
+    are those of its official code.
     """
 
     name = "wino"
+    is_adaptive = True
     verifies = True
     threshold: float = parameter(0.6, 0, 1)
     verify_threshold: float = parameter(0.9, 0, 1)
 
+    def new_memory(self) -> dict[int, int]:
+        """Return, by row, how many its last pass committed."""
+        return {}
+
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Draft, then verify."""
-        drafts = np.maximum(seen.count(seen.rows[seen.confidence > self.threshold]), seen.num_transfer)
-        drafts = np.minimum(drafts, seen.count(seen.rows))
+        masked = seen.count(seen.rows)
+        most = np.clip((0.7 * masked).astype(np.int64), 5, 20)
+        drafts = np.minimum(seen.count(seen.rows[seen.confidence > self.threshold]), most)
+        drafts = np.minimum(np.maximum(drafts, seen.num_transfer), masked)
         commit = best_per_row(seen.confidence, seen.rows, drafts)
-        if committed.is_last:
-            return Decision(commit)
         doubtful = np.flatnonzero(committed.verified < self.verify_threshold)
-        most = np.maximum(drafts - 1, 0)
+        before = np.array([seen.memory.get(row, 0) for row in range(len(masked))])
+        most = np.where(committed.is_last | (drafts < 2), 0, np.maximum(before - 1, 0))
         worst = best_per_row(-committed.verified[doubtful], committed.rows[doubtful], most)
+        seen.memory.update(enumerate(drafts.tolist()))
         return Decision(commit, doubtful[worst])
 
 
@@ -87,7 +95,7 @@ class ReviseDuplicates(RemaskingStrategy):
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Commit the most confident, then look for doubled neighbours among what was committed before."""
         commit = best_per_row(seen.confidence, seen.rows, seen.num_transfer)
-        if committed.is_last:
+        if committed.is_last.all():  # all rows have the same number of passes
             return Decision(commit)
         remask = []
         pairs = zip(committed.rows.tolist(), committed.positions.tolist(), strict=True)

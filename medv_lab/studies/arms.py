@@ -15,6 +15,7 @@ from medv_lab.config import (
     GenerationSettings,
     KlStability,
     Threshold,
+    Wino,
 )
 from medv_lab.phantoms.reports import REQUESTS
 
@@ -25,6 +26,12 @@ QUARTER = replace(EXACT, steps=24)
 Z_SWEEP = (96, 48, 24, 12, 6)  # L to L / 16
 B_SWEEP = (16, 32, 48, 96)
 L_SWEEP = (32, 64, 96, 128)
+# What adaptive strategies are varied by, from careful to quick.
+THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+FACTORS = (1.0, 2.0)
+ENTROPY_BOUNDS = (0.1, 0.2, 0.5)
+KL_STABILITIES = ((0.9, 0.01), (0.6, 0.1))  # threshold, bound of the divergence
+WINOS = ((0.6, 0.9), (0.5, 0.6))  # thresholds of drafts and of their verification
 
 
 @dataclass(frozen=True)
@@ -39,25 +46,24 @@ class Arm:
 
 
 def frontier_arms() -> list[Arm]:
-    """List every strategy, guard and cache at a quarter of the passes or about it, and the exact sampler at all Z.
+    """List every strategy, guard and cache: paced ones at a quarter of the passes, the exact sampler at all Z.
 
-    Adaptive strategies have Z = L: they may commit a single token in a pass, and take fewer passes by themselves.
+    Adaptive strategies take as many passes as they need, so that each is varied by its own parameters.
     """
     arms = _z_sweep()
     for name in ("random", "entropy", "margin", "position"):
         arms.append(Arm(f"{name} Z=24", "other order", replace(QUARTER, remasking=name)))
-    adaptive = {
-        "threshold 0.9": Threshold(0.9),
-        "threshold 0.8": Threshold(0.8),
-        "factor 1": Factor(1.0),
-        "entropy_bound 0.1": EntropyBound(0.1),
-        "entropy_bound 0.2": EntropyBound(0.2),
-        "kl_stability": KlStability(),
-    }
+    adaptive = {f"threshold {least}": Threshold(least) for least in THRESHOLDS}
+    adaptive |= {f"factor {factor:g}": Factor(factor) for factor in FACTORS}
+    adaptive |= {f"entropy_bound {bound}": EntropyBound(bound) for bound in ENTROPY_BOUNDS}
+    adaptive |= {f"kl_stability {least} {bound}": KlStability(least, bound) for least, bound in KL_STABILITIES}
     arms += [Arm(name, "adaptive", replace(EXACT, remasking=rule)) for name, rule in adaptive.items()]
+    for least, verified in WINOS:
+        settings = replace(EXACT, remasking=Wino(least, verified))
+        arms.append(Arm(f"wino {least} {verified}", "revision", settings))
     for name in ("penalty", "one_of_run", "spread"):
         arms.append(Arm(f"{name} Z=24", "guard", replace(QUARTER, guard=name)))
-    for name in ("remdm", "wino", "revise_duplicates"):
+    for name in ("remdm", "revise_duplicates"):
         arms.append(Arm(f"{name} Z=24", "revision", replace(QUARTER, remasking=name)))
     for name in ("prefix", "dual", "image"):
         arms.append(Arm(f"{name} cache Z=24", "cache", replace(QUARTER, cache=name)))
@@ -68,10 +74,7 @@ def frontier_arms() -> list[Arm]:
     return [
         *arms,
         Arm("dual cache, entropy_bound 0.2", "cache", replace(bounded, cache="dual")),
-        Arm(
-            "dual cache, entropy_bound 0.2, penalty", "cache", replace(bounded, cache="dual", guard="penalty")
-        ),
-        Arm("daedal Z<=32", "length", growing),
+        Arm("daedal", "length", growing),
         Arm("fast", "fast", PRESETS["fast"]),
     ]
 
@@ -90,16 +93,16 @@ def steps_arms() -> list[Arm]:
 
 
 def eos_arms() -> list[Arm]:
-    """Vary the suppression of end of text, the demo's suffix, and the dtype, each by itself.
+    """Vary what becomes of end tokens, the demo's suffix, and the dtype, each by itself.
 
-    Without suppression the model may end its answer, most easily where one block is the whole answer. The last two arms
-    round the model's weights: load it in float32.
+    Free to predict end of text, the model may end its answer, most easily where one block is the whole answer; deferred,
+    ends may be predicted and are committed last. The last two arms round the model's weights: load it in float32.
     """
     arms = []
     for block in (32, EXACT.gen_length):
         base = replace(QUARTER, block_length=block)
-        for said, tokens in (("suppressed", "reference"), ("free", ())):
-            settings = replace(base, suppressed_tokens=tokens)
+        for said, tokens in (("suppressed", "reference"), ("free", ()), ("deferred", ())):
+            settings = replace(base, suppressed_tokens=tokens, defer_ends=said == "deferred")
             arms.append(Arm(f"B={block}, ends {said}", "end tokens", settings))
             arms.append(Arm(f"B={block}, ends {said}, suffix", "suffix", settings, QUESTION + DEMO_SUFFIX))
     for dtype in ("bfloat16", "float16"):

@@ -19,14 +19,19 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
     length, block_length = settings.gen_length, settings.block_length
     answer = [MASK] * length
     end = length
-    sure, revisions, history = {}, {}, {}
+    sure, revisions, history, drafted = {}, {}, {}, [0]
     generator = torch.Generator().manual_seed(settings.seed)
     passes = []
     for start in range(0, length, block_length):
         block = list(range(start, start + block_length))
         steps = settings.steps // (length // block_length)
         schedule = [block_length // steps + (step < block_length % steps) for step in range(steps)]
-        for step in range(steps):
+        strategy, most = settings.remasking, steps
+        if strategy.is_adaptive:
+            most = sum(answer[place] == MASK and place < end for place in range(start + block_length))
+            if settings.max_passes:
+                most = settings.max_passes // (length // block_length)
+        for step in range(most):
             open_in_block = [place for place in block if answer[place] == MASK]
             has_ended = end < length and MASK not in answer[:end]
             if not open_in_block or has_ended:
@@ -39,16 +44,17 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
             probs = distributions(toy, prompt, answer, hidden)
             tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
             confidence = {place: probs[place][tokens[place]] for place in masked}
-            for place in masked:
+            watched = [place for place in range(length) if answer[place] == MASK and place < end]
+            for place in watched:
                 moved = math.inf
                 if place in history:
                     moved = kl(probs[place], history[place][0])
                 calm = history[place][1] + 1 if moved < getattr(settings.remasking, "kl_bound", 0.01) else 0
                 history[place] = (probs[place], calm)
             for place in list(history):
-                if place not in masked:
+                if place not in watched:
                     del history[place]
-            need = math.ceil(len(masked) / (steps - step))
+            need = math.ceil(len(masked) / (most - step))
             if settings.remasking.name in PACED:
                 need = schedule[step]
             more = {
@@ -62,7 +68,8 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
                 "generator": generator,
                 "schedule": schedule,
                 "step": step,
-                "is_last": step == steps - 1,
+                "is_last": step == most - 1,
+                "drafted": drafted,
                 "block": block,
             }
             commit, remask = RULES[settings.remasking.name](settings, masked, tokens, confidence, **more)
@@ -92,7 +99,7 @@ def distributions(toy, prompt, answer, hidden):
             if query < count:
                 visible[0, 0, query, key] = key < count
             else:
-                visible[0, 0, query, key] = key == query or (key < count and key != places[query])
+                visible[0, 0, query, key] = key >= count or key != places[query]
     states = toy.backbone(toy.embed_tokens(ids), visible, torch.tensor([places]))
     probs = toy.out(states[0]).softmax(-1).tolist()
     named = {place: probs[len(prompt) + place] for place in range(len(answer))}
@@ -165,7 +172,7 @@ GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread}
 
 
 def threshold(settings, masked, tokens, confidence, need, **more):
-    above = [place for place in masked if confidence[place] > settings.remasking.threshold]
+    above = [place for place in masked if confidence[place] >= settings.remasking.threshold]
     return (above if len(above) >= need else best(masked, confidence.get, need)), []
 
 
@@ -175,6 +182,8 @@ def factor(settings, masked, tokens, confidence, need, **more):
     for n in range(1, len(ordered) + 1):
         if (n + 1) * (1 - confidence[ordered[n - 1]]) < settings.remasking.factor:
             fitting = n
+    if len(ordered) - max(fitting, 1) == 1:
+        fitting = len(ordered)
     return ordered[: max(fitting, need)], []
 
 
@@ -188,14 +197,17 @@ def entropy_bound(settings, masked, tokens, confidence, need, probs, **more):
     return ordered[: max(fitting, need)], []
 
 
-def kl_stability(settings, masked, tokens, confidence, need, history, **more):
+def kl_stability(settings, masked, tokens, confidence, need, history, schedule, step, **more):
     stable = [
         place
         for place in masked
         if confidence[place] > settings.remasking.threshold
         and history[place][1] >= settings.remasking.stable_passes
+        and step > 0
     ]
     others = [place for place in masked if place not in stable]
+    if not stable and step < len(schedule):
+        need = max(need, schedule[step])
     return stable + best(others, confidence.get, max(0, need - len(stable))), []
 
 
@@ -208,12 +220,15 @@ def remdm(settings, masked, tokens, confidence, need, committed, generator, sche
     return best(masked, confidence.get, max(need, len(masked) + len(remask) - left_open)), remask
 
 
-def wino(settings, masked, tokens, confidence, need, committed, answer, probs, is_last, **more):
-    drafts, _ = threshold(settings, masked, tokens, confidence, need)
+def wino(settings, masked, tokens, confidence, need, committed, answer, probs, is_last, drafted, **more):
+    above = [place for place in masked if confidence[place] > settings.remasking.threshold]
+    most = min(max(int(0.7 * len(masked)), 5), 20)
+    drafts = best(masked, confidence.get, max(min(len(above), most), need))
     shadow = {place: probs["shadow", place][answer[place]] for place in committed}
     doubtful = [place for place in committed if shadow[place] < settings.remasking.verify_threshold]
-    worst = best(doubtful, lambda place: -shadow[place], len(drafts) - 1)
-    return drafts, [] if is_last else worst
+    worst = best(doubtful, lambda place: -shadow[place], max(drafted[0] - 1, 0))
+    drafted[0] = len(drafts)
+    return drafts, [] if is_last or len(drafts) == 1 else worst
 
 
 def revise_duplicates(
@@ -257,9 +272,13 @@ def run_slow_growing(
     Returns:
         For each pass (commits, grown, answer after it): {position: token}, [(position, count)], ids.
     """
-    answer, passes, filled, filling = [MASK] * settings.gen_length, [], 0, False
+    answer, passes, filling, first = [MASK] * settings.gen_length, [], False, 0
     growth, longest = settings.remasking.growth, settings.remasking.max_length
-    while filled < settings.steps and MASK in answer:
+    last = settings.block_length
+    while first < len(answer):
+        if MASK not in answer[first:last]:
+            first, last = last, min(last + settings.block_length, len(answer))
+            continue
         stop_at = answer.index(stop) if stop in answer else len(answer)
         if stop_at < len(answer) and MASK not in answer[:stop_at]:
             break
@@ -270,19 +289,18 @@ def run_slow_growing(
                 tail.append(sum(probs[place][token] for token in ends))
             else:
                 tail.append(float(answer[place] in ends))
-        ending = sum(tail) / len(tail)
-        if not filling and ending < settings.remasking.end_threshold and len(answer) + growth <= longest:
-            passes.append(({}, [(len(answer), growth)], answer := answer + [MASK] * growth))
+        ending = sum(tail) / settings.remasking.end_window
+        if not filling and ending < settings.remasking.end_threshold and len(answer) < longest:
+            more = min(growth, longest - len(answer))
+            passes.append(({}, [(len(answer), more)], answer := answer + [MASK] * more))
             continue
         filling = True
-        masked = [place for place in range(stop_at) if answer[place] == MASK]
+        masked = [place for place in range(min(stop_at, last)) if answer[place] == MASK]
         tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
         sure = {place: probs[place][tokens[place]] for place in masked}
-        need = math.ceil(len(masked) / (settings.steps - filled))
         above = [place for place in masked if sure[place] > settings.remasking.threshold]
-        commit = above if len(above) >= need else best(masked, sure.get, need)
+        commit = above or best(masked, sure.get, 1)
         answer = [tokens[place] if place in commit else token for place, token in enumerate(answer)]
-        filled += 1
         unsure = [
             place
             for place in masked
@@ -291,13 +309,12 @@ def run_slow_growing(
         grown = []
         if (
             unsure
-            and filled < settings.steps
             and stop not in answer
             and ending < settings.remasking.expand_threshold
-            and len(answer) + growth - 1 <= longest
+            and len(answer) < longest
         ):
-            place = min(unsure, key=sure.get)
-            grown = [(place + 1, growth - 1)]
-            answer = answer[: place + 1] + [MASK] * (growth - 1) + answer[place + 1 :]
+            place, more = min(unsure, key=sure.get), min(growth - 1, longest - len(answer))
+            grown = [(place + 1, more)]
+            answer, last = answer[: place + 1] + [MASK] * more + answer[place + 1 :], last + more
         passes.append(({place: tokens[place] for place in commit}, grown, answer))
     return passes

@@ -17,20 +17,20 @@ from tests.model.tiny import tiny_model, tiny_processor
 
 ENDS = (STOP, 5)
 GROWING = GenerationSettings(
-    gen_length=6, block_length=6, steps=10, remasking=Daedal(growth=3, end_window=4, max_length=17)
+    gen_length=6, block_length=6, steps=6, remasking=Daedal(growth=3, end_window=4, max_length=17)
 )
 VARIATIONS = (
     {"end_threshold": 0.9, "unsure_threshold": 0.0},  # grows before it is filled
     {"end_threshold": 0.0, "unsure_threshold": 0.9, "threshold": 0.8},  # grows while it is filled
-    {"end_threshold": 0.3, "unsure_threshold": 0.8, "steps": 25, "expand_threshold": 0.6},
-    {"end_threshold": 0.9, "unsure_threshold": 0.9, "steps": 5, "growth": 2},
+    {"end_threshold": 0.3, "unsure_threshold": 0.8, "block_length": 3, "expand_threshold": 0.6},
+    {"end_threshold": 0.9, "unsure_threshold": 0.9, "block_length": 2, "growth": 2},
 )
 
 
 def vary(**changes):
-    """Vary the steps and the parameters of the strategy."""
-    steps = changes.pop("steps", GROWING.steps)
-    return replace(GROWING, steps=steps, remasking=replace(GROWING.remasking, **changes))
+    """Vary the block length and the parameters of the strategy."""
+    block_length = changes.pop("block_length", GROWING.block_length)
+    return replace(GROWING, block_length=block_length, remasking=replace(GROWING.remasking, **changes))
 
 
 every = pytest.mark.parametrize("variation", VARIATIONS, ids=str)
@@ -84,7 +84,7 @@ def test_it_is_filled_in_time_and_prompt_and_suffix_stay(variation):
     settings = vary(**variation)
     for row in range(4):
         records, toy = run(row, settings, suppressed=(MASK,), suffix_ids=(4, 9))
-        assert sum(len(record.rows) > 0 for record in records) <= settings.steps
+        assert sum(len(record.rows) > 0 for record in records) <= settings.longest
         assert MASK not in final(records[-1])
         ids, mask = prompts()
         prompt = toy.embed_tokens(ids[row, mask[row].bool()])
@@ -122,8 +122,8 @@ def test_a_batch_is_answered_one_by_one_and_texts_come_out():
 def test_what_cannot_grow_says_what_is_allowed():
     with pytest.raises(SettingsError, match="give a max_length as large or larger"):
         vary(max_length=4)
-    with pytest.raises(SettingsError, match="grows one block"):
-        replace(GROWING, gen_length=12)
+    with pytest.raises(SettingsError, match="max_passes is 6, but remasking 'daedal' grows"):
+        replace(GROWING, max_passes=6)
     with pytest.raises(SettingsError, match="give 'none'"):
         replace(GROWING, cache="dual")
     with pytest.raises(SettingsError, match="chooses without one"):
