@@ -95,7 +95,7 @@ class ReviseDuplicates(RemaskingStrategy):
     def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
         """Commit the most confident, then look for doubled neighbours among what was committed before."""
         commit = best_per_row(seen.confidence, seen.rows, seen.num_transfer)
-        if committed.is_last.all():  # all rows have the same number of passes
+        if committed.is_last.any():  # all rows have the same number of passes
             return Decision(commit)
         remask = []
         pairs = zip(committed.rows.tolist(), committed.positions.tolist(), strict=True)

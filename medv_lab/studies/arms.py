@@ -56,7 +56,9 @@ def frontier_arms() -> list[Arm]:
     adaptive = {f"threshold {least}": Threshold(least) for least in THRESHOLDS}
     adaptive |= {f"factor {factor:g}": Factor(factor) for factor in FACTORS}
     adaptive |= {f"entropy_bound {bound}": EntropyBound(bound) for bound in ENTROPY_BOUNDS}
-    adaptive |= {f"kl_stability {least} {bound}": KlStability(least, bound) for least, bound in KL_STABILITIES}
+    adaptive |= {
+        f"kl_stability {least} {bound}": KlStability(least, bound) for least, bound in KL_STABILITIES
+    }
     arms += [Arm(name, "adaptive", replace(EXACT, remasking=rule)) for name, rule in adaptive.items()]
     for least, verified in WINOS:
         settings = replace(EXACT, remasking=Wino(least, verified))

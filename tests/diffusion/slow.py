@@ -274,10 +274,11 @@ def run_slow_growing(
     """
     answer, passes, filling, first = [MASK] * settings.gen_length, [], False, 0
     growth, longest = settings.remasking.growth, settings.remasking.max_length
-    last = settings.block_length
+    last = left = settings.block_length
     while first < len(answer):
-        if MASK not in answer[first:last]:
+        if MASK not in answer[first:last] or not left:
             first, last = last, min(last + settings.block_length, len(answer))
+            left = answer[:last].count(MASK)
             continue
         stop_at = answer.index(stop) if stop in answer else len(answer)
         if stop_at < len(answer) and MASK not in answer[:stop_at]:
@@ -294,7 +295,7 @@ def run_slow_growing(
             more = min(growth, longest - len(answer))
             passes.append(({}, [(len(answer), more)], answer := answer + [MASK] * more))
             continue
-        filling = True
+        filling, left = True, left - 1
         masked = [place for place in range(min(stop_at, last)) if answer[place] == MASK]
         tokens = {place: max(range(MASK + 1), key=lambda t, at=place: probs[at][t]) for place in masked}
         sure = {place: probs[place][tokens[place]] for place in masked}
@@ -316,5 +317,6 @@ def run_slow_growing(
             place, more = min(unsure, key=sure.get), min(growth - 1, longest - len(answer))
             grown = [(place + 1, more)]
             answer, last = answer[: place + 1] + [MASK] * more + answer[place + 1 :], last + more
+            left += more
         passes.append(({place: tokens[place] for place in commit}, grown, answer))
     return passes
