@@ -98,7 +98,8 @@ class Threshold(Strategy):
 class Factor(Strategy):
     """Commits the most confident n of a row, n the largest with (n + 1) (1 - c_n) < factor, c_n the n-th confidence.
 
-    Source: Fast-dLLM (arXiv 2505.22618), section 3.3, where the rule follows from its theorem 1.
+    Source: Fast-dLLM (arXiv 2505.22618), section 3.3, where the rule follows from its theorem 1. As in the runs of its
+    official code, the last candidate of a row goes along where all others are committed.
     """
 
     name = "factor"
@@ -144,8 +145,8 @@ class KlStability(Strategy):
     A position is stable once its distribution moved by less than `kl_bound` nats, KL(this pass || the pass before), in
     each of the last `stable_passes` passes; those of later blocks are watched too, and may be
     stable from the second pass of their block on. Where none of a row is stable, the
-    schedule's share of the most confident is committed, Z B / L passes long, then one. Source: KLASS (arXiv 2511.05664),
-    section 4. The official code leaves masks in the answer where Z passes do not fill it; here it is filled.
+    schedule's share of the most confident is committed, Z B / L passes long, then one.
+    Source: KLASS (arXiv 2511.05664), section 4. The official code leaves masks in the answer where Z passes do not fill it; here it is filled.
     """
 
     name = "kl_stability"
