@@ -84,9 +84,10 @@ def _keep(answer: Answer, image: Path, question: str, files: Files) -> None:
 
         unmasking_html(answer.trace, image, caption).save(files.html)
     if files.gif is not None:
+        from medv_lab.data.images import open_image
         from medv_lab.views.animation import save_gif
 
-        save_gif(answer.trace, files.gif, caption)
+        save_gif(answer.trace, files.gif, caption, open_image(image))
 
 
 def doctor(

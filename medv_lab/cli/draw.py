@@ -74,4 +74,8 @@ def figures(
     if only is not None and missing:
         raise MissingResults("; ".join(f"{name}: {text}" for name, text in missing.items()))
     gallery = write_gallery(EXHIBITS, folder, measured)
-    typer.echo(f"{len(chosen) - len(missing)} drawn, {len(missing)} lack results; see {gallery}")
+    typer.echo(
+        f"{len(chosen) - len(missing)} drawn, {len(missing)} lack results\n"
+        f"They lie in {folder}; {gallery} shows all of them in a browser.\n"
+        f"Draw them again, which replaces them: medv figures, or one alone: medv figures --only {chosen[0].name}"
+    )

@@ -33,6 +33,7 @@ class Exhibit:
         name: of its files, without suffix.
         collect: results folder to the frame of what is shown, with a column `source`.
         draw: frame and results folder to a figure, or for a table to (Markdown, LaTeX).
+        animate: writes a figure that moves too, from a results folder to a GIF; None for one that does not.
     """
 
     name: str
@@ -41,10 +42,12 @@ class Exhibit:
     collect: Callable[[Path], pd.DataFrame]
     draw: Callable[[pd.DataFrame, Path], Figure | tuple[str, str]]
     kind: Literal["figure", "table"] = "figure"
+    animate: Callable[[Path, Path], object] | None = None
 
     def output_files(self, folder: Path) -> list[Path]:
         """Return the files that it becomes, the csv last."""
-        return [folder / f"{self.name}{suffix}" for suffix in SUFFIXES[self.kind]]
+        *pages, table = SUFFIXES[self.kind]
+        return [folder / f"{self.name}{end}" for end in (*pages, *([".gif"] if self.animate else []), table)]
 
     def write(self, data: pd.DataFrame, results: Path, folder: Path) -> None:
         """Write its files of what `collect` gave; the same bytes from the same files at every run."""
@@ -52,6 +55,8 @@ class Exhibit:
         if self.kind == "figure":
             with themed():
                 save_figure(self.draw(data, results), data, folder / self.name)
+            if self.animate is not None:
+                self.animate(results, folder / f"{self.name}.gif")
         else:
             *pages, table = self.output_files(folder)
             for path, text in zip(pages, self.draw(data, results), strict=True):

@@ -85,7 +85,7 @@ def _large(exhibit: Exhibit, folder: Path, results: Path, before: str, after: st
     """Write what a click shows: the exhibit, its caption and files, and, folded, where its numbers come from."""
     *_, table = files = exhibit.output_files(folder)
     if exhibit.kind == "figure":
-        name = f"{exhibit.name}.png"
+        name = f"{exhibit.name}.{'gif' if exhibit.animate else 'png'}"
         picture = f'<img alt="{escape(exhibit.title)}" loading="lazy" src="{name}">'
         body = f'<a href="{name}">{picture}</a>'
     else:

@@ -6,17 +6,22 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
+from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.metrics.intervals import supported_digits
 from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source, read_measured
-from medv_lab.studies.panels import TRACE
+from medv_lab.studies.panels import QUESTIONS, TRACE, read_questions
+from medv_lab.views.animation import save_gif
+from medv_lab.views.caption import make_caption
 from medv_lab.views.study_plots import FOREST_ROW, plot_exactness, plot_forest, plot_frontier
 from medv_lab.views.style import SMALLEST_FONT, WIDTHS
 from medv_lab.views.trace_plots import plot_unmasking
 from medv_lab.views.training_plots import plot_arms
 
-TRACE_FILE = f"panels/{TRACE}"
+PANELS = "panels"
+TRACE_FILE = f"{PANELS}/{TRACE}"
 EOS_PANELS = {"score": "fact score", "words": "words", "adjacent_duplicates": "adjacent duplicates"}
 ABLATION_SCORES = ("facts", "open", "closed")
 
@@ -98,6 +103,15 @@ def draw_unmasking(data: pd.DataFrame, results: Path) -> Figure:
     return plot_unmasking(SampleTrace.load(results / TRACE_FILE)).figure
 
 
+def animate_unmasking(results: Path, path: Path) -> None:
+    """Write the answer as it fills up beside its picture, with what was asked of which model."""
+    trace = SampleTrace.load(results / TRACE_FILE)
+    asked, *_ = read_questions(results / PANELS / QUESTIONS)  # the trace is of the first question
+    settings = GenerationSettings.from_dict(trace.manifest["settings"])
+    caption = make_caption(asked.text, f"a phantom, {asked.tags['domain']}", settings, trace.manifest)
+    save_gif(trace, path, caption, Image.open(asked.image))
+
+
 STUDY_FIGURES = (
     Exhibit(
         "frontier",
@@ -140,5 +154,6 @@ STUDY_FIGURES = (
         "end of the answer is faded.",
         collect_unmasking,
         draw_unmasking,
+        animate=animate_unmasking,
     ),
 )

@@ -20,11 +20,17 @@ MOST_FRAMES = 80
 SECONDS = 8.0  # from the first frame to the last
 LAST_FRAME = 2500  # milliseconds
 MARGIN, GAP = 24, 6
+PICTURE = 260  # pixels of its longer side
 CAPTION_SIZE, CAPTION_LINE = 14, 18  # pixels
 PAPER, INK, SOFT, MASKED = "#ffffff", "#1a1c20", "#5a616b", "#e3e6eb"
 
 
-def save_gif(trace: SampleTrace, path: str | Path, caption: Sequence[str] = ()) -> Path:
+def save_gif(
+    trace: SampleTrace,
+    path: str | Path,
+    caption: Sequence[str] = (),
+    picture: Image.Image | None = None,
+) -> Path:
     """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
 
     Every token stays where it is from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
@@ -34,6 +40,7 @@ def save_gif(trace: SampleTrace, path: str | Path, caption: Sequence[str] = ()) 
         trace: what the sampler did.
         path: of the file.
         caption: lines below the answer in every frame, as `caption.make_caption` makes them.
+        picture: what was asked about; it stands on the left of every frame.
 
     Returns:
         The path.
@@ -41,8 +48,13 @@ def save_gif(trace: SampleTrace, path: str | Path, caption: Sequence[str] = ()) 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = frame_steps(trace)
-    layout = _fit(trace, caption)
-    frames = [_draw(trace, layout, step, before) for before, step in pairwise([-1, *steps])]
+    layout = _fit(trace, caption, 0 if picture is None else PICTURE + MARGIN)
+    canvas = Image.new("RGB", (WIDTH, layout.height), PAPER)
+    if picture is not None:
+        scale = PICTURE / max(picture.size)
+        size = [round(scale * side) for side in picture.size]
+        canvas.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (MARGIN, MARGIN))
+    frames = [_draw(trace, layout, canvas.copy(), step, before) for before, step in pairwise([-1, *steps])]
     # One palette for all frames, from the first and the last, which have all colours between them; no dithering.
     both = Image.new("RGB", (WIDTH, 2 * layout.height))
     both.paste(frames[0], (0, 0))
@@ -51,7 +63,8 @@ def save_gif(trace: SampleTrace, path: str | Path, caption: Sequence[str] = ()) 
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     each = max(40, round(1000 * SECONDS / len(frames)))
     durations = [each] * (len(frames) - 1) + [LAST_FRAME]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+    # Optimised, a frame holds what differs from the one before.
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
     return path
 
 
@@ -76,8 +89,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _fit(trace: SampleTrace, caption: Sequence[str] = ()) -> _Layout:
-    """Lay out in the largest type in which the answer fits on a slide, each box as wide as its widest token ever."""
+def _fit(trace: SampleTrace, caption: Sequence[str] = (), indent: int = 0) -> _Layout:
+    """Lay out in the largest type in which the answer fits on a slide, each box as wide as its widest token ever.
+
+    `indent` pixels are left free on the left, for a picture.
+    """
     lines = [line for text in caption for line in _wrap(text, _font(CAPTION_SIZE), WIDTH - 2 * MARGIN)]
     below = len(lines) * CAPTION_LINE
     for size in FONT_SIZES:
@@ -86,14 +102,15 @@ def _fit(trace: SampleTrace, caption: Sequence[str] = ()) -> _Layout:
         for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
             known[position] = max(known.get(position, 0.6 * size), font.getlength(_text(trace, token)))
         height = round(1.55 * size)
-        left, top, boxes = MARGIN, MARGIN, []
+        begin = MARGIN + indent
+        left, top, boxes = begin, MARGIN, []
         for position in range(trace.gen_length):
             width = int(known.get(position, 2 * size)) + 8  # the default: never filled
-            if left > MARGIN and left + width > WIDTH - MARGIN:
-                left, top = MARGIN, top + height + GAP
+            if left > begin and left + width > WIDTH - MARGIN:
+                left, top = begin, top + height + GAP
             boxes.append((left, top, left + width, top + height))
             left += width + GAP
-        whole = top + height + 3 * MARGIN + below
+        whole = max(top + height, MARGIN + indent) + 3 * MARGIN + below
         if whole <= HEIGHT:
             break
     return _Layout(boxes, font, max(HEIGHT, whole), lines)
@@ -115,9 +132,8 @@ def _text(trace: SampleTrace, token: int) -> str:
     return token_label(trace.piece(token)) if trace.pieces.get(token) else "∎"
 
 
-def _draw(trace: SampleTrace, layout: _Layout, step: int, before: int) -> Image.Image:
-    """Draw one frame: the canvas after `step`; what came after the frame of `before` is framed."""
-    image = Image.new("RGB", (WIDTH, layout.height), PAPER)
+def _draw(trace: SampleTrace, layout: _Layout, image: Image.Image, step: int, before: int) -> Image.Image:
+    """Draw one frame on an image: the answer after `step`; what came after the frame of `before` is framed."""
     draw = ImageDraw.Draw(image)
     committed = np.full(trace.gen_length, -1)
     made = (trace.step <= step) & (trace.position >= 0)

@@ -9,6 +9,7 @@ def test_figures_are_drawn_with_their_gallery(tmp_path):
     output = tmp_path / "out"
     printed = succeeds("figures", "--only", "table", "--results", tmp_path / "none", "--output", output)
     assert "7 drawn, 0 lack results" in printed
+    assert str(output / "index.html") in printed and "medv figures --only table1_open_ended" in printed
     names = {path.name for path in output.iterdir()}
     assert len(names) == 7 * 3 + 1 and "index.html" in names
 

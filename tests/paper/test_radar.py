@@ -48,7 +48,7 @@ def test_measured_systems_have_axes_of_their_own_that_say_so(tmp_path):
 
 
 def test_rings_are_labelled_where_lines_leave_room():
-    scores = pd.DataFrame({"model": ["diffusion"], **dict.fromkeys(RADAR_DOMAINS, [97.0])})
+    scores = pd.DataFrame({"model": ["diffusion"], **{name: [97.0] for name in RADAR_DOMAINS}})
     ax = plt.figure().add_subplot(projection="polar")
     plot_radar(scores, ax=ax)
     ax.figure.draw_without_rendering()

@@ -10,6 +10,7 @@ from medv_lab.views.animation import (
     HEIGHT,
     MARGIN,
     MOST_FRAMES,
+    PICTURE,
     WIDTH,
     _fit,
     _font,
@@ -83,3 +84,27 @@ def test_a_caption_stands_below_every_frame_and_moves_nothing(tmp_path):
             below = np.asarray(image.convert("L"))[top:]
             lines = below[: len(layout.caption) * CAPTION_LINE].reshape(len(layout.caption), -1)
             assert (lines.min(1) < 160).all()  # every line is there, and legible
+
+
+def test_a_picture_stands_on_the_left_of_every_frame_and_the_answer_beside_it(tmp_path):
+    red = Image.new("RGB", (30, 60), (200, 30, 30))
+    layout = _fit(large_trace(), indent=PICTURE + MARGIN)
+    assert min(left for left, *_ in layout.boxes) == PICTURE + 2 * MARGIN
+    assert max(right for _, _, right, _ in layout.boxes) <= WIDTH - MARGIN
+    with Image.open(save_gif(make_trace(), tmp_path / "x.gif", picture=red)) as image:
+        assert image.n_frames == 5
+        for number in range(image.n_frames):
+            image.seek(number)
+            still = np.asarray(image.convert("RGB")).astype(int)
+            shown = still[MARGIN : MARGIN + PICTURE, MARGIN : MARGIN + PICTURE // 2]
+            assert np.abs(shown - (200, 30, 30)).max() < 12
+            assert (
+                np.abs(still[MARGIN + PICTURE + 4, MARGIN]).min() > 240
+            )  # its shape is kept, and paper below it
+
+
+def test_a_frame_costs_what_changes_in_it(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (PICTURE, PICTURE), dtype=np.uint8))
+    still = save_gif(empty_trace(), tmp_path / "one.gif", picture=noise).stat().st_size
+    moving = save_gif(make_trace(), tmp_path / "five.gif", picture=noise).stat().st_size
+    assert moving < 1.3 * still
