@@ -10,7 +10,6 @@ import pytest
 from medv_lab.evaluation.benchmarks import score_phantoms, summarise_descriptions, summarise_phantoms
 from medv_lab.metrics.intervals import paired_difference
 from medv_lab.model.checkpoint_files import embedded_folder
-from medv_lab.paper.comparison import state_agreement
 from medv_lab.phantoms.benchmark import make_descriptions, make_questions
 from medv_lab.records import read_manifest, read_predictions
 from medv_lab.runtime import hash_model
@@ -128,23 +127,6 @@ def test_the_model_card_shows_these_scores():
             assert f"| {' | '.join(cells)} |" in card, (name, system)
 
 
-def test_the_readme_shows_these_scores():
-    readme = (FOLDER.parents[1] / "README.md").read_text()
-    for name in RUNS:
-        table = pd.read_csv(next((FOLDER / name).glob("scores-*.csv")))
-        own = table[table.group == "all"].set_index("kind").loc[["closed", "open"]]
-        cells = (f"{row.score:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in own.itertuples())
-        assert f"| {' | '.join(cells)} |" in readme, name
-    own = pd.read_csv(next((FOLDER / "descriptions").glob("scores-*.csv"))).set_index(["system", "measure"])
-    for system, measure in [
-        ("embedded", "facts"),
-        ("embedded", "contradictions"),
-        ("another picture", "facts"),
-    ]:
-        row = own.loc[(system, measure)]
-        assert f"{row.score:.1f} [{row.low:.1f}, {row.high:.1f}]" in readme, (system, measure)
-
-
 @pytest.mark.parametrize("name", STUDIES)
 def test_summaries_of_studies_follow_from_their_scores(name):
     folder, (make_arms, baseline) = FOLDER.parent / "studies" / name, STUDIES[name]
@@ -190,18 +172,7 @@ def test_the_tables_of_the_ablations_follow_from_their_cells():
 
 @pytest.mark.parametrize("equal", EQUAL)
 @pytest.mark.parametrize("arm", MAIN)
-def test_the_readme_shows_these_ablations(arm, equal):
-    readme = (FOLDER.parents[1] / "README.md").read_text()
+def test_the_arms_of_table_4_have_seeds_enough_for_an_interval(arm, equal):
     table = pd.read_csv(ABLATIONS / "table.csv")
-    own = (
-        table[(table.arm == arm) & (table.equal == equal)].set_index("score").loc[["open", "closed", "facts"]]
-    )
-    cells = " | ".join(f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" for _, row in own.iterrows())
-    assert f"| {equal} | {cells} |" in readme
-    assert f"{own.seeds.iloc[0]} seeds" in readme
-    assert own.seeds.iloc[0] >= 5
-
-
-def test_what_the_readme_says_of_the_agreement_with_the_paper_follows_from_the_intervals():
-    readme = (FOLDER.parents[1] / "README.md").read_text()
-    assert "\n".join(state_agreement(pd.read_csv(ABLATIONS / "differences.csv"))) in readme
+    own = table[(table.arm == arm) & (table.equal == equal) & table.score.isin(["open", "closed", "facts"])]
+    assert len(own) == 3 and own.seeds.min() >= 5 and own[["low", "high"]].notna().all(axis=None)

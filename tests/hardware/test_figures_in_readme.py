@@ -1,4 +1,4 @@
-"""What README says of the rehearsed 8B and of sizes is what the result files hold."""
+"""What the README of `hardware` says of the rehearsed 8B and of sizes is what the result files hold."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from medv_lab.runtime import format_bytes
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "rehearsal"
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "medv_lab" / "hardware" / "README.md").read_text()
 
 
 def row(name: str) -> list[str]:
-    """The cells of README's row of that name."""
+    """The cells of its row of that name."""
     (line,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", README, re.MULTILINE)
     return [cell.strip() for cell in line.split("|")]
 
