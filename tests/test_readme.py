@@ -1,9 +1,14 @@
 """README: a first screen that shows and does something, few words, links that lead somewhere, code that runs."""
 
+import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -61,13 +66,18 @@ def test_the_badges_open_a_notebook_that_is_there():
         assert (ROOT / "notebooks" / name).is_file(), address
 
 
-def test_binder_installs_the_pins_and_this_package():
-    lines = (ROOT / ".binder" / "requirements.txt").read_text().splitlines()
-    options = [line.split() for line in lines if not line.startswith("#")]
-    assert ["-c", "constraints.txt"] in options and ["-e", ".[demo]"] in options
-    assert (ROOT / "constraints.txt").is_file()
-    version = (ROOT / ".binder" / "runtime.txt").read_text().strip()
-    assert re.fullmatch(r"python-3\.(1[1-9])", version)
+def test_binder_installs_torch_for_cpus_and_this_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())
+    wanted = {
+        name: versions
+        for name, versions in (line.split() for line in environment["dependencies"] if line != "pip")
+    }
+    assert environment["channels"] == ["conda-forge"]
+    assert Version(wanted["python"].strip("=")) in SpecifierSet(project["requires-python"])
+    assert f"torch{wanted['pytorch-cpu']}" in project["dependencies"]
+    script = ROOT / ".binder" / "postBuild"
+    assert os.access(script, os.X_OK) and "--editable '.[demo]'" in script.read_text()
 
 
 def test_the_code_of_readme_runs(capsys):
