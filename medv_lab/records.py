@@ -5,13 +5,13 @@ the pair, and every results folder holds their fields. No information is parsed 
 known has a field of its own.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medv_lab.limits import parse_json, read_file
 from medv_lab.store import StoreError, read_lines
 
 MANIFEST = "manifest.json"
@@ -66,6 +66,8 @@ class Prediction:
         batch: how many questions were answered together.
         trace: file of the answer's trace, relative to the results folder; None where none is kept.
         notes: what is to be known of the answer, as an `Answer` has it.
+        refusal: why there is no answer, where an endpoint's content filter or the model refused; None elsewhere. Scores
+            leave such predictions out.
     """
 
     question_id: str
@@ -78,6 +80,7 @@ class Prediction:
     batch: int = 1
     trace: str | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
+    refusal: str | None = None
 
     @property
     def words(self) -> int:
@@ -91,6 +94,16 @@ class Prediction:
             for name, value in vars(self).items()
             if name != "settings" and value is not None and value != ()
         }
+
+    @staticmethod
+    def check(record: Mapping[str, Any]) -> None:
+        """Raise a KeyError or ValueError for a record that no `to_dict` has made."""
+        for name, kind in (("question_id", str), ("system", str), ("text", str), ("run", str)):
+            if not isinstance(record[name], kind):
+                raise ValueError(f"{name} is {record[name]!r:.40}")
+        for name in ("passes", "seconds", "batch"):
+            if not isinstance(record.get(name, 0), int | float):
+                raise ValueError(f"{name} is {record[name]!r:.40}")
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Prediction":
@@ -131,6 +144,23 @@ def pair_up(
     return list(zip(questions, predictions, strict=True))
 
 
+def answered(
+    questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> tuple[list[Question], list[Prediction]]:
+    """Return the questions that were not refused, and their answers, in order.
+
+    Raises:
+        ValueError: if these are not the answers to these questions, or all of them were refused.
+    """
+    pairs = [pair for pair in pair_up(questions, predictions) if pair[1].refusal is None]
+    if predictions and not pairs:
+        raise ValueError(
+            f"all {len(predictions)} questions were refused ({predictions[0].refusal!r:.200}), so that there is "
+            "nothing to score"
+        )
+    return [question for question, _ in pairs], [prediction for _, prediction in pairs]
+
+
 def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
     """Read the complete answers of a results folder by run, each in the order of its questions.
 
@@ -155,7 +185,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = parse_json(read_file(path)) if path.is_file() else {}
     except ValueError as error:
         raise StoreError(
             f"{path.name} of {folder.name} is no JSON ({error}); delete it, and run again"

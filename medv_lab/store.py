@@ -19,17 +19,22 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from medv_lab.limits import open_file, parse_json
+
 PAUSE = 0.5  # seconds between two looks at what other processes have written
 PATIENCE = 1.0  # seconds; another process may hold a lock for an instant, to see whether it is free
+ROOM = 1_000_000  # bytes that must be free where something is to be written
+_PROBE = bytes(1 << 16)
 
 
 class StoreError(ValueError):
@@ -61,13 +66,19 @@ class Store(Mapping[str, dict[str, Any]]):
     Args:
         folder: made when the first record is put.
         name: of the kind of records; a folder may hold several kinds.
+        check: raises a ValueError, KeyError or TypeError for a record that is none of its kind.
 
     Raises:
         StoreError: if a whole line of a file is no record.
     """
 
-    def __init__(self, folder: Path, name: str = "records") -> None:
-        self.folder, self.name = folder, name
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "records",
+        check: Callable[[Mapping[str, Any]], None] = lambda record: None,
+    ) -> None:
+        self.folder, self.name, self._check = folder, name, check
         self._records: dict[str, dict[str, Any]] = {}
         self._file: io.FileIO | None = None
         self._guard = threading.Lock()
@@ -78,7 +89,7 @@ class Store(Mapping[str, dict[str, Any]]):
     def refresh(self) -> None:
         """Read what was written since the last look, by this process or by others."""
         with self._guard:
-            for path in sorted(self.folder.glob(f"{self.name}-*.jsonl")):
+            for path in sorted(filter(Path.is_file, self.folder.glob(f"{self.name}-*.jsonl"))):
                 start, known = self._read.get(path, (0, 0))
                 lines, end = _whole_lines(path, start)
                 self._read[path] = end, known + len(lines)
@@ -88,6 +99,13 @@ class Store(Mapping[str, dict[str, Any]]):
                         raise StoreError(
                             f"line {number} of {path.name} has no key; delete the line, or name another folder"
                         )
+                    try:
+                        self._check(record)
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise StoreError(
+                            f"line {number} of {path.name} is no record of {self.name} ({error!r:.200}); delete the "
+                            "line, or name another folder"
+                        ) from error
                     self._take(record, path.name)
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
@@ -103,8 +121,8 @@ class Store(Mapping[str, dict[str, Any]]):
             file = self._file or self._open()
             path = Path(file.name)
             start, known = self._read.get(path, (0, 0))
-            lines = [json.dumps({"key": key, **new[key]}, ensure_ascii=False) + "\n" for key in new]
-            content = "".join(lines).encode()
+            lines = [_to_line({"key": key, **new[key]}) for key in new]
+            content = b"".join(lines)
             try:
                 left = memoryview(content)
                 while left:
@@ -203,7 +221,7 @@ class ExclusiveAccess:
 
     def _holder_id(self) -> int | str:
         try:
-            return json.loads(self._holder.read_text(encoding="utf-8"))["pid"]
+            return parse_json(self._holder.read_bytes())["pid"]
         except (OSError, ValueError, KeyError, TypeError):
             return "unknown"
 
@@ -222,23 +240,62 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole file of JSON Lines at once."""
-    replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    replace_text(path, b"".join(map(_to_line, records)).decode())
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a whole file at once: a reader sees the old one or the new one, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def require_writable(folder: Path | None = None, *, file: Path | None = None) -> None:
+    """Check that a folder, or a file, can be written where it is to be, before that is computed which it shall hold.
+
+    Nothing is left behind: a folder that is not there yet is looked at where it would be made.
+
+    Raises:
+        StoreError: for a file in the place of a folder or the other way round, a place that may not be written to, or
+            one without room.
+    """
+    wanted = folder if file is None else file.parent
+    try:
+        if file is not None and file.exists() and not file.is_file():
+            raise StoreError(f"{str(file)!r} is a folder or a device; name a file to write")
+        there = next(one for one in (wanted.absolute(), *wanted.absolute().parents) if os.path.lexists(one))
+        if not there.is_dir():
+            raise StoreError(f"{str(there)!r} is no folder; name another place for {str(file or folder)!r}")
+        free = shutil.disk_usage(there).free
+        if free < ROOM:
+            raise StoreError(
+                f"{free} bytes are free for {str(file or folder)!r}; free some space, or name another place"
+            )
+        probe = there / f".medv-{uuid.uuid4().hex}"
+        try:
+            with probe.open("xb", buffering=0) as stream:
+                if stream.write(_PROBE) < len(_PROBE):
+                    raise OSError("there is no room")
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{str(file or folder)!r} cannot be written ({error}); name another place, or mend this one"
+        ) from error
 
 
 def _whole_lines(path: Path, start: int) -> tuple[list[bytes], int]:
     """Return the lines behind byte `start` that end in a line break, and the byte where the last of them ends."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(start)
         *lines, torn = file.read().split(b"\n")
         return lines, file.tell() - len(torn)
@@ -246,12 +303,17 @@ def _whole_lines(path: Path, start: int) -> tuple[list[bytes], int]:
 
 def _parse(line: bytes, name: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise StoreError(
             f"{name} is no JSON ({error}): the file was damaged, not cut short; delete the line, and what it held is "
             "done again"
         ) from error
     if not isinstance(record, dict):
-        raise StoreError(f"{name} is {record!r}; a JSON object is wanted")
+        raise StoreError(f"{name} is {record!r:.60}; a JSON object is wanted")
     return record
+
+
+def _to_line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line; half a character, which UTF-8 has not, is written as JSON's escape."""
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

@@ -18,6 +18,7 @@ PACKAGE = Path(medv_lab.__file__).parent
 # The rooms, from what everything may use to what uses everything. A room is a folder or a file of the package; it
 # imports only from itself and from the rooms above it, also where an import is for types only.
 ROOMS = (
+    "limits",
     "runtime",
     "store",
     "records",
@@ -49,6 +50,7 @@ TORCH_FREE = (
     "medv_lab.diffusion.attention_maps",
     "medv_lab.diffusion.trace",
     "medv_lab.evaluation.model_choice",
+    "medv_lab.limits",
     "medv_lab.metrics",
     "medv_lab.phantoms",
     "medv_lab.records",

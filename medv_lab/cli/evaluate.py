@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medv_lab.cli.console import main_process_only, print_table
-from medv_lab.cli.model_options import ModelOptions
+from medv_lab.cli.model_options import PHANTOMS, JudgeOptions, ModelOptions
 from medv_lab.cli.options import Fields, GivenSettings, add_commands
 from medv_lab.cli.tabulate import tables
 from medv_lab.config import PRESETS, GenerationSettings
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from medv_lab.records import Prediction, Question
 
 EMBEDDED_WARNING = "The embedded model knows phantoms only; what it says about a real picture means nothing."
-PHANTOMS = "phantoms"
 
 
 @dataclass(frozen=True)
@@ -59,48 +58,6 @@ class Answering:
     def need_pictures(self) -> bool:
         """Return whether a model will look at the pictures."""
         return self.answers is None and not self.dry_run
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """The judge of open-ended answers.
-
-    Attributes:
-        judge: none, overlap, facts (phantoms), or the name of an endpoint's model.
-        judge_url: base URL of the judge's endpoint.
-        swap: judge both orders of the two answers.
-        prices: of a million tokens, in and out, for costs.
-        cap: most that judging may cost; needs prices.
-    """
-
-    judge: str = "none"
-    judge_url: str | None = None
-    swap: bool = False
-    prices: tuple[float, float] | None = None
-    cap: float | None = None
-
-    def make(self, data: str, output: Path) -> OverlapJudge | FactJudge | EndpointJudge | None:
-        """Make the judge of answers to these data, which keeps its replies in the output folder; None for "none".
-
-        Raises:
-            ValueError: for options that the judge does not have.
-        """
-        from medv_lab.evaluation.endpoint import Endpoint
-        from medv_lab.evaluation.endpoint_judge import EndpointJudge
-        from medv_lab.evaluation.judges import FactJudge, OverlapJudge
-
-        if self.judge in ("none", "overlap", "facts"):
-            if self.swap or self.judge_url or self.prices or self.cap:
-                raise ValueError(
-                    f"the judge is {self.judge!r}, which calls nobody; --swap, --judge-url, --prices, --cap need one"
-                )
-            if self.judge == "facts" and data != PHANTOMS:
-                raise ValueError(
-                    "the judge 'facts' knows phantoms only; give 'overlap' or the name of an endpoint's model"
-                )
-            return {"none": None, "overlap": OverlapJudge(), "facts": FactJudge()}[self.judge]
-        endpoint = Endpoint(self.judge, self.judge_url)
-        return EndpointJudge(endpoint, output, swap=self.swap, prices=self.prices, cap=self.cap)
 
 
 @main_process_only()
@@ -243,13 +200,14 @@ def chat(
     table = summarise_verdicts(asked, judgement.verdicts).rename(columns={"relative": "score"})
     title = f"{responder.name}: score relative to the reference (95 % interval)"
     _print_scores(table, title, ("judge", "order", "group", "questions"))
+    typer.echo(judgement.describe_unscored(len(asked)))
     for name in judgement.unscored:
-        typer.echo(f"no readable scores for {name}", err=True)
+        typer.echo(f"{'refused' if name in judgement.refused else 'no readable scores'}: {name}", err=True)
     if isinstance(judge, EndpointJudge):
         _print_spending("spent", judge.spending())
     if judging.swap:
         typer.echo(f"points of 10 gained by being shown first: {position_bias(judgement.verdicts)}")
-    _save(table, output, responder.run)
+    _save(table.assign(unscored=len(judgement.unscored)), output, responder.run)
 
 
 def _load_responder(choice: ModelChoice, settings: GenerationSettings, answers: Path | None) -> Responder:
@@ -275,6 +233,8 @@ def _answer(
     found = answer_questions(questions, responder, output, batch_size=batch_size, notes=notes)
     if found is not None:
         typer.echo(f"{len(found)} answers of {responder.name} in {output}")
+        if refused := sum(one.refusal is not None for one in found):
+            typer.echo(f"{refused} of {len(found)} questions were refused; scores are over the rest")
     return found
 
 

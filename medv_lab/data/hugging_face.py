@@ -8,7 +8,6 @@ The `datasets` library is not used. It would save few lines; left to find the sp
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -17,9 +16,11 @@ from typing import Any
 
 from medv_lab.data.releases import LANGUAGES, SPLIT_FILES, kind_of_type, question_of
 from medv_lab.data.rows import Fault, Reading, Row, choice_of, image_in, join, read_questions, text_of
+from medv_lab.limits import LimitError, open_file, parse_json, read_file
 from medv_lab.records import Question
 
-BATCH_ROWS = 64
+BATCH_ROWS = 4  # a cell may be a whole picture, and one that is stored once may stand in every row
+MAX_EXPANSION, MAX_RATIO = 64_000_000, 20  # bytes of a Parquet file when unpacked, whichever allows more
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
 ID_KEYS = ("qid", "question_id", "id")
 TAG_KEYS = {"organ": ("location", "image_organ", "organ"), "modality": ("modality",)}
@@ -72,13 +73,23 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
             if parquet:
                 found.setdefault(split, parquet)
             elif state.is_file():
-                listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-                found.setdefault(split, [state.parent / Path(file["filename"]).name for file in listed])
+                found.setdefault(split, _listed_files(state))
     return found
 
 
+def _listed_files(state: Path) -> list[Path]:
+    """Return the Arrow files that a split's `state.json` names."""
+    try:
+        listed = parse_json(read_file(state))["_data_files"]
+        return [state.parent / Path(file["filename"]).name for file in listed]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(state)!r} is no list of the split's Arrow files ({error!r:.200}); copy or download it again"
+        ) from error
+
+
 def _rows(files: list[Path]) -> Iterator[Row]:
-    values = (value for file in files for batch in _batches(file) for value in batch.to_pylist())
+    values = (value for file in files for batch in _batches(file) for value in batch)
     for number, value in enumerate(values, 1):
         named = _first(value, ID_KEYS)
         yield number, {**value, "id": number if named is None else named}
@@ -88,8 +99,8 @@ def _first(row: Mapping[str, Any], keys: Iterable[str]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
-def _batches(file: Path) -> Iterator[Any]:
-    """Yield record batches of a Parquet file or of an Arrow stream, none of which is held whole."""
+def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a Parquet file or of an Arrow stream, a few at a time."""
     try:
         import pyarrow.ipc
         import pyarrow.parquet
@@ -98,25 +109,37 @@ def _batches(file: Path) -> Iterator[Any]:
             "folders of Hugging Face datasets need pyarrow; install it with `pip install 'medv-lab[tables]'`"
         ) from error
     try:
+        open_file(file).close()
         if file.suffix == ".parquet":
             with pyarrow.parquet.ParquetFile(file) as table:
-                yield from table.iter_batches(batch_size=BATCH_ROWS)
+                _check_expansion(table.metadata, file.stat().st_size)
+                for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                    yield batch.to_pylist()
             return
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             for batch in batches:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+                    yield batch.slice(start, BATCH_ROWS).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{str(file)!r} cannot be read as a table ({error}); copy or download it again"
         ) from error
+
+
+def _check_expansion(metadata: Any, size: int) -> None:
+    """Refuse a Parquet file of so many bytes that unpacks to many times as much; pictures, which fill it, do not."""
+    expanded = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if expanded > max(MAX_EXPANSION, MAX_RATIO * size):
+        raise LimitError(
+            f"its {size} bytes unpack to {expanded}; {MAX_RATIO} times as many, or {MAX_EXPANSION}, are the most"
+        )
 
 
 def _picture(value: Any, folder: Path, pictures: Path) -> Path:
     """Return the path of a row's picture, written out if it came as bytes."""
     name = value.get("path") if isinstance(value, Mapping) else value
     content = value.get("bytes") if isinstance(value, Mapping) else None
-    if content:
+    if isinstance(content, bytes) and content:
         suffix = next((end for start, end in SUFFIXES.items() if content.startswith(start)), "")
         path = pictures / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
         if not path.exists():

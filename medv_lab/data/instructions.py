@@ -13,14 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from medv_lab.data.rows import Damage, Fault, damage, mapping_of, read_rows
+from medv_lab.data.rows import SURROGATE, Damage, Fault, damage, mapping_of, read_rows
 from medv_lab.records import Question
 
 IMAGE_TOKEN = "<image>"
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 CONVERSATION_KEYS = ("conversations", "conversatons")
 SPECIAL_TOKEN = re.compile(r"<\|\w+\|>")
-SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, which no tokenizer takes
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ matter. Only one row is in memory at a time. Nothing is dropped silently: a row 
 `Damage`, and a `Reading` of a benchmark holds its questions and its broken rows.
 """
 
-import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,14 @@ from typing import Any, BinaryIO
 
 import ijson
 
+from medv_lab.limits import DepthGuard, LimitError, open_file, parse_json
 from medv_lab.records import Question
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HEAD_LENGTH = TAIL_LENGTH = 4096  # bytes that tell the two layouts apart, and a cut list from a damaged one
+SURROGATE = re.compile(
+    "[\ud800-\udfff]"
+)  # JSON can hold half of a pair, which no tokenizer and no file takes
 Row = tuple[
     int, Any
 ]  # number, from 1, and value: parsed JSON, or the `Damage` that kept it from being parsed
@@ -85,7 +89,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not a file; give the path of a .json or .jsonl file")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(HEAD_LENGTH)
         file.seek(len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0)
         first = head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
@@ -101,9 +105,15 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 def _read_list(file: BinaryIO) -> Iterator[Row]:
     number = 0
     try:
-        for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
+        for number, value in enumerate(ijson.items(DepthGuard(file), "item", use_float=True), 1):
             yield number, value
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except LimitError as error:
+        remedy = "write it flatter; the rows after it were not read"
+        yield (
+            number + 1,
+            damage(number + 1, "", Fault("nested too deep", f"here or soon after, {error}", remedy)),
+        )
+    except (ijson.JSONError, ValueError) as error:
         reason = " ".join(str(error).split("\n")[0].split())
         file.seek(max(file.seek(0, os.SEEK_END) - TAIL_LENGTH, 0))
         if file.read().rstrip().endswith(b"]"):
@@ -122,8 +132,13 @@ def _read_lines(file: BinaryIO) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            yield number, parse_json(line)
+        except LimitError as error:
+            fault = Fault(
+                "nested too deep or too long", f"the line cannot be read ({error})", "write it anew"
+            )
+            yield number, damage(number, "", fault)
+        except ValueError as error:
             fault = Fault("not JSON", f"the line cannot be read ({error})", "write one object per line")
             if not line.endswith(b"\n"):
                 fault = _truncated(f"the last line is cut off ({error})")
@@ -206,11 +221,15 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
         Fault: if it is missing, empty, or of another type.
     """
     if key not in row:
-        raise Fault("missing field", f"there is no {key!r} among {sorted(row)}", f"add {key!r}")
+        raise Fault("missing field", f"there is no {key!r} among {sorted(row)[:20]}", f"add {key!r}")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Fault("wrong type", f"{key} is {value!r} ({type(value).__name__})", "give a text")
+        raise Fault("wrong type", f"{key} is {value!r:.60} ({type(value).__name__})", "give a text")
     text = str(value).strip()
+    if half := SURROGATE.search(text):
+        raise Fault(
+            "not text", f"{key} holds {half.group()!a}, half of a character", "write whole characters"
+        )
     if not text:
         raise Fault(f"empty {key}", f"{key} is {value!r}", "write the text, or take the row out")
     return text
@@ -224,7 +243,7 @@ def choice_of(row: Mapping[str, Any], key: str, allowed: Collection[str]) -> str
     """
     value = text_of(row, key)
     if value not in allowed:
-        raise Fault(f"unknown {key}", f"{key} is {value!r}", f"allowed are {', '.join(allowed)}")
+        raise Fault(f"unknown {key}", f"{key} is {value!r:.60}", f"allowed are {', '.join(allowed)}")
     return value
 
 

@@ -35,6 +35,11 @@ class PatchGrid:
     row_length: int
     box: tuple[float, float, float, float]
 
+    @property
+    def last(self) -> int:
+        """The index behind the last patch."""
+        return self.start + (self.rows - 1) * self.row_length + self.columns
+
     def indices(self) -> np.ndarray:
         """Return the index of every patch, int (rows, columns)."""
         return self.start + np.arange(self.rows)[:, None] * self.row_length + np.arange(self.columns)
@@ -65,11 +70,13 @@ class PatchAttention:
                 f"attention values of the shape {self.values.shape} and type {self.values.dtype} do not fit "
                 f"the {len(self.maps)} maps; floats (N, K, P) do"
             )
-        ends = [int(grid.indices().max(initial=-1)) for grid in self.grids]
-        if max(ends, default=-1) >= self.values.shape[2]:
-            raise ValueError(
-                f"grids reach to index {max(ends)}, but only {self.values.shape[2]} are recorded"
-            )
+        recorded = self.values.shape[2]
+        # by numbers alone, since indices that are out of range may be too many to list
+        for grid in self.grids:
+            is_within = grid.start >= 0 and 0 <= grid.rows <= recorded and 0 <= grid.columns <= recorded
+            is_within &= grid.columns <= grid.row_length
+            if not is_within or (grid.rows and grid.columns and grid.last > recorded):
+                raise ValueError(f"{grid} reaches beyond the {recorded} indices that are recorded")
 
     def mean(self, commits: np.ndarray, maps: Iterable[int | str] | None = None) -> np.ndarray:
         """Return the mean over commits and maps, (P,); NaN where no commit is given.
@@ -104,7 +111,7 @@ class PatchAttention:
         try:
             grids = tuple(_read_grid(grid) for grid in meta["grids"])
             return cls(tuple(meta["maps"]), values, grids)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f"its attention is no table of maps and grids ({error})") from error
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medv_lab.diffusion.attention_maps import PatchAttention
+from medv_lab.limits import LIBRARY_ERRORS, open_file, parse_json, read_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +37,8 @@ _NAMES_IN_FILES = {
 _ATTENTION, _ATTENTION_ARRAY = "attention", "attention_values"  # only where it was recorded
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,  # zip features that no trace has: encryption, odd compression
-    zipfile.BadZipFile,
-    zlib.error,
-)
+MAX_LENGTH = 1_000_000  # answer positions, passes and commits of a trace, far above any run's
+_MAX_ID = 2**31
 
 
 class TraceError(ValueError):
@@ -117,8 +109,11 @@ class SampleTrace:
         if self.first_stop is None:
             object.__setattr__(self, "first_stop", self.gen_length)  # frozen, but not yet whole
         for name in ("gen_length", "block_length", "mask_token_id", "first_stop"):
-            if type(getattr(self, name)) is not int:
-                raise TraceError(f"{name} of a trace is {getattr(self, name)!r}; it must be a whole number")
+            value, most = getattr(self, name), _MAX_ID if name == "mask_token_id" else MAX_LENGTH
+            if type(value) is not int or not 0 <= value <= most:
+                raise TraceError(
+                    f"{name} of a trace is {value!r:.40}; it must be a whole number from 0 to {most}"
+                )
         if not isinstance(self.manifest, Mapping):
             raise TraceError(f"the manifest of a trace is {self.manifest!r}; it must be a mapping")
         self._check_arrays()
@@ -136,6 +131,9 @@ class SampleTrace:
                 )
         shapes = {name: getattr(self, name).shape for name in _ARRAYS}
         commits, passes = self.step.size, self.stops.size
+        most = max(commits, passes, self.remasked_step.size)
+        if most > MAX_LENGTH:
+            raise TraceError(f"a trace has {most} commits or passes; {MAX_LENGTH} are the most that are read")
         is_regular = (
             all(shapes[name] == (commits,) for name in _COMMIT_ARRAYS)
             and shapes["alternative_ids"] == shapes["alternative_probs"]
@@ -150,7 +148,7 @@ class SampleTrace:
             raise TraceError(f"the arrays of a trace have unequal lengths: {shapes}")
         for name, values, low, high in (
             ("step", self.step, 0, passes),
-            ("position", self.position, None, self.gen_length),
+            ("position", self.position, -_MAX_ID, self.gen_length),
             ("stops", self.stops, 0, self.gen_length + 1),
             ("remasked_step", self.remasked_step, 0, passes),
             ("remasked_position", self.remasked_position, 0, self.gen_length),
@@ -158,10 +156,13 @@ class SampleTrace:
             ("draft_step", self.draft_step, 0, passes),
             ("draft_position", self.draft_position, 0, self.gen_length),
         ):
-            if values.size and (values.max() >= high or (low is not None and values.min() < low)):
+            if values.size and (values.max() >= high or values.min() < low):
                 raise TraceError(
-                    f"{name} of a trace reaches from {values.min()} to {values.max()}; below {high} is allowed"
+                    f"{name} of a trace reaches from {values.min()} to {values.max()}; from {low} to below {high} is "
+                    "allowed"
                 )
+        if (np.diff(self.step) < 0).any():
+            raise TraceError("the commits of a trace do not stand in the order of their passes")
 
     @property
     def forward_evaluations(self) -> int:
@@ -195,9 +196,21 @@ class SampleTrace:
     def remasked_in(self) -> np.ndarray:
         """The pass that remasked each commit, int (N,), -1 for those that were never remasked."""
         remasked = np.full(len(self.step), -1, dtype=np.int64)
-        for step, position in zip(self.remasked_step, self.remasked_position, strict=True):
-            earlier = np.flatnonzero((self.position == position) & (self.step < step))
-            remasked[earlier[-1:]] = step  # of the position's commits, the one that stood
+        if not (self.step.size and self.remasked_step.size):
+            return remasked
+        made, gone = (
+            position.astype(np.int64) * self.forward_evaluations + step
+            for position, step in (
+                (self.position, self.step),
+                (self.remasked_position, self.remasked_step),
+            )
+        )
+        order = np.argsort(made, kind="stable")
+        # of the position's earlier commits the last, which stood
+        last = np.searchsorted(made[order], gone) - 1
+        commits = order[last]
+        is_there = (last >= 0) & (self.position[commits] == self.remasked_position)
+        remasked[commits[is_there]] = self.remasked_step[is_there]
         return remasked
 
     def replay(self, step: int | None = None) -> np.ndarray:
@@ -322,19 +335,17 @@ class SampleTrace:
         if not path.is_file():
             raise TraceError(f"there is no file {path.name}; give the .npz that SampleTrace.save wrote")
         try:
-            with zipfile.ZipFile(path) as file:
-                # Members are read whole, since that is what checks their checksums.
-                meta = json.loads(str(_read_array(file, "meta")))
+            with open_file(path) as stream, zipfile.ZipFile(stream) as file:
+                meta = parse_json(read_arrays(file, ["meta"])["meta"].item())
                 written = meta.pop("format", None) if isinstance(meta, dict) else None
-                arrays = {
-                    name: _read_array(file, _NAMES_IN_FILES.get(name, name))
-                    for name in _ARRAYS_OF.get(written, ())
-                }
-                if arrays and _ATTENTION in meta:
-                    arrays["attention"] = PatchAttention.from_meta(
-                        meta.pop(_ATTENTION), _read_array(file, _ATTENTION_ARRAY)
-                    )
-        except _DAMAGE as error:
+                names = {name: _NAMES_IN_FILES.get(name, name) for name in _ARRAYS_OF.get(written, ())}
+                if names and _ATTENTION in meta:
+                    names[_ATTENTION] = _ATTENTION_ARRAY
+                found = read_arrays(file, names.values())
+                arrays: dict[str, Any] = {name: found[stored] for name, stored in names.items()}
+                if _ATTENTION in arrays:
+                    arrays[_ATTENTION] = PatchAttention.from_meta(meta.pop(_ATTENTION), arrays[_ATTENTION])
+        except LIBRARY_ERRORS as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"
             ) from error
@@ -350,10 +361,6 @@ class SampleTrace:
             f"SampleTrace(L={self.gen_length}, B={self.block_length}, passes={self.forward_evaluations}, "
             f"commits={len(self.step)}, text={self.text!r})"
         )
-
-
-def _read_array(file: zipfile.ZipFile, name: str) -> np.ndarray:
-    return np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False)
 
 
 def _read_pieces(pieces: Any) -> dict[int, bytes]:

@@ -12,7 +12,7 @@ from medv_lab.phantoms.benchmark import SEED
 from medv_lab.phantoms.facts import score_description
 from medv_lab.phantoms.reports import write_controls
 from medv_lab.phantoms.scenes import Scene
-from medv_lab.records import Prediction, Question, pair_up
+from medv_lab.records import Prediction, Question, answered, pair_up
 
 PHANTOM_COLUMNS = ("group", "kind", "questions", "score", "low", "high")
 
@@ -43,7 +43,7 @@ def summarise_vqa(
     Raises:
         ValueError: if these are not the answers to these questions.
     """
-    pairs = pair_up(questions, predictions)
+    pairs = list(zip(*answered(questions, predictions), strict=True))
     rows = []
     for variant in LLAVA_MED_VARIANTS:
         known = candidates or [""]  # llava_med needs some; what it does with these is left out below
@@ -81,6 +81,7 @@ def summarise_phantoms(
     Raises:
         ValueError: if these are not the answers to these questions.
     """
+    questions, predictions = answered(questions, predictions)
     scored = pd.DataFrame(
         {
             "kind": [question.kind for question in questions],
@@ -109,8 +110,8 @@ def summarise_descriptions(questions: Sequence[Question], predictions: Sequence[
     Raises:
         ValueError: if these are not the answers to these questions.
     """
+    questions, answers = answered(questions, predictions)
     scenes = [question.truth for question in questions]
-    answers = [answer for _, answer in pair_up(questions, predictions)]
     texts = {answers[0].system: [answer.text for answer in answers]}
     texts |= write_controls(scenes, [question.reference for question in questions], SEED)
     rows = []
@@ -132,9 +133,10 @@ def _measure_description(text: str, scene: Scene) -> dict[str, float]:
 def summarise_effort(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Return Table 3's columns: words and seconds per question, seconds per word, forward passes per question.
 
+    Refused questions are left out.
     Seconds per word are all seconds over all words; NaN without words. Passes are NaN where any are unknown.
     """
-    effort = [(one.words, one.seconds, one.passes) for one in predictions]
+    effort = [(one.words, one.seconds, one.passes) for one in predictions if one.refusal is None]
     frame = pd.DataFrame(effort, columns=["words", "seconds", "passes"])
     words, seconds = frame.words.sum(), frame.seconds.sum()
     return {

@@ -3,7 +3,8 @@
 Everything is in one store, `reviews-*.jsonl`: a record before each call ("begun"), and the raw body of its answer
 ("reply") before anything is read of it, or that it failed. Scores are read from there at any time without a call.
 A process that is killed loses at most the calls in flight; they are asked again under the same idempotency key, and
-where a server charges for both, they are listed as lost and count as spent.
+where a server charges for both, they are listed as lost and count as spent. What the endpoint's content filter refuses
+is refused for good ("refused"): the run goes on without it, and so do means.
 """
 
 import threading
@@ -18,17 +19,21 @@ from medv_lab.evaluation.endpoint import (
     ChatClient,
     Endpoint,
     EndpointError,
+    FilteredError,
     Messages,
+    RefusalError,
     ReplyError,
     estimate_tokens,
     read_completion,
 )
-from medv_lab.evaluation.judges import HIGHEST, LOWEST, Judgement, Verdict
-from medv_lab.metrics.scoring import ScoreLineError, parse_scores
+from medv_lab.evaluation.judges import Judgement, Verdict, refused_among
+from medv_lab.evaluation.score_lines import read_scores
 from medv_lab.records import Prediction, Question, pair_up, require_distinct
 from medv_lab.store import ExclusiveAccess, Store, content_key
+from medv_lab.strategies.base import check_number
 
 STORE = "reviews"
+EVENTS = ("begun", "reply", "refused", "failed")
 USUAL_REPLY = 150  # tokens; what a dry run expects of a reply with its reasons
 
 INSTRUCTIONS = """\
@@ -98,12 +103,14 @@ class _Calls:
 
     Attributes:
         bodies: replies to a job, in the order of its attempts.
+        refused: jobs that the content filter refuses.
         begun: how often a call, a job and its attempt, was begun.
         open: how often it has no outcome: in flight, or lost with its process.
         estimates: tokens in of a call.
     """
 
     bodies: dict[str, list[str]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     begun: Counter = field(default_factory=Counter)
     open: Counter = field(default_factory=Counter)
     estimates: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -115,9 +122,11 @@ class _Calls:
             self.open[call] += 1
             self.estimates[call] = record["tokens_in"]
             return
-        self.open[call] -= 1
+        self.open[call] = max(self.open[call] - 1, 0)
         if record["event"] == "reply":
             self.bodies.setdefault(record["job"], []).append(record["body"])
+        elif record["event"] == "refused":
+            self.refused.add(record["job"])
 
 
 class EndpointJudge:
@@ -132,7 +141,8 @@ class EndpointJudge:
         read_tries: how often an answer is judged anew while its replies cannot be read; every time with another seed.
 
     Raises:
-        ValueError: for a cap without prices.
+        ValueError: for prices or a cap that are no amounts of money, a cap without prices, or one on an endpoint
+            whose answers have no longest length.
     """
 
     def __init__(
@@ -147,19 +157,29 @@ class EndpointJudge:
     ) -> None:
         if cap is not None and prices is None:
             raise ValueError(f"the cap is {cap}, but no prices are given; give prices, or no cap")
+        if prices is not None:
+            for name, price in zip(("price of tokens in", "price of tokens out"), prices, strict=True):
+                check_number(name, price, float, 0)
+        if cap is not None:
+            check_number("cap", cap, float, 0)
+            if endpoint.longest is None:
+                raise ValueError(
+                    f"the cap is {cap}, but nothing limits an answer, so that a call may cost any sum; give "
+                    "max_tokens or max_completion_tokens, or no cap"
+                )
+        check_number("read_tries", read_tries, int, 1, 100)
         self._endpoint, self._folder, self._swap = endpoint, folder, swap
         self._prices, self._cap, self._read_tries = prices, cap, read_tries
-        settings = (endpoint.base_url, endpoint.model, endpoint.seed, endpoint.max_tokens)
-        self._identity = content_key(settings, INSTRUCTIONS, MATERIAL)
+        self._identity = content_key(_identify(endpoint), INSTRUCTIONS, MATERIAL)
         self.name = f"{endpoint.model} ({self._identity[:8]})"
         self._guard = threading.Lock()
 
     def plan(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Spending:
         """Count what `judge` would still ask: a dry run, without a call. Tokens are estimated from characters."""
-        calls = self._read(Store(self._folder, STORE))
+        calls = self._read(self._store())
         jobs = [job for job in self._jobs(questions, predictions) if self._is_open(job, calls)]
         tokens_in = sum(estimate_tokens(job.messages) for job in jobs)
-        tokens_out = len(jobs) * min(USUAL_REPLY, self._endpoint.max_tokens)
+        tokens_out = len(jobs) * min(USUAL_REPLY, self._endpoint.longest or USUAL_REPLY)
         return Spending(len(jobs), 0, 0, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
 
     def judge(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
@@ -172,7 +192,7 @@ class EndpointJudge:
             ValueError: if two questions have the same id.
         """
         jobs = self._jobs(questions, predictions)
-        with ExclusiveAccess(self._folder, STORE), Store(self._folder, STORE) as store:
+        with ExclusiveAccess(self._folder, STORE), self._store() as store:
             calls = self._read(store)
             jobs = [job for job in jobs if self._is_open(job, calls)]
             if jobs:
@@ -181,24 +201,30 @@ class EndpointJudge:
 
     def rescore(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> Judgement:
         """Read the scores of the replies that are there, without a call."""
-        bodies = self._read(Store(self._folder, STORE)).bodies
-        verdicts, unscored = [], []
+        calls = self._read(self._store())
+        verdicts, (unscored, refused) = [], map(list, refused_among(predictions))
         for job in self._jobs(questions, predictions):
-            scores = next(filter(None, map(_read_scores, bodies.get(job.key, []))), None)
+            bodies = calls.bodies.get(job.key, [])
+            scores = next(filter(None, map(_read_scores, bodies)), None)
             if scores is None:
                 unscored.append(job.question_id)
+                if job.key in calls.refused or any(map(_is_refusal, bodies)):
+                    refused.append(job.question_id)
                 continue
             reference, candidate = reversed(scores) if job.is_swapped else scores
             verdicts.append(Verdict(job.question_id, self.name, reference, candidate, job.is_swapped))
-        return Judgement(tuple(verdicts), tuple(dict.fromkeys(unscored)))
+        return Judgement(tuple(verdicts), tuple(dict.fromkeys(unscored)), tuple(dict.fromkeys(refused)))
 
     def spending(self) -> Spending:
         """Count what this judge's calls in the store have cost so far."""
-        return self._spent(self._read(Store(self._folder, STORE)))
+        return self._spent(self._read(self._store()))
+
+    def _store(self) -> Store:
+        return Store(self._folder, STORE, _check_record)
 
     def _jobs(self, questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[_Job]:
-        pairs = pair_up(questions, predictions)
         require_distinct(questions)
+        pairs = [pair for pair in pair_up(questions, predictions) if pair[1].refusal is None]
         jobs = []
         for is_swapped in (False, True) if self._swap else (False,):
             for question, prediction in pairs:
@@ -209,7 +235,8 @@ class EndpointJudge:
 
     def _is_open(self, job: _Job, calls: _Calls) -> bool:
         bodies = calls.bodies.get(job.key, [])
-        return len(bodies) < self._read_tries and not any(map(_read_scores, bodies))
+        has_outcome = job.key in calls.refused or any(_read_scores(one) or _is_refusal(one) for one in bodies)
+        return len(bodies) < self._read_tries and not has_outcome
 
     def _read(self, store: Store) -> _Calls:
         calls = _Calls()
@@ -249,10 +276,12 @@ class EndpointJudge:
             note("begun", id=job.question_id, tokens_in=estimate_tokens(job.messages))
         try:
             body = client.complete(
-                job.messages,
-                seed=self._endpoint.seed + attempt,
-                idempotency_key=content_key(job.key, attempt),
+                job.messages, idempotency_key=content_key(job.key, attempt), attempt=attempt
             )
+        except FilteredError as error:
+            with self._guard:
+                note("refused", error=str(error))
+            return
         except EndpointError as error:
             with self._guard:
                 note("failed", error=str(error))
@@ -266,7 +295,7 @@ class EndpointJudge:
         if self._cap is None:
             return
         spent = self._spent(calls).cost
-        following = self._cost(estimate_tokens(job.messages), self._endpoint.max_tokens)
+        following = self._cost(estimate_tokens(job.messages), self._endpoint.longest)
         if spent + following > self._cap:
             raise SpendingCapError(
                 f"{spent:.4f} of {self._cap:.4f} are spent or reserved, and the next call may cost {following:.4f}; "
@@ -275,18 +304,19 @@ class EndpointJudge:
 
     def _spent(self, calls: _Calls) -> Spending:
         tokens_in = tokens_out = unparsable = 0
+        longest = self._endpoint.longest or USUAL_REPLY  # without a limit there is no cap either
         for key, bodies in calls.bodies.items():
             for attempt, body in enumerate(bodies):
                 try:
                     _, counted_in, counted_out = read_completion(body)
                 except ReplyError:
                     counted_in = counted_out = None
-                tokens_in += calls.estimates[key, attempt] if counted_in is None else counted_in
-                tokens_out += self._endpoint.max_tokens if counted_out is None else counted_out
+                tokens_in += calls.estimates.get((key, attempt), 0) if counted_in is None else counted_in
+                tokens_out += longest if counted_out is None else counted_out
                 unparsable += _read_scores(body) is None
         lost = sum(calls.open.values())
-        tokens_in += sum(calls.estimates[call] * count for call, count in calls.open.items())
-        tokens_out += lost * self._endpoint.max_tokens
+        tokens_in += sum(calls.estimates[call] * count for call, count in calls.open.items() if count)
+        tokens_out += lost * longest
         replies = sum(map(len, calls.bodies.values()))
         return Spending(replies, unparsable, lost, tokens_in, tokens_out, self._cost(tokens_in, tokens_out))
 
@@ -311,10 +341,37 @@ def make_messages(question: Question, prediction: Prediction, is_swapped: bool =
     return ({"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": material})
 
 
+def _identify(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Return what tells one judge from another: where it is, and all that is sent to it."""
+    usual = endpoint.temperature == 0 and endpoint.max_completion_tokens is None
+    sent = (endpoint.base_url, endpoint.model, endpoint.seed, endpoint.max_tokens)
+    # a call that leaves the newer parameters as they have always been has the name that it has always had
+    return sent if usual else (*sent, endpoint.temperature, endpoint.max_completion_tokens)
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raise a KeyError or ValueError for a line of the store that no judge has written."""
+    texts = [record["judge"], record["job"], record["body"] if record["event"] == "reply" else ""]
+    counts = [record["attempt"], record["tokens_in"] if record["event"] == "begun" else 0]
+    if record["event"] not in EVENTS or not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"the event is {record['event']!r:.40}, or a text is none")
+    if not all(type(one) is int and one >= 0 for one in counts):
+        raise ValueError("a count is none")
+
+
 def _read_scores(body: str) -> tuple[float, float] | None:
     """Read both scores in the order shown, or None if the body has none from 1 to 10."""
     try:
-        scores = parse_scores(read_completion(body)[0].strip())
-    except (ReplyError, ScoreLineError):
+        return read_scores(read_completion(body)[0])
+    except ReplyError:
         return None
-    return scores if all(LOWEST <= score <= HIGHEST for score in scores) else None
+
+
+def _is_refusal(body: str) -> bool:
+    try:
+        read_completion(body)
+    except RefusalError:
+        return True
+    except ReplyError:
+        pass
+    return False

@@ -54,10 +54,28 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Verdicts in the order of the questions, and the ids of questions that the judge gave no scores."""
+    """Verdicts in the order of the questions, and the questions without one.
+
+    Attributes:
+        verdicts: of every question that has scores; means are over these.
+        unscored: ids of questions that the judge gave no scores, or not in both orders.
+        refused: ids of those among them that were never answered, or not judged, because somebody refused to.
+    """
 
     verdicts: tuple[Verdict, ...]
     unscored: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def describe_unscored(self, questions: int) -> str:
+        """Say how many of so many questions have no scores, and why."""
+        refused = len(self.refused)
+        reasons = f"{refused} refused, {len(self.unscored) - refused} without readable scores"
+        means = "; means are over the rest" if self.unscored else ""
+        return (
+            f"{len(self.unscored)} of {questions} unscored"
+            + (f" ({reasons})" if self.unscored else "")
+            + means
+        )
 
 
 class OverlapJudge:
@@ -75,8 +93,9 @@ class OverlapJudge:
                 question.id, self.name, HIGHEST, _score(_shared_words(prediction.text, question.reference))
             )
             for question, prediction in pair_up(questions, predictions)
+            if prediction.refusal is None
         ]
-        return Judgement(tuple(verdicts))
+        return Judgement(tuple(verdicts), *refused_among(predictions))
 
 
 @dataclass(frozen=True)
@@ -121,6 +140,8 @@ class FactJudge:
         """
         verdicts = []
         for question, prediction in pair_up(questions, predictions):
+            if prediction.refusal is not None:
+                continue
             facts = asked_facts(question)
             asked = facts if question.kind == "conversation" else None
             scores = [
@@ -128,7 +149,13 @@ class FactJudge:
                 for text in (question.reference, prediction.text)
             ]
             verdicts.append(Verdict(question.id, self.name, *scores))
-        return Judgement(tuple(verdicts))
+        return Judgement(tuple(verdicts), *refused_among(predictions))
+
+
+def refused_among(predictions: Sequence[Prediction]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of refused questions, as a `Judgement` names them: unscored, and refused."""
+    refused = tuple(one.question_id for one in predictions if one.refusal is not None)
+    return refused, refused
 
 
 def count_facts(text: str, scene: Scene, asked: Set[Fact] | None = None) -> FactCount:

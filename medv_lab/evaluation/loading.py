@@ -6,7 +6,7 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation.autoregressive import NextTokenResponder, TransformersResponder, load_transformers
-from medv_lab.evaluation.endpoint import Endpoint
+from medv_lab.evaluation.endpoint import Endpoint, vary_endpoint
 from medv_lab.evaluation.model_choice import PUBLIC_MODELS, ModelChoice
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, Responder
 from medv_lab.model.causal import MedVForNextToken
@@ -30,9 +30,8 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
         model, kind = PUBLIC_MODELS[model]
     name, length = name or choice.model, settings.gen_length
     if kind == "endpoint":
-        return EndpointResponder(
-            Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length), name
-        )
+        endpoint = Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length)
+        return EndpointResponder(vary_endpoint(endpoint, choice.endpoint_set), name)
     device = own_device(choice.device)
     if kind in ("image-text", "text"):
         loaded = load_transformers(kind, model, device, choice.dtype, choice.download)

@@ -28,6 +28,7 @@ class ModelChoice:
             transformers), "endpoint", or "auto": that of a public model, "medv" for anything else.
         prompt: of image-text and text models, "chat" or a text with {question}.
         base_url: of the model's endpoint.
+        endpoint_set: parameter=value of its calls, may be repeated; seed=none leaves the seed out.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         download: allow a download from the hub.
@@ -42,6 +43,7 @@ class ModelChoice:
     kind: str = "auto"
     prompt: str = CHAT
     base_url: str | None = None
+    endpoint_set: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     download: bool = False

@@ -13,9 +13,11 @@ from left to right are in `autoregressive`. A responder of one's own names itsel
 import base64
 import hashlib
 import io
-import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +25,17 @@ import torch
 from PIL import Image
 
 from medv_lab.config import GenerationSettings
-from medv_lab.evaluation.endpoint import ChatClient, Endpoint, read_completion
+from medv_lab.evaluation.endpoint import (
+    ChatClient,
+    Endpoint,
+    FilteredError,
+    RefusalError,
+    ReplyError,
+    read_completion,
+)
 from medv_lab.generation import ask_many
 from medv_lab.inputs.image_processing import list_notes, open_pictures
+from medv_lab.limits import parse_json, read_file
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.records import Prediction, Question
@@ -42,7 +52,8 @@ class Responder(Protocol):
         model: {name, sha256, revision} of the model.
         settings: everything else that its answers depend on, JSON-able. Responders of equal model and settings give
             the same answers.
-        is_paid: True where every call costs money; then one process answers, whatever the launch.
+        is_paid: True where every call costs money; then one process answers, whatever the launch, and takes each
+            answer from `answer_each` as it comes.
     """
 
     name: str
@@ -52,6 +63,10 @@ class Responder(Protocol):
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
+
+    def answer_each(self, questions: Sequence[Question]) -> Iterator[Prediction]:
+        """Answer a batch one by one, in any order; a failure is raised once all that was answered is out."""
+        yield from self.answer(questions)
 
     @property
     def run(self) -> str:
@@ -105,20 +120,25 @@ class FileResponder(Responder):
     """Answers that another system wrote: JSON Lines of question_id and text.
 
     Raises:
-        ValueError: for a line without these fields, or an id that comes twice.
+        ValueError: for a line without these fields, with half a character, or with an id that comes twice.
+        OSError: if there is no such file.
     """
 
     settings: Mapping[str, Any] = {}
 
     def __init__(self, path: Path, name: str) -> None:
-        content = path.read_bytes()
+        content = read_file(path, None)
         digest = hashlib.sha256(content).hexdigest()
         self.name, self.model = name, {"name": path.name, "sha256": digest, "revision": None}
         self._texts: dict[str, str] = {}
-        for number, line in enumerate(content.decode().splitlines(), 1):
+        *lines, last = content.split(
+            b"\n"
+        )  # and nowhere else: a text may hold what Unicode takes for the end of a line
+        for number, line in enumerate([*lines, last] if last else lines, 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 key, text = str(record["question_id"]), record["text"]
+                f"{key}{text}".encode()  # half a character is no text
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"line {number} of {path.name} has no 'question_id' and 'text' ({error}); give one answer per line"
@@ -144,7 +164,8 @@ class FileResponder(Responder):
 class EndpointResponder(Responder):
     """A model behind an OpenAI-compatible endpoint, which is sent the question and the picture as PNG.
 
-    The passes it takes cannot be known. Errors are those of `ChatClient.complete` and `read_completion`.
+    The passes it takes cannot be known. A refusal by a content filter, or by the model, is the question's outcome.
+    Errors are those of `ChatClient.complete` and `read_completion`.
     """
 
     is_paid = True
@@ -152,30 +173,61 @@ class EndpointResponder(Responder):
     def __init__(self, endpoint: Endpoint, name: str | None = None) -> None:
         self.name = name or endpoint.model
         self.model = {"name": endpoint.model, "sha256": None, "revision": None}
-        self.settings = {
-            "seed": endpoint.seed,
-            "max_tokens": endpoint.max_tokens,
-            "temperature": 0,
-            "where": hashlib.sha256((endpoint.base_url or "").encode()).hexdigest(),
-        }
+        where = hashlib.sha256((endpoint.base_url or "").encode()).hexdigest()
+        self.settings = {**endpoint.parameters(), "where": where}
         self._endpoint, self._client = endpoint, ChatClient(endpoint)
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, so many at a time as the endpoint allows."""
+        found = {one.question_id: one for one in self.answer_each(questions)}
+        return [found[question.id] for question in questions]
+
+    def answer_each(self, questions: Sequence[Question]) -> Iterator[Prediction]:
+        """Answer a batch one by one, as answers come; after a failure no further call is begun."""
+        failure, ended = None, threading.Event()
+
+        def answer(question: Question) -> Prediction | None:
+            try:
+                return None if ended.is_set() else self._answer_one(question)
+            except ReplyError:  # of this answer, which says nothing of others
+                raise
+            except (OSError, ValueError):
+                ended.set()
+                raise
+
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
-            return list(pool.map(self._answer_one, questions))
+            try:
+                for call in as_completed([pool.submit(answer, question) for question in questions]):
+                    try:
+                        prediction = call.result()
+                    except (OSError, ValueError) as error:
+                        failure = failure or error
+                        continue
+                    if prediction is not None:
+                        yield prediction
+            finally:
+                ended.set()
+        if failure is not None:
+            raise failure
 
     def _answer_one(self, question: Question) -> Prediction:
+        began = time.perf_counter()
         content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
         pictures = open_pictures(question.image)
         for picture in pictures[::-1]:
             content.insert(0, {"type": "image_url", "image_url": {"url": _data_url(picture)}})
-        body = self._client.complete(
-            [{"role": "user", "content": content}],
-            seed=self._endpoint.seed,
-            idempotency_key=content_key(self.model, self.settings, content),
-        )
-        return self.predict(question, read_completion(body)[0], notes=list_notes(pictures))
+        text, refusal = "", None
+        try:
+            body = self._client.complete(
+                [{"role": "user", "content": content}],
+                idempotency_key=content_key(self.model, self.settings, content),
+            )
+            text = read_completion(body)[0]
+        except (FilteredError, RefusalError) as error:
+            refusal = str(error)
+        seconds = time.perf_counter() - began
+        prediction = self.predict(question, text, notes=list_notes(pictures))
+        return replace(prediction, seconds=seconds, refusal=refusal)
 
 
 def describe_processing(processor: MedVProcessor) -> dict[str, Any]:

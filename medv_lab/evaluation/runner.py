@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from medv_lab.evaluation.responders import Responder
+from medv_lab.limits import open_file
 from medv_lab.records import MANIFEST, Prediction, Question, pair_up, read_manifest, require_distinct
 from medv_lab.runtime import make_manifest
 from medv_lab.store import (
@@ -34,6 +35,7 @@ from medv_lab.store import (
     Store,
     content_key,
     replace_text,
+    require_writable,
     share_of_process,
     write_lines,
 )
@@ -64,7 +66,7 @@ def answer_questions(
 
     Raises:
         ValueError: for two questions with one id, a batch size below 1, or a folder with damaged files.
-        StoreError: if another process asks a paid responder in this folder.
+        StoreError: if another process asks a paid responder in this folder, or nothing can be written to it.
         ImageError, OSError: for a picture that cannot be read.
     """
     _check(questions, batch_size)
@@ -74,18 +76,26 @@ def answer_questions(
             return None
         count = 1
     access = ExclusiveAccess(folder, f"run-{responder.run}") if responder.is_paid else nullcontext()
-    with access, Store(folder, STORE) as store:
+    with access, Store(folder, STORE, Prediction.check) as store:
         # 1. Name every answer by its content; this process takes every count-th question.
         keys = [make_key(question, responder) for question in questions]
         own = list(zip(keys, questions, strict=True))[rank::count]
         missing = [(key, question) for key, question in own if key not in store]
 
         # 2. Say what is run, then ask what is missing; a batch is on the disk before the next one is asked.
+        if missing:
+            require_writable(folder)
         if rank == 0:
             _record_run(folder, responder, len(questions), notes)
         done = len(own) - len(missing)
         with tqdm(total=len(own), initial=done, unit="answer", desc=responder.name) as bar:
             for batch in _make_batches(missing, batch_size):
+                if responder.is_paid:  # each answer is on the disk as soon as it is there
+                    key_of = {question.id: key for key, question in batch}
+                    for prediction in responder.answer_each([question for _, question in batch]):
+                        store.put(key_of[prediction.question_id], prediction.to_dict())
+                        bar.update()
+                    continue
                 predictions = _answer_batch([question for _, question in batch], responder)
                 keyed = zip(batch, predictions, strict=True)
                 store.put_all({key: prediction.to_dict() for (key, _), prediction in keyed})
@@ -139,8 +149,9 @@ def hash_picture(image: Any) -> str | list[str] | None:
     if isinstance(image, list | tuple):
         return [hash_picture(one) for one in image]
     if isinstance(image, str | os.PathLike):
-        content = Path(image).read_bytes()
-    elif isinstance(image, bytes | bytearray | memoryview):
+        with open_file(image) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
     elif isinstance(image, np.ndarray):
         content = f"{image.dtype} {image.shape} ".encode() + np.ascontiguousarray(image).tobytes()

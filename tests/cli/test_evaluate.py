@@ -247,6 +247,30 @@ def test_an_endpoint_judges_once_and_reports_bias_and_spending(tmp_path):
         assert sum(books.made.values()) == len(books.requests) == 4
 
 
+def test_refusals_and_odd_parameters_are_told(tmp_path):
+    data = make_chatbot(tmp_path / "data")
+    texts = ("a cyst", "an ulcer")
+    file = write_lines(
+        tmp_path / "a.jsonl", [{"question_id": n, "text": text} for n, text in enumerate(texts)]
+    )
+    command = ["chat", "--data", data, "--answers", file, "--judge", "j", "--output", tmp_path / "out"]
+    with serve(Books(refused={"seed": None, "temperature": 1})) as books:
+        command += ["--judge-url", books.url]
+        assert "seed=none" in refusal(*command)
+        command += ["--judge-set", "seed=none", "--judge-set", "temperature=1"]
+        books.filtered = "an ulcer"
+        assert "1 of 2 unscored (1 refused, 0 without readable scores); means are over the rest" in run(
+            *command
+        )
+        calls = len(books.requests)
+        assert "1 of 2 unscored" in run(*command) and len(books.requests) == calls
+    (scores,) = (tmp_path / "out").glob("scores-*.csv")
+    assert set(pd.read_csv(scores).unscored) == {1}
+    assert "no parameter=value" in refusal(*command, "--judge-set", "colour=1")
+    for cap in ("nan", "inf", "-1"):
+        assert "cap is" in refusal(*command, "--prices", 1, 10, "--cap", cap)
+
+
 def test_a_judge_that_cannot_be_reached_or_paid_is_one_line(tmp_path):
     data, file = make_chatbot(tmp_path / "data"), answers_file(tmp_path / "a.jsonl", [0, 1])
     command = ["chat", "--data", data, "--answers", file, "--judge", "j", "--output", tmp_path / "out"]

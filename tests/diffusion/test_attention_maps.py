@@ -33,6 +33,15 @@ def test_the_mean_is_over_the_commits_and_maps_asked_for(maps):
     assert np.isnan(attention.mean(np.zeros(4, bool))).all()
 
 
+ENDLESS = (  # grids of indices that no memory holds, or of none that is recorded
+    PatchGrid(0, 0, 10**9, 10**9, 10**9, (0, 0, 1, 1)),
+    PatchGrid(0, 0, 10**9, 0, 0, (0, 0, 1, 1)),
+    PatchGrid(0, -5, 2, 2, 2, (0, 0, 1, 1)),
+    PatchGrid(0, 0, 2, 8, 1, (0, 0, 1, 1)),
+    PatchGrid(0, 10**30, 1, 1, 1, (0, 0, 1, 1)),
+)
+
+
 @pytest.mark.parametrize("maps", [(1,), (), ("rollout",)])
 def test_maps_that_were_not_recorded_are_refused(maps):
     with pytest.raises(ValueError, match="recorded are 0, 3"):
@@ -46,10 +55,11 @@ def test_maps_that_were_not_recorded_are_refused(maps):
         ((0, 3), np.zeros((4, 2, 12), int), GRIDS),
         ((0, 3), np.zeros((4, 12), np.float16), GRIDS),
         ((0, 3), np.zeros((4, 2, 10), np.float16), GRIDS),
+        *(((0, 3), np.zeros((4, 2, 12), np.float16), (grid,)) for grid in ENDLESS),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(parts):
-    with pytest.raises(ValueError, match="attention values|grids reach"):
+    with pytest.raises(ValueError, match="attention values|reaches beyond"):
         PatchAttention(*parts)
 
 

@@ -148,6 +148,62 @@ def test_arrays_that_do_not_fit_together_are_refused(records):
             replace(trace, **change)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gen_length", 10**10), ("gen_length", -1), ("mask_token_id", 10**30), ("block_length", True)],
+)
+def test_lengths_that_no_run_has_are_refused(records, name, value):
+    with pytest.raises(TraceError, match=f"{name} of a trace"):
+        replace(trace_of(records), **{name: value})
+
+
+def test_traces_without_end_are_refused_before_they_are_unpacked(tmp_path, records):
+    path = trace_of(records).save(tmp_path / "trace.npz")
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    meta = str(arrays["meta"])
+    for name, changes in {
+        "expanding": {"entropy": np.zeros(100_000_000, np.float32)},
+        "deep": {"meta": np.array("[" * 100_000)},
+        "long": {"stops": np.zeros(2_000_000, np.int8), "step": arrays["step"] * 0},
+        "wide": {"meta": np.array(meta.replace('"manifest"', f'"{"x" * 5_000_000}": 1, "manifest"'))},
+    }.items():
+        path = tmp_path / f"{name}.npz"
+        np.savez_compressed(path, **arrays | changes)
+        assert path.stat().st_size < 1_000_000
+        with pytest.raises(TraceError, match=name):
+            SampleTrace.load(path)
+
+
+def test_which_commit_was_remasked_is_found_in_any_order_of_the_remaskings():
+    rng = np.random.default_rng(0)
+    commits, passes, length = 300, 40, 12
+    step = np.sort(rng.integers(0, passes, commits))
+    position = rng.integers(-2, length, commits)
+    remasked = rng.integers(0, passes, 50), rng.integers(0, length, 50)
+    trace = SampleTrace(
+        step=step,
+        block=step * 0,
+        position=position,
+        token_id=step,
+        confidence=step * 1.0,
+        entropy=step * 1.0,
+        alternative_ids=np.zeros((commits, 0), int),
+        alternative_probs=np.zeros((commits, 0)),
+        stops=np.full(passes, length),
+        gen_length=length,
+        block_length=length,
+        mask_token_id=99,
+        pieces={},
+        remasked_step=remasked[0],
+        remasked_position=remasked[1],
+    )
+    expected = np.full(commits, -1)
+    for at, where in zip(*remasked, strict=True):
+        expected[np.flatnonzero((position == where) & (step < at))[-1:]] = at
+    assert np.array_equal(trace.remasked_in, expected)
+
+
 def test_a_trace_is_read_without_torch(tmp_path, records):
     path = trace_of(records).save(tmp_path / "trace.npz")
     code = (

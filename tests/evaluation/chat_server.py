@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,10 @@ GARBAGE = (
     '{"choices": []}',
     "<html>not JSON</html>",
 )
+
+
+UNSUPPORTED = {"type": "invalid_request_error", "code": "unsupported_parameter"}
+FILTERED = {"code": "content_filter", "message": "The prompt triggered the content management policy."}
 
 
 @dataclass
@@ -34,6 +39,8 @@ class Books:
     charges_once: bool = True
     content: str = "8 6\nThe second answer leaves out the side."
     usage: dict | None = None
+    filtered: str = ""  # a call with this text is refused by the content filter
+    refused: dict = field(default_factory=dict)  # parameter: the only value that it may have, None for none
     failure: tuple[int, ...] = (429, 500, 0)
     message: str = '{"error": {"message": "come back later"}}'
     retry_after: str | None = "0.02"
@@ -55,6 +62,13 @@ class Books:
         """Status and body of the answer to a call; 0 is to hang until the client has gone."""
         with self.guard:
             self.requests.append(request)
+            for name, only in self.refused.items():
+                if request.get(name, only) != only:
+                    return 400, json.dumps(
+                        {"error": {**UNSUPPORTED, "param": name, "message": f"Unsupported: {name}"}}
+                    )
+            if self.filtered and self.filtered in json.dumps(request):
+                return 400, json.dumps({"error": FILTERED})
             if self.rng.random() < self.fails:
                 status = self.rng.choice(self.failure)
                 self.failures[status] += 1
@@ -109,13 +123,30 @@ class QuietServer(ThreadingHTTPServer):
 @contextmanager
 def serve(books: Books):
     """Run the server on a free port of the loopback interface."""
-    handler = type("BookedHandler", (Handler,), {"books": books})
+    with serve_handler(type("BookedHandler", (Handler,), {"books": books})) as books.url:
+        yield books
+
+
+@contextmanager
+def serve_raw(respond: Callable[[BaseHTTPRequestHandler], None]):
+    """Run a server that answers every call by a function, which writes to the connection itself; yields its URL."""
+
+    def do_post(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        respond(self)
+        self.close_connection = True
+
+    with serve_handler(type("RawHandler", (Handler,), {"do_POST": do_post})) as url:
+        yield url
+
+
+@contextmanager
+def serve_handler(handler: type[BaseHTTPRequestHandler]):
     server = QuietServer(("127.0.0.1", 0), handler)
-    books.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield books
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     finally:
         server.shutdown()
         server.server_close()

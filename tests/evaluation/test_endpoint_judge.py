@@ -8,11 +8,18 @@ import pytest
 
 from medv_lab.evaluation import runner
 from medv_lab.evaluation.endpoint import Endpoint, EndpointError
-from medv_lab.evaluation.endpoint_judge import STORE, EndpointJudge, SpendingCapError, make_messages
+from medv_lab.evaluation.endpoint_judge import (
+    INSTRUCTIONS,
+    MATERIAL,
+    STORE,
+    EndpointJudge,
+    SpendingCapError,
+    make_messages,
+)
 from medv_lab.evaluation.judges import position_bias, summarise_verdicts
 from medv_lab.evaluation.runner import answer_questions
 from medv_lab.records import Prediction, Question, read_predictions
-from medv_lab.store import Store, StoreError
+from medv_lab.store import Store, StoreError, content_key
 from tests.evaluation.chat_server import GARBAGE, Books, serve
 from tests.evaluation.children import child_context
 from tests.evaluation.scripted import Echo
@@ -156,6 +163,97 @@ def test_what_cannot_be_judged_is_refused(books, tmp_path):
     twice = [*QUESTIONS, QUESTIONS[0]], [*PREDICTIONS, PREDICTIONS[0]]
     with pytest.raises(ValueError, match="'q0'"):
         EndpointJudge(books.endpoint(), tmp_path).judge(*twice)
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), -1.0, "2", True])
+def test_a_cap_or_a_price_that_is_no_amount_is_refused(books, tmp_path, amount):
+    for wrong in ({"prices": (1, 1), "cap": amount}, {"prices": (amount, 1)}, {"prices": (1, amount)}):
+        with pytest.raises(ValueError, match="cap is|price of tokens"):
+            EndpointJudge(books.endpoint(), tmp_path, **wrong)
+    endless = books.endpoint(max_tokens=None)
+    with pytest.raises(ValueError, match="nothing limits an answer"):
+        EndpointJudge(endless, tmp_path, prices=(1, 1), cap=1)
+
+
+def test_what_is_sent_is_part_of_who_the_judge_is(books, tmp_path):
+    varied = ({}, {"temperature": 1}, {"temperature": None}, {"seed": None}, {"max_completion_tokens": 9})
+    judges = [EndpointJudge(books.endpoint(**one), tmp_path) for one in varied]
+    for number, judge in enumerate(judges, 1):
+        judge.judge(*first(1))
+        assert len(books.requests) == number
+    assert len({judge.name for judge in judges}) == len(judges)
+    # replies that were paid for before there were such parameters are found again
+    usual = ("http://a/v1", "m", 0, 512)
+    assert EndpointJudge(Endpoint("m", "http://a/v1"), tmp_path)._identity == content_key(
+        usual, INSTRUCTIONS, MATERIAL
+    )
+
+
+def test_a_refused_question_is_an_outcome_and_the_others_are_judged(books, tmp_path):
+    books.filtered = "What is 2?"
+    judge = EndpointJudge(books.endpoint(), tmp_path)
+    judgement = judge.judge(*ASKED)
+    assert [one.question_id for one in judgement.verdicts] == ["q0", "q1", "q3", "q4", "q5"]
+    assert judgement.unscored == judgement.refused == ("q2",)
+    assert "1 of 6 unscored (1 refused" in judgement.describe_unscored(6)
+    calls = len(books.requests)
+    assert judge.judge(*ASKED) == judge.rescore(*ASKED) == judgement
+    assert len(books.requests) == calls
+    assert (judge.spending().calls, judge.spending().lost, judge.plan(*ASKED).calls) == (5, 0, 0)
+
+
+def test_a_refused_answer_is_asked_only_once(books, tmp_path):
+    books.garbles = 1
+    with pytest.MonkeyPatch.context() as patch:
+        silent = '{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}'
+        patch.setattr("tests.evaluation.chat_server.GARBAGE", (silent,))
+        judgement = EndpointJudge(books.endpoint(), tmp_path).judge(*first(1))
+    assert judgement.refused == ("q0",) and len(books.requests) == 1
+
+
+def test_what_was_never_answered_is_not_judged(books, tmp_path):
+    answers = [replace(PREDICTIONS[0], text="", refusal="content_filter"), PREDICTIONS[1]]
+    judgement = EndpointJudge(books.endpoint(), tmp_path).judge(QUESTIONS[:2], answers)
+    assert judgement.refused == ("q0",) and [one.question_id for one in judgement.verdicts] == ["q1"]
+    assert len(books.requests) == 1
+
+
+@pytest.mark.parametrize("content", ["8/10 6/10", "8, 6", "**8** **6**", "8 6  "])
+def test_scores_in_another_form_are_paid_for_once(books, tmp_path, content):
+    books.content = content
+    judgement = EndpointJudge(books.endpoint(), tmp_path).judge(*first(1))
+    assert (judgement.verdicts[0].reference_score, judgement.verdicts[0].candidate_score) == (8, 6)
+    assert len(books.requests) == 1
+
+
+def test_a_poisoned_reply_breaks_no_rerun(books, tmp_path, monkeypatch):
+    poison = '{"choices": ' + "[" * 100_000
+    monkeypatch.setattr("tests.evaluation.chat_server.GARBAGE", (poison,))
+    books.garbles = 1
+    judge = EndpointJudge(books.endpoint(), tmp_path, read_tries=1)
+    assert judge.judge(*first(1)).unscored == ("q0",)
+    assert judge.judge(*first(1)).unscored == ("q0",)
+    assert bodies(tmp_path) == [poison]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"key": "x"}',
+        '{"key": "x", "judge": "j", "job": "a", "attempt": 0, "event": "begun"}',
+        '{"key": "x", "judge": "j", "job": "a", "attempt": 0, "event": "reply", "body": 5}',
+        '{"key": "x", "judge": "j", "job": [], "attempt": 0, "event": "failed"}',
+        '{"key": "x", "judge": "j", "job": "a", "attempt": "0", "event": "failed"}',
+        '{"key": "x", "judge": "j", "job": "a", "attempt": 0, "event": "dreamt"}',
+        '{"key": "x", "text": ' + "[" * 10_000,
+    ],
+)
+def test_a_foreign_line_in_the_journal_is_named(books, tmp_path, line):
+    EndpointJudge(books.endpoint(), tmp_path).judge(*first(1))
+    (journal,) = tmp_path.glob("reviews-*.jsonl")
+    journal.write_text(journal.read_text() + line + "\n")
+    with pytest.raises(StoreError, match=f"line 3 of {journal.name}.* delete the"):
+        EndpointJudge(books.endpoint(), tmp_path).judge(*ASKED)
 
 
 def test_no_key_is_an_error_before_any_call(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,13 @@ from PIL import Image
 
 from medv_lab.config import GenerationSettings
 from medv_lab.evaluation import responders
-from medv_lab.evaluation.endpoint import ReplyError
+from medv_lab.evaluation.endpoint import Endpoint, EndpointError, ReplyError
+from medv_lab.evaluation.judges import OverlapJudge
 from medv_lab.evaluation.responders import DiffusionResponder, EndpointResponder, FileResponder
+from medv_lab.evaluation.runner import answer_questions
 from medv_lab.generation import ask
-from medv_lab.records import Question
+from medv_lab.records import Question, answered
+from medv_lab.store import Store
 from tests.evaluation.chat_server import Books, serve
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -108,3 +112,68 @@ def test_an_endpoint_is_sent_question_and_picture():
         with pytest.raises(ReplyError):
             for number in range(20):
                 responder.answer([Question(str(number), f"{number}?")])
+
+
+def test_lines_of_a_file_end_at_line_breaks_only(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    text = "one\u2028two\u0085three\x0cfour"
+    path.write_text(json.dumps({"question_id": 1, "text": text}, ensure_ascii=False) + "\r\n", newline="")
+    assert texts(FileResponder(path, "s").answer([Question("1", "?")])) == [text]
+    path.write_text("")
+    with pytest.raises(ValueError, match="answers 0 questions"):
+        FileResponder(path, "s").answer([Question("1", "?")])
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', "[" * 100_000, "5", "null"])
+def test_an_answer_that_is_no_text_names_its_line(tmp_path, text):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(f'{{"question_id": 1, "text": {text}}}\n')
+    with pytest.raises(ValueError, match="line 1 of answers.jsonl"):
+        FileResponder(path, "s")
+
+
+def test_a_pipe_is_no_file_of_answers(tmp_path):
+    os.mkfifo(tmp_path / "answers.jsonl")
+    with pytest.raises(ValueError, match="pipe"):
+        FileResponder(tmp_path / "answers.jsonl", "s")
+
+
+def test_what_is_sent_is_part_of_the_run():
+    base = Endpoint("m", "http://127.0.0.1:1/v1")
+    varied = (base, replace(base, seed=None), replace(base, temperature=1), replace(base, max_tokens=None))
+    assert len({EndpointResponder(one).run for one in varied}) == 4
+    assert EndpointResponder(base).settings.keys() == {"seed", "max_tokens", "temperature", "where"}
+
+
+def test_a_refused_question_is_an_outcome_and_the_others_are_answered(tmp_path):
+    questions = [Question(str(number), f"Is {number} odd?", reference="yes") for number in range(6)]
+    with serve(Books(content="yes", filtered="Is 3 odd?")) as books:
+        responder = EndpointResponder(books.endpoint(timeout=5))
+        found = answer_questions(questions, responder, tmp_path)
+        assert [one.text for one in found] == ["yes", "yes", "yes", "", "yes", "yes"]
+        assert [one.question_id for one in found if one.refusal and "content filter" in one.refusal] == ["3"]
+        assert answer_questions(questions, responder, tmp_path) == found and len(books.requests) == 6
+    asked, rest = answered(questions, found)
+    assert len(asked) == len(rest) == 5
+    assert OverlapJudge().judge(questions, found).refused == ("3",)
+    with pytest.raises(ValueError, match="all 1 questions were refused"):
+        answered(questions[3:4], found[3:4])
+
+
+@pytest.mark.parametrize("failure", [401, 200])
+def test_a_failing_call_loses_no_answer_of_its_batch(tmp_path, failure):
+    questions = [Question(str(number), f"Is {number} odd?") for number in range(6)]
+    with serve(Books(content="yes")) as books:
+        responder = EndpointResponder(books.endpoint(timeout=5, concurrency=1))
+        decide = books.decide
+        broken = (failure, "{}")
+        books.decide = lambda key, request: broken if "Is 3" in str(request) else decide(key, request)
+        with pytest.raises((EndpointError, ReplyError)):
+            answer_questions(questions, responder, tmp_path)
+        kept = len(Store(tmp_path, "predictions"))
+        assert kept == (
+            3 if failure == 401 else 5
+        )  # a refused call ends the run, an unreadable answer does not
+        books.decide = decide
+        answer_questions(questions, responder, tmp_path)
+        assert len(books.requests) == 6
