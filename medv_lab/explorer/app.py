@@ -7,11 +7,9 @@ that show a run.
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from threading import Event
@@ -21,15 +19,15 @@ import ipywidgets as widgets
 from IPython import get_ipython
 
 from medv_lab.config import GenerationSettings
-from medv_lab.explorer.controls import START
+from medv_lab.explorer.asking import AskedAbout, OpenModel, PlannedRun, ask_all, open_model
+from medv_lab.explorer.controls import START, FieldPanel
 from medv_lab.explorer.frame import BAR, EXPLORER, QUESTION, Frame
-from medv_lab.explorer.opening import ModelPanel, OpenModel, open_model
 from medv_lab.explorer.pictures import PictureChooser, complaint
 from medv_lab.explorer.results import Results
 from medv_lab.explorer.runs import Run
 from medv_lab.explorer.sides import BOTH, SIDES, SidesPanel
 from medv_lab.explorer.sweeps import SweepPanel
-from medv_lab.generation import Answer, RunSoFar
+from medv_lab.inputs.canvas import Canvas
 
 if TYPE_CHECKING:
     from medv_lab.model.modeling import MedVForMaskedDiffusion
@@ -42,25 +40,10 @@ EXAMPLES = (
     "Where is the abnormality?",
     "Is there anything abnormal?",
 )
-REFRESH = 0.2  # seconds between two updates of a run that goes on
 PATIENCE = 30.0  # seconds that closing waits for a pass to end
 
 _thread = ThreadPoolExecutor(1, "medv-lab")  # one run at a time: runs share memory, and perhaps a model
 _open_explorers: weakref.WeakValueDictionary[str, Explorer] = weakref.WeakValueDictionary()
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that is to be made.
-
-    Attributes:
-        side: where its answer is shown.
-        settings, record_attention: as `ask` takes them.
-    """
-
-    side: str
-    settings: GenerationSettings
-    record_attention: bool
 
 
 class Explorer(widgets.VBox):
@@ -71,8 +54,9 @@ class Explorer(widgets.VBox):
         question: the text field; Enter in it asks.
         sides: the settings of both sides; its `mode` and `panels` are attributes here too.
         sweeping: the values of a sweep.
+        filling: the field for an answer with gaps.
         naming: the field for another model.
-        drawers: buttons that show and hide settings, sweep and model.
+        drawers: buttons that show and hide settings, gaps, sweep and model.
         results: the answers, with all runs.
     """
 
@@ -109,11 +93,21 @@ class Explorer(widgets.VBox):
             layout=widgets.Layout(width="110px"),
         )
         self.examples.observe(self._take_example, "value")
-        self.sweeping, self.naming = SweepPanel(self.sweep), ModelPanel(self.choose_model)
+        self.sweeping = SweepPanel(self.sweep)
+        self.filling = FieldPanel(
+            widgets.Text("There is ____ in the", description="answer", placeholder="a mask per underscore"),
+            widgets.Button(description="Fill", icon="pencil"),
+            self.fill,
+        )
+        self.naming = FieldPanel(
+            widgets.Text("embedded", description="model", placeholder="a folder, or a hub id in the cache"),
+            widgets.Button(description="Load", icon="folder-open"),
+            self.choose_model,
+        )
         self.sides = SidesPanel(settings, self.sweeping.propose)
         self.mode, self.panels = self.sides.mode, self.sides.panels
         self.mode.observe(self._take_mode, "value")
-        contents = {"settings": self.sides, "sweep": self.sweeping}
+        contents = {"settings": self.sides, "fill in": self.filling, "sweep": self.sweeping}
         if load is not None:
             contents["model"] = self.naming
         self.drawers = {name: _drawer(name, content) for name, content in contents.items()}
@@ -123,7 +117,7 @@ class Explorer(widgets.VBox):
         self.cancel_button.on_click(lambda _: self.cancel())
         self.progress = widgets.IntProgress(layout=widgets.Layout(width="70px"))
         self.status, self.message = widgets.HTML("ready"), widgets.HTML()
-        self.results = Results(SIDES)
+        self.results = Results(SIDES, self.go_on)
         self._frame = Frame()
         self._frame.observe(self._take_enter, "asked")
         bar = _row(
@@ -150,12 +144,23 @@ class Explorer(widgets.VBox):
 
     def run(self) -> None:
         """Ask with the settings as they are, in the background; errors are shown in the widget."""
-        panels = {side: self.panels[side] for side in self.sides.sides}
-        self._begin(
-            lambda: self._ask_all(
-                [PlannedRun(side, one.settings(), one.record_attention.value) for side, one in panels.items()]
-            )
-        )
+        self._begin(lambda: self._ask_all(self._plans()))
+
+    def fill(self) -> None:
+        """Ask as `run` does, with the answer given as far as the field says."""
+        self._begin(lambda: self._ask_all(self._plans(self.filling.field.value)))
+
+    def go_on(self, side: str, run: Run, canvas: Sequence[int]) -> None:
+        """Ask the question of a run again, with its settings, from an answer that is partly given.
+
+        Args:
+            side: where the answer is shown.
+            run: of the model that is asked now.
+            canvas: ids of all answer positions, the mask's id where a token is wanted.
+        """
+        attention = run.answer.trace.attention is not None
+        plan = PlannedRun(side, run.answer.settings, attention, tuple(canvas))
+        self._begin(lambda: self._ask_all([plan], run))
 
     def sweep(self) -> None:
         """Ask once with every value of the sweep, and show the answers side by side."""
@@ -171,7 +176,7 @@ class Explorer(widgets.VBox):
 
     def choose_model(self) -> None:
         """Load the model that is named, and ask it from now on; runs that were made stay as they are."""
-        self._begin(lambda: self._open(self.naming.name.value.strip()))
+        self._begin(lambda: self._open(self.naming.field.value.strip()))
 
     def cancel(self) -> None:
         """End the run before its next pass; it keeps what it has. One that still waits for its turn is not begun."""
@@ -223,62 +228,45 @@ class Explorer(widgets.VBox):
             self._future = _thread.submit(work)
             self._future.add_done_callback(self._finish)
 
-    def _ask_all(self, plans: list[PlannedRun]) -> None:
-        """Ask once per plan, in the thread of runs."""
-        picture, source, model = self.pictures.picture, self.pictures.source, self._model
-        question = self.question.value
+    def _plans(self, canvas: Canvas | None = None) -> list[PlannedRun]:
+        """Return the runs of the sides, with their settings as they are."""
+        panels = {side: self.panels[side] for side in self.sides.sides}
+        return [
+            PlannedRun(side, panel.settings(), panel.record_attention.value, canvas)
+            for side, panel in panels.items()
+        ]
+
+    def _ask_all(self, plans: list[PlannedRun], before: Run | None = None) -> None:
+        """Ask once per plan, in the thread of runs: about what is chosen, or what a run was about that goes on.
+
+        Raises:
+            ValueError: for a run of another model.
+        """
+        subject = AskedAbout(self.pictures.picture, self.pictures.source, self.question.value)
+        if before is not None:
+            subject = AskedAbout(before.picture, before.source, before.question)
+            if before.model_code != self._model.code:
+                raise ValueError(f"run {before.key} is of another model; load that one, or ask this one anew")
         self._count += 1
-        self.results.begin([plan.side for plan in plans])
-        self.progress.value, self.progress.max = 0, sum(plan.settings.Z for plan in plans)
-        before, runs = 0, []
-        for plan in plans:
-            if self._cancelled.is_set():
-                break
+        sides, steps = [plan.side for plan in plans], [plan.settings.Z for plan in plans]
+        self.results.begin(sides, keep_others=before is not None)
+        self.progress.value, self.progress.max = 0, sum(steps)
 
-            def run_of(answer: Answer, is_running: bool, side: str = plan.side) -> Run:
-                return Run(self._count, side, picture, question, answer, model.code, source, is_running)
+        def show(run: Run) -> None:
+            (self.results.show if run.is_running else self.results.add)(run)
+            number, passes = sides.index(run.side), run.answer.trace.forward_evaluations
+            if run.is_running:
+                of = f", answer {number + 1} of {len(sides)}" if len(sides) > 1 else ""
+                self.status.value = f"{run.side}: pass {passes} of at most {steps[number]} (NFE){of}"
+            is_part = run.is_running or run.answer.is_cancelled
+            self.progress.value = sum(steps[:number]) + (passes if is_part else steps[number])
 
-            answer = model.ask(
-                picture.image,
-                question,
-                plan.settings,
-                progress=False,
-                cancel=self._cancelled.is_set,
-                record_attention=plan.record_attention,
-                watch=self._watch(plan, run_of, before, len(runs), len(plans)),
-            )
-            passes = answer.trace.forward_evaluations
-            self.progress.value = before + (passes if answer.is_cancelled else plan.settings.Z)
-            before += plan.settings.Z
-            runs.append(run_of(answer, False))
-            self.results.add(runs[-1])
+        runs = ask_all(self._model, subject, plans, self._count, self._cancelled.is_set, show)
         if not runs:
             self.status.value = "cancelled"
             return
-        is_done = len(runs) == len(plans) and not answer.is_cancelled
+        is_done = len(runs) == len(plans) and not runs[-1].answer.is_cancelled
         self.status.value = f"{'done' if is_done else 'cancelled'}: {_summary(runs)}"
-
-    def _watch(
-        self, plan: PlannedRun, run_of: Callable[[Answer, bool], Run], before: int, number: int, count: int
-    ) -> Callable[[RunSoFar], None]:
-        """Return what shows a run while it goes on, at most once per `REFRESH` seconds."""
-        started = time.monotonic()
-        last = 0.0
-        of = f", answer {number + 1} of {count}" if count > 1 else ""
-
-        def watch(so_far: RunSoFar) -> None:
-            nonlocal last
-            if time.monotonic() - last < REFRESH:
-                return
-            trace, seconds = so_far.trace(), time.monotonic() - started
-            text = (trace.text + plan.settings.suffix).strip()
-            answer = Answer(text, trace, seconds, plan.settings, trace.manifest, is_complete=False)
-            self.results.show(run_of(answer, True))
-            self.status.value = f"{plan.side}: pass {so_far.passes} of at most {plan.settings.Z} (NFE){of}"
-            self.progress.value = before + so_far.passes
-            last = time.monotonic()
-
-        return watch
 
     def _open(self, name: str) -> None:
         """Load another model, in the thread of runs."""
@@ -297,7 +285,7 @@ class Explorer(widgets.VBox):
         self._ended.set()
 
     def _set_busy(self, is_busy: bool) -> None:
-        for button in (self.run_button, self.sweeping.button, self.naming.button):
+        for button in (self.run_button, self.filling.button, self.sweeping.button, self.naming.button):
             button.disabled = is_busy
         self.cancel_button.disabled = not is_busy
 

@@ -66,6 +66,22 @@ class ChoiceControl(widgets.VBox):
         self.children = (self.names, *self.boxes.values())
 
 
+class FieldPanel(widgets.HBox):
+    """A text, and the button that does something with it.
+
+    Attributes:
+        field: the text.
+        button: calls what it was given.
+    """
+
+    def __init__(self, field: widgets.Text, button: widgets.Button, act: Callable[[], None]):
+        """Put both into a row."""
+        self.field, self.button = field, button
+        field.layout.flex = "1 1 300px"
+        button.on_click(lambda _: act())
+        super().__init__([field, button], layout=widgets.Layout(flex_flow="row wrap"))
+
+
 class SettingsPanel(widgets.VBox):
     """Controls of a run's settings; `settings` reads them."""
 

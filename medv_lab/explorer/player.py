@@ -25,7 +25,11 @@ function render({ model, el }) {
   const hear = ({ detail }) => {
     if (detail.host !== host && detail.within && detail.within === explorer()) player.follow(detail.pass);
   };
-  const player = mount(root, "length" in data ? data : null, tell);
+  const goOn = (run, canvas) => {
+    model.set("edited", [run, canvas, model.get("edited")[2] + 1]);
+    model.save_changes();
+  };
+  const player = mount(root, "length" in data ? data : null, tell, goOn);
   root.addEventListener("keydown", player.onKey);
   document.addEventListener(PASS, hear);
   const update = () => player.load(model.get("data"));
@@ -51,10 +55,12 @@ class Player(anywidget.AnyWidget):
 
     Attributes:
         data: the page's data, as `page_data` makes it, with the name of the run.
+        edited: the run whose tokens were changed by hand, its new canvas as ids, and how often that happened.
     """
 
     _esm = _module()
     data = traitlets.Dict().tag(sync=True)
+    edited = traitlets.List(["", [], 0]).tag(sync=True)
 
     def show(self, trace: SampleTrace, run: str, **more: Any) -> None:
         """Show a trace.

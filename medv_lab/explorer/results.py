@@ -1,7 +1,8 @@
 """The explorer's results: answers to scrub through, side by side or as a small multiple; numbers, history, exports."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import escape
 
 import ipywidgets as widgets
 
@@ -27,8 +28,14 @@ class Results(widgets.VBox):
         runs: all that have ended, the latest last; at most `KEPT_RUNS`.
     """
 
-    def __init__(self, sides: tuple[str, ...]):
-        """Begin without a run; runs of these sides have a player, others are a small multiple."""
+    def __init__(self, sides: tuple[str, ...], go_on: Callable[[str, Run, list[int]], None]):
+        """Begin without a run.
+
+        Args:
+            sides: whose runs have a player; others are a small multiple.
+            go_on: called with side, run and canvas when the tokens of an answer were changed by hand.
+        """
+        self._go_on = go_on
         self.runs: deque[Run] = deque(maxlen=KEPT_RUNS)
         self._shown: dict[str, Run] = {}
         self._numbers: dict[str, dict[str, str]] = {}
@@ -66,13 +73,18 @@ class Results(widgets.VBox):
         """Return the player of a side, made late: anywidget gives up on one that a busy page takes 2 s to set up."""
         if side not in self._players:
             self._players[side] = Player()
+            self._players[side].observe(lambda change: self._take_edited(side, *change["new"]), "edited")
             self._boxes[side].children = (self._titles[side], self._players[side])
         return self._players[side]
 
-    def begin(self, sides: Sequence[str]) -> None:
-        """Make room for new runs at these sides; other sides are hidden."""
-        self._shown, self._numbers = {}, {}
+    def begin(self, sides: Sequence[str], keep_others: bool = False) -> None:
+        """Make room for new runs at these sides; other sides are hidden, or stay as they are."""
+        kept = [side for side in self._shown if keep_others and side in self._boxes and side not in sides]
+        self._shown = {side: self._shown[side] for side in kept}
+        self._numbers = {side: self._numbers[side] for side in kept}
         for side, box in self._boxes.items():
+            if side in kept:
+                continue
             if side not in sides:
                 box.layout.display = "none"
             before = self._players[side].data.get("run") if side in self._players else None
@@ -90,7 +102,9 @@ class Results(widgets.VBox):
             self.player(side).show(trace, run.key, picture=run.source, looks=looks_data(trace))
             self._boxes[side].layout.display = ""
             state = " is running ·" if run.is_running else ","
-            self._titles[side].value = f"<b>{side}</b> · run {run.key}{state} {run.summary()}"
+            notes = "".join(f"<br>{escape(note)}" for note in run.answer.notes)
+            title = f"<b>{side}</b> · run {run.key}{state} {run.summary()}{notes}"
+            self._titles[side].value = f'<div style="line-height:1.4">{title}</div>'
         else:
             self.multiple.value = small_multiple_html(list(self._shown.values()))
         self._describe()
@@ -109,6 +123,11 @@ class Results(widgets.VBox):
         """Make the links for the runs that are shown."""
         self.downloads.value = "".join(map(downloads_html, self._shown.values())) or "No run yet."
 
+    def _take_edited(self, side: str, key: str, canvas: list[int], _: int) -> None:
+        run = self._shown.get(side)
+        if run is not None and run.key == key and not run.is_running:
+            self._go_on(side, run, canvas)
+
     def _take_run(self, change: dict) -> None:
         if change["new"]:
             self.begin(("A",))
@@ -122,6 +141,6 @@ class Results(widgets.VBox):
             "For the runs that are shown: the trace, the page, an animation, and the code that asks again."
         )
         self.difference.value = ""
-        if list(self._shown) == list(self._boxes):
-            texts = (run.answer.text for run in self._shown.values())
+        if self._shown.keys() == self._boxes.keys():
+            texts = (self._shown[side].answer.text for side in self._boxes)
             self.difference.value = f"<b>From A to B</b>{difference_html(*texts)}"

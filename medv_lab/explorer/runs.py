@@ -23,6 +23,7 @@ from medv_lab.views.page import unmasking_html
 
 if TYPE_CHECKING:
     from medv_lab.generation import Answer
+    from medv_lab.inputs.canvas import Canvas
 
 TABLE_STYLE = (
     "<style>.medv-table :is(th, td) {padding: 1px 10px 1px 0; text-align: left; vertical-align: top}</style>"
@@ -58,18 +59,20 @@ class Run:
         side: "A" or "B", or the value of a sweep, "Z 8".
         picture, question: as `ask` was given them.
         answer: that `ask` returned.
-        model_code: statement that loads the model.
         source: the picture as a data address, which players show.
+        model_code: statement that loads the model.
+        canvas: the answer as far as it was given, as `ask` took it.
         is_running: true while more passes are to come.
     """
 
     number: int
     side: str
     picture: Picture
+    source: str
     question: str
     answer: Answer
     model_code: str
-    source: str
+    canvas: Canvas | None = None
     is_running: bool = False
 
     @property
@@ -85,8 +88,9 @@ class Run:
 
     def summary(self) -> str:
         """Return picture and settings in a line, as HTML."""
-        settings = self.answer.settings
-        return escape(f"{self.picture.name}: {describe_lengths(settings)}, {describe_settings(settings)}")
+        settings, given = self.answer.settings, int(self.answer.trace.is_given.sum())
+        text = f"{self.picture.name}: {describe_lengths(settings)}, {describe_settings(settings)}"
+        return escape(f"{text}, {given} tokens given" if given else text)
 
 
 def measure_run(run: Run) -> dict[str, str]:
@@ -177,13 +181,14 @@ def difference_html(one: str, other: str) -> str:
 def reproducing_code(run: Run) -> str:
     """Return the code of a notebook cell that asks the same again."""
     settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.answer.settings).items())
+    canvas = "" if run.canvas is None else f", canvas={run.canvas!r}"
     attention = "" if run.answer.trace.attention is None else ", record_attention=True"
     return (
         "import medv_lab\n\n"
         f"{run.model_code}\n"
         f"{run.picture.code}\n"
         f"settings = medv_lab.GenerationSettings({settings})\n"
-        f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{attention})\n"
+        f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{canvas}{attention})\n"
         "print(answer.text)"
     )
 

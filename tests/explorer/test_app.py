@@ -3,7 +3,7 @@
 import gc
 import io
 import threading
-import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
@@ -18,11 +18,13 @@ import medv_lab
 from medv_lab.config import GenerationSettings
 from medv_lab.data.images import sample_images
 from medv_lab.explorer import app as module
-from medv_lab.explorer import results
+from medv_lab.explorer import asking, results
 from medv_lab.explorer.app import Explorer, explore
-from medv_lab.explorer.opening import OpenModel
+from medv_lab.explorer.asking import OpenModel
+from medv_lab.explorer.runs import reproducing_code
 from medv_lab.explorer.sides import BOTH, ONE
 from medv_lab.generation import ask
+from medv_lab.inputs.canvas import read_canvas
 from tests.model.tiny import tiny_model, tiny_processor
 
 PATIENCE = 60
@@ -92,7 +94,7 @@ def test_a_run_is_what_asking_gives(opened, tiny):
 
 
 def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
-    monkeypatch.setattr(module, "REFRESH", 0.0)
+    monkeypatch.setattr(asking, "REFRESH", 0.0)
     seen = []
     player = opened.results.player("A")
     player.observe(lambda change: seen.append((len(change["new"]["token"]), change["new"]["run"])), "data")
@@ -101,7 +103,7 @@ def test_the_canvas_fills_while_the_model_works(opened, monkeypatch):
 
 
 def test_while_it_runs_caption_numbers_and_status_are_those_of_the_run(opened, monkeypatch):
-    monkeypatch.setattr(module, "REFRESH", 0.0)
+    monkeypatch.setattr(asking, "REFRESH", 0.0)
     finish(opened)
     set_lengths(opened, "A", 8, 8, 4)
     seen = []
@@ -151,6 +153,51 @@ def test_a_sweep_of_impossible_values_is_one_message(opened):
     assert "not divisible" in opened.message.value and not opened.results.runs
 
 
+def test_gaps_of_a_text_are_filled_and_the_rest_stays(opened, tiny):
+    opened.filling.field.value = "A ____ x"
+    opened.filling.button.click()
+    assert opened.wait(PATIENCE) and opened.message.value == ""
+    (run,) = opened.results.runs
+    given = run.answer.trace.is_given
+    start = read_canvas("A ____ x", tiny[1].tokenizer)
+    assert given[: len(start)].tolist() == [token != tiny[1].special.mask for token in start]
+    assert run.answer.trace.replay()[given].tolist() == run.answer.trace.given[given].tolist()
+    assert f"{given.sum()} tokens given" in opened.results._titles["A"].value
+    assert "canvas='A ____ x'" in reproducing_code(run)
+
+
+def test_tokens_that_were_kept_by_hand_stay_and_the_others_are_written_anew(opened, tiny):
+    opened.mode.value = BOTH
+    opened.panels["A"].temperature.value = 0.5
+    opened.question.value = "What organ is shown?"
+    finish(opened)
+    first, other = opened.results.runs
+    opened.question.value, opened.panels["A"].temperature.value = "Something else?", 0.0
+    canvas = first.answer.trace.replay().tolist()
+    canvas[2:6] = [tiny[1].special.mask] * 4
+    opened.results.player("A").edited = [first.key, canvas, 1]
+    assert opened.wait(PATIENCE) and opened.message.value == ""
+    run = opened.results.runs[-1]
+    assert (run.key, run.question, run.picture) == ("2A", first.question, first.picture)
+    assert run.answer.settings == first.answer.settings
+    kept = [0, 1, 6, 7]
+    assert run.answer.trace.replay()[kept].tolist() == [canvas[position] for position in kept]
+    assert run.answer.trace.position.tolist() and set(run.answer.trace.position.tolist()) <= {2, 3, 4, 5}
+    assert opened.results.player("B").data["run"] == other.key  # stays to be compared with
+    assert "<th>A</th>" in opened.results.metrics.value and "From A to B" in opened.results.difference.value
+    opened.results.player("A").edited = [first.key, canvas, 2]  # no longer shown there
+    assert len(opened.results.runs) == 3
+
+
+def test_a_run_of_another_model_does_not_go_on(opened):
+    finish(opened)
+    (run,) = opened.results.runs
+    opened._model = replace(opened._model, code="another")
+    opened.go_on("A", run, run.answer.trace.replay())
+    assert opened.wait(PATIENCE)
+    assert "run 1A is of another model" in opened.message.value and len(opened.results.runs) == 1
+
+
 def test_another_model_is_asked_once_it_is_loaded(tiny):
     asked = []
 
@@ -170,7 +217,7 @@ def test_another_model_is_asked_once_it_is_loaded(tiny):
     set_lengths(explorer, "A", 8, 8, 8)
     finish(explorer)
     for name in ("second", "none"):
-        explorer.naming.name.value = name
+        explorer.naming.field.value = name
         explorer.naming.button.click()
         assert explorer.wait(PATIENCE)
         finish(explorer) if name == "second" else None
@@ -181,7 +228,7 @@ def test_another_model_is_asked_once_it_is_loaded(tiny):
 
 
 def test_cancelling_keeps_what_there_is_and_the_next_run_is_whole(opened, monkeypatch):
-    monkeypatch.setattr(module, "REFRESH", 0.0)
+    monkeypatch.setattr(asking, "REFRESH", 0.0)
     player = opened.results.player("A")
     player.observe(lambda change: len(change["new"]["token"]) == 3 and opened.cancel(), "data")
     finish(opened)
@@ -370,10 +417,9 @@ def test_a_model_without_its_processor_is_refused(tiny):
 def test_the_kernel_is_free_while_a_run_goes_on(opened):
     set_lengths(opened, "A", 256, 256, 256)
     opened.run()
-    start, ticks = time.monotonic(), 0
-    while time.monotonic() - start < 0.3:
-        time.sleep(0.005)
+    ticks = 0
+    while ticks < 6 and not opened.wait(0.005):
         ticks += 1
     opened.cancel()
     assert opened.wait(PATIENCE)
-    assert ticks > 5
+    assert ticks == 6
