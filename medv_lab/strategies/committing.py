@@ -146,7 +146,8 @@ class KlStability(Strategy):
     each of the last `stable_passes` passes; those of later blocks are watched too, and may be
     stable from the second pass of their block on. Where none of a row is stable, the
     schedule's share of the most confident is committed, Z B / L passes long, then one.
-    Source: KLASS (arXiv 2511.05664), section 4. The official code leaves masks in the answer where Z passes do not fill it; here it is filled.
+    Source: KLASS (arXiv 2511.05664), section 4. The official code leaves masks in the
+    answer where Z passes do not fill it; here it is filled.
     """
 
     name = "kl_stability"

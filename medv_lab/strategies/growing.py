@@ -33,10 +33,10 @@ class Daedal(Strategy):
       `growth` masks, as long as the share is below `expand_threshold`. At most one position per pass.
 
     A pass fills all positions of the block above `threshold`, at least one. Growth stops at `max_length`, where the
-    last is cut to what fits, and once a stop is known. The official code differs in two ways. It looks at the length once
-    more in a pass that fills nothing; here the first filling pass is the last look, which saves a pass and changes no
-    token. And where an answer stops growing short of `max_length`, it puts a tail of end tokens behind it; here nothing
-    is written that no pass predicted, and an answer ends where its own tokens say so.
+    last is cut to what fits, and once a stop is known. The official code differs in two ways. It looks at the length
+    once more in a pass that fills nothing; here the first filling pass is the last look, which saves a pass and changes
+    no token. And where an answer stops growing short of `max_length`, it puts a tail of end tokens behind it; here
+    nothing is written that no pass predicted, and an answer ends where its own tokens say so.
     """
 
     name = "daedal"

@@ -98,7 +98,8 @@ def eos_arms() -> list[Arm]:
     """Vary what becomes of end tokens, the demo's suffix, and the dtype, each by itself.
 
     Free to predict end of text, the model may end its answer, most easily where one block is the whole answer;
-    deferred, ends may be predicted and are committed last. The last two arms round the model's weights: load it in float32.
+    deferred, ends may be predicted and are committed last. The last two arms round the model's weights: load it in
+    float32.
     """
     arms = []
     for block in (32, EXACT.gen_length):
