@@ -15,7 +15,7 @@ from medv_lab.paper.exhibits import Exhibit, MissingResults, measured_source, re
 from medv_lab.studies.panels import QUESTIONS, TRACE, read_questions
 from medv_lab.views.animation import save_gif
 from medv_lab.views.caption import make_caption
-from medv_lab.views.study_plots import FOREST_ROW, plot_exactness, plot_forest, plot_frontier
+from medv_lab.views.study_plots import FOREST_ROW, plot_exactness, plot_forest, plot_frontier, unbeaten
 from medv_lab.views.style import SMALLEST_FONT, WIDTHS
 from medv_lab.views.trace_plots import plot_unmasking
 from medv_lab.views.training_plots import plot_arms
@@ -43,22 +43,13 @@ def draw_frontier(data: pd.DataFrame, results: Path) -> Figure:
 
 def state_claim(data: pd.DataFrame) -> str:
     """Say what `fast` keeps of the exact sampler's score, on descriptions that had no part in choosing it."""
-    if "confirmed" not in data or "fast" not in set(
-        data.arm
-    ):  # a study of one's own, or one of an earlier version
+    if "confirmed" not in data or "fast" not in set(data.arm):  # of an earlier version, or without the preset
         return ""
     row = data.set_index("arm").loc["fast"]
     found = 100 * row[["confirmed", "confirmed_low", "confirmed_high"]].astype(float)
     digits = supported_digits(found.confirmed_low, found.confirmed_high, most=1)
     kept, low, high = (f"{value:.{digits}f}" for value in found)
     return f"fast keeps {kept} % [{low}, {high}] of the exact score on the half that did not choose it"
-
-
-def unbeaten(data: pd.DataFrame) -> list[str]:
-    """Find the arms than which none has a higher score at as few forward passes or fewer."""
-    in_order = data.sort_values(["passes", "score"], ascending=[True, False])
-    best = in_order.score.cummax()
-    return in_order.arm[best > best.shift(fill_value=float("-inf"))].tolist()
 
 
 def draw_eos(data: pd.DataFrame, results: Path) -> Figure:

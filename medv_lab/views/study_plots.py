@@ -3,15 +3,15 @@
 Every function takes a table, draws all of it on `ax`, or on a new figure, and gives the Axes back.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from itertools import cycle, pairwise
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
-from matplotlib.transforms import Bbox
 
 from medv_lab.views.style import ACCENT, PALETTE, POINTS_PER_INCH, SMALLEST_FONT, SYSTEM_LOOKS, new_axes
 
@@ -37,6 +37,7 @@ AXIS_LABELS = {
     "score": "fact score",
     "adjacent_duplicates": "adjacent duplicates",
 }
+AROUND_NAME, AROUND_LINE = np.array([[-1, -1, 1, 1], [-0.5, 0, 0.5, 0]])  # points added to a box
 LINE_PIECES = 30
 NAME_RINGS = (6, 12, 20, 30, 42, 56, 72)  # points from a point to its name
 SMALLEST_DRIFT = 1e-9  # no drift at all is drawn here, since a logarithm has no 0
@@ -136,7 +137,8 @@ def plot_frontier(
         x: what an answer costs; on a logarithmic axis.
         y: what is reached.
         ax: where to draw; a new figure of page width by default.
-        names: arms whose names are written beside their points; None for all.
+        names: arms whose names are written beside their points; None for those that are `unbeaten`, the preset `fast`
+            and a user's own.
 
     Returns:
         The Axes; for each group of arms, in the order of the summary, one line of points, and their names as texts.
@@ -162,21 +164,33 @@ def plot_frontier(
     _use_binary_scale(ax)
     ax.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _name_points(ax, summary if names is None else summary[summary["arm"].isin(names)], x, y)
+    if names is None:
+        chosen = summary["group"].isin(["fast", *own])
+        names = [*unbeaten(summary, x, y), *summary["arm"][chosen]]
+    _name_points(ax, summary[summary["arm"].isin(names)], x, y)
     return ax
+
+
+def unbeaten(summary: pd.DataFrame, x: str = "passes", y: str = "score") -> list[str]:
+    """Find the arms than which none reaches more at as little cost or less; of duplicates, none fewer."""
+    reached = -summary[y] if y == "adjacent_duplicates" else summary[y]
+    in_order = summary.assign(reached=reached).sort_values([x, "reached"], ascending=[True, False])
+    best = in_order["reached"].cummax()
+    return in_order["arm"][best > best.shift(fill_value=float("-inf"))].tolist()
 
 
 def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
     """Write names beside points, each where it covers least: no other name, no point, no interval, no edge.
 
-    A name that stands apart from its point is joined to it by a thin line.
+    A name that stands apart from its point is joined to it by a thin line. Everything is in printer's points; a box is
+    (left, low, right, high).
     """
     ax.figure.draw_without_rendering()  # settles the limits, which say where points are
-    points_per_pixel = POINTS_PER_INCH / ax.figure.dpi
-    inside = Bbox(ax.get_window_extent().get_points() * points_per_pixel)
-    drawn = _drawn_boxes(ax, points_per_pixel)
+    scale = POINTS_PER_INCH / ax.figure.dpi
+    inside = scale * ax.get_window_extent().get_points().reshape(1, 4)
+    drawn = _drawn_boxes(ax, scale)
     for row in summary.sort_values(y, ascending=False).to_dict("records"):
-        at = ax.transData.transform((row[x], row[y])) * points_per_pixel
+        at = scale * ax.transData.transform((row[x], row[y]))
         name = ax.annotate(
             row["arm"],
             (row[x], row[y]),
@@ -189,53 +203,47 @@ def _name_points(ax: Axes, summary: pd.DataFrame, x: str, y: str) -> None:
             zorder=5,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0},
         )
-        size = name.get_window_extent().size * points_per_pixel
-        options = [Bbox.from_bounds(*(at + offset), *size) for offset in _offsets(*size)]
-        best = min(options, key=lambda box: _covered(box, drawn, inside) + 0.02 * _distance(box, at))
-        name.arrow_patch.set_visible(_distance(best, at) > 1.5 * NAME_RINGS[0])
-        name.set_position((best.x0 - at[0], best.y0 + size[1] / 2 - at[1]))
-        drawn.append(best)
+        size = scale * Text.get_window_extent(name).size
+        boxes = _boxes_around(at, size)
+        apart = np.hypot(*(np.clip(at, boxes[:, :2], boxes[:, 2:]) - at).T)
+        outside = size.prod() - _shared_areas(boxes, inside)
+        covered = _shared_areas(boxes + AROUND_NAME, drawn)
+        best = (covered + 10 * outside + 0.02 * apart).argmin()
+        name.arrow_patch.set_visible(apart[best] > 1.5 * NAME_RINGS[0])
+        name.set_position(boxes[best, :2] - at + [0, size[1] / 2])
+        drawn = np.vstack([drawn, boxes[best]])
 
 
-def _drawn_boxes(ax: Axes, points_per_pixel: float) -> list[Bbox]:
-    """Return boxes, in printer's points, of what names may not cover: points, intervals, and lines piece by piece."""
+def _drawn_boxes(ax: Axes, scale: float) -> np.ndarray:
+    """Return boxes (N, 4) of what names may not cover: points, intervals, and lines piece by piece."""
     boxes = []
     for line, _, (bars,) in ax.containers:
         half = line.get_markersize() / 2
-        middles = ax.transData.transform(line.get_xydata()) * points_per_pixel
-        boxes += [Bbox([middle - half, middle + half]) for middle in middles]
+        middles = scale * ax.transData.transform(line.get_xydata())
+        boxes.append(np.hstack([middles - half, middles + half]))
         if line.get_linestyle() == "-":
-            pieces = [np.linspace(*ends, LINE_PIECES) for ends in pairwise(middles)]
-            boxes += [Bbox([piece - 0.5, piece + 0.5]) for part in pieces for piece in part]
-        for segment in bars.get_segments():
-            (left, low), (right, high) = ax.transData.transform(segment) * points_per_pixel
-            boxes.append(Bbox([(left - 0.5, low), (right + 0.5, high)]))
-    return boxes
+            for ends in pairwise(middles):
+                pieces = np.linspace(*ends, LINE_PIECES)
+                boxes.append(np.hstack([pieces - 0.5, pieces + 0.5]))
+        ends = scale * np.array([ax.transData.transform(segment) for segment in bars.get_segments()])
+        boxes.append(ends.reshape(-1, 4) + AROUND_LINE)
+    return np.vstack(boxes)
 
 
-def _offsets(width: float, height: float) -> Iterator[np.ndarray]:
-    """Yield where the lower left corner of a name may stand, seen from its point: rings, the nearest first."""
-    for radius in NAME_RINGS:
-        for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False):
-            across, up = np.cos(angle), np.sin(angle)
-            yield np.array([radius * across - width * (1 - across) / 2, radius * up - height * (1 - up) / 2])
+def _boxes_around(at: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return where a name may stand (N, 4): on rings around its point, the nearest first."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    towards = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (16, 2)
+    corners = [at + radius * towards - size * (1 - towards) / 2 for radius in NAME_RINGS]
+    low = np.concatenate(corners)
+    return np.hstack([low, low + size])
 
 
-def _covered(box: Bbox, drawn: Iterable[Bbox], inside: Bbox) -> float:
-    """Return how much of what is drawn a name would cover, and how much of it would stand outside, in square points."""
-    found = sum(_shared_area(box.padded(1), other) for other in drawn)
-    return found + 10 * (box.width * box.height - _shared_area(box, inside))
-
-
-def _shared_area(one: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(one, other)
-    return 0.0 if shared is None else shared.width * shared.height
-
-
-def _distance(box: Bbox, at: np.ndarray) -> float:
-    """Return how far a box is from a point."""
-    nearest = np.clip(at, box.min, box.max)
-    return float(np.hypot(*(nearest - at)))
+def _shared_areas(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how much of each box (N, 4) the others (M, 4) cover together, in square points (N,)."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return (high - low).clip(min=0).prod(axis=2).sum(axis=1)
 
 
 def plot_exactness(reports: pd.DataFrame, *, ax: Axes | None = None) -> Axes:

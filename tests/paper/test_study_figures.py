@@ -3,7 +3,8 @@
 import pytest
 
 from medv_lab.paper.exhibits import MissingResults
-from medv_lab.paper.study_figures import STUDY_FIGURES, unbeaten
+from medv_lab.paper.study_figures import STUDY_FIGURES
+from medv_lab.views.study_plots import unbeaten
 from tests.paper.results_folder import write_ablations, write_study
 
 BY_NAME = {exhibit.name: exhibit for exhibit in STUDY_FIGURES}

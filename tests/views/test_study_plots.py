@@ -19,6 +19,7 @@ from medv_lab.views.study_plots import (
     plot_repetition_vs_steps,
     plot_speed,
     speed_data,
+    unbeaten,
 )
 
 SECONDS = {"reference": 0.3, "exact": 0.07, "floor": 0.06, "fast": 0.02}
@@ -39,7 +40,7 @@ def summary() -> pd.DataFrame:
 @pytest.mark.parametrize(("x", "y"), [("passes", "score"), ("seconds", "adjacent_duplicates")])
 def test_each_arm_is_a_named_point_with_its_interval(x, y):
     frame = summary()
-    ax = plot_frontier(frame, x=x, y=y)
+    ax = plot_frontier(frame, x=x, y=y, names=frame.arm)
     assert {text.get_text() for text in ax.texts} == set(frame.arm)
     groups = list(frame.groupby("group", sort=False))
     assert len(ax.containers) == len(groups)
@@ -77,7 +78,19 @@ def test_groups_of_a_user_s_own_are_drawn_in_the_accent_and_apart():
     assert lines["mine"].get_color() == lines["yours"].get_color() == ACCENT
     markers = [line.get_marker() for line in lines.values()]
     assert len(set(markers)) == len(markers)
-    assert {"a", "b"} <= {text.get_text() for text in ax.texts}
+    assert {text.get_text() for text in ax.texts} == {
+        *unbeaten(own),
+        "fast",
+        "a",
+        "b",
+    }  # unless others are named
+
+
+def test_unbeaten_is_what_none_reaches_for_as_little():
+    frame = pd.DataFrame({"arm": list("abcd"), "passes": [4, 4, 8, 9], "score": [0.5, 0.6, 0.6, 0.7]})
+    frame["seconds"], frame["adjacent_duplicates"] = frame.passes[::-1].to_numpy(), [0.0, 0.1, 0.2, 0.3]
+    assert unbeaten(frame) == ["b", "d"]
+    assert unbeaten(frame, "seconds", "adjacent_duplicates") == ["c", "b", "a"]
 
 
 def test_curves_and_areas_are_the_table():
