@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 
 from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
-from medv_lab.decoding.denoising import denoise
-from medv_lab.decoding.tracing import ids_in, make_trace
+from medv_lab.decoding.denoising import Layers, choose_layers, denoise
+from medv_lab.decoding.tracing import ids_in, make_trace, read_lens
 from medv_lab.diffusion.attention_maps import PatchGrid
 from medv_lab.diffusion.state import StepRecord, find_first_stops
 from medv_lab.diffusion.trace import SampleTrace
@@ -87,6 +87,7 @@ def ask(
     *,
     canvas: Canvas | None = None,
     record_attention: AttentionMaps = False,
+    record_hidden: Layers = False,
     watch: Callable[[RunSoFar], None] | None = None,
 ) -> Answer:
     """Ask one question about a picture, several pictures, or none.
@@ -103,7 +104,10 @@ def ask(
             follow it up to `gen_length`; end it with "<|eot_id|>" if nothing is to follow.
         record_attention: keep in the trace where each commit looked on the pictures: True for a map of every layer,
             numbers of layers for theirs, "rollout" for all layers multiplied. The run then uses eager attention.
-        watch: called after every forward pass with the run so far.
+        record_hidden: keep in the trace the logit lens, what each layer would say at each position in each pass: True
+            for every layer, numbers of layers for theirs. No token changes. Until the answer is done, passes x layers
+            x L x hidden size numbers are held in memory.
+        watch: called after every forward pass with the run so far, which has no lens yet.
 
     Returns:
         The answer; if the run was ended early, with what had been committed.
@@ -116,6 +120,7 @@ def ask(
         ImageError: for a picture that cannot be opened.
     """
     more = {"canvases": [canvas], "record_attention": record_attention, "watch": watch}
+    more["record_hidden"] = record_hidden
     return ask_many(model, processor, [image], [question], settings, 1, progress, cancel, **more)[0]
 
 
@@ -131,12 +136,13 @@ def ask_many(
     *,
     canvases: Sequence[Canvas | None] | None = None,
     record_attention: AttentionMaps = False,
+    record_hidden: Layers = False,
     watch: Callable[[RunSoFar], None] | None = None,
 ) -> list[Answer]:
     """Ask many questions, some at a time; each gets the answer that it would get alone.
 
     Args:
-        model, processor, settings, progress, cancel, record_attention: as in `ask`.
+        model, processor, settings, progress, cancel, record_attention, record_hidden: as in `ask`.
         images: one entry per question (a picture, a list of pictures, or None), or None.
         questions: texts or conversations.
         batch_size: how many are answered at a time; one where `settings.is_alone` says so.
@@ -180,7 +186,7 @@ def ask_many(
         unit="step",
         leave=False,
     )
-    run = _Run(model, processor, settings, bar, cancel, record_attention, watch)
+    run = _Run(model, processor, settings, bar, cancel, record_attention, record_hidden, watch)
     answers: list[Answer] = []
     with bar:
         for start in range(0, len(questions), batch_size):
@@ -229,8 +235,9 @@ def generate(
 class _Run:
     """Answers batch after batch, until the caller or an interrupt ends it."""
 
-    def __init__(self, model, processor, settings, bar, cancel, record_attention, watch):
+    def __init__(self, model, processor, settings, bar, cancel, record_attention, record_hidden, watch):
         """Take what `ask_many` was given."""
+        self.layers = choose_layers("record_hidden", record_hidden, model.config.num_hidden_layers)
         self.model, self.processor, self.settings, self.bar = model, processor, settings, bar
         self.cancel, self.record_attention, self.watch = cancel, record_attention, watch
         self.is_ended = False
@@ -288,6 +295,7 @@ class _Run:
             "start_ids": start_ids,
             "cancel": self.should_end,
             "probe": probe,
+            "record_hidden": self.layers or False,
         }
         try:
             for record in denoise(model, **inputs, settings=self.by_id, **known):
@@ -303,6 +311,8 @@ class _Run:
         seconds = time.perf_counter() - started
         traces = [trace_of(row) for row in range(len(questions))]
         masks_asked = (inputs["input_ids"] == model.config.mask_token_id).sum(1).tolist()
+        if self.layers:
+            traces = [self.with_lens(trace, records, row) for row, trace in enumerate(traces)]
         return [
             Answer(
                 (trace.text + settings.suffix).strip(),
@@ -316,6 +326,13 @@ class _Run:
             )
             for trace, own, asked in zip(traces, pictures, masks_asked, strict=True)
         ]
+
+    def with_lens(self, trace: SampleTrace, records: Sequence[StepRecord], row: int) -> SampleTrace:
+        """Return the trace of a row with its lens, and the pieces of the tokens that layers say."""
+        more = {"cfg_scale": self.settings.cfg_scale, "suppressed": self.by_id.suppressed_tokens}
+        lens = read_lens(self.model, records, row, trace, self.layers, **more)
+        said = np.unique(lens.token_id[lens.token_id >= 0]).tolist()
+        return replace(trace, lens=lens, pieces={**trace.pieces, **self.processor.pieces(said)})
 
 
 def _settings_for(canvases: Sequence[list[int] | None], mask_token_id: int) -> GenerationSettings:

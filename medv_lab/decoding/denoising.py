@@ -16,6 +16,8 @@ from medv_lab.diffusion.sampler import sample
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.inputs.image_features import MergedInputs
 
+Layers = bool | Sequence[int]
+
 
 class VisionDenoiser(Denoiser, Protocol):
     """What is asked of a model here."""
@@ -47,6 +49,7 @@ def denoise(
     process_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     cancel: Callable[[], bool] | None = None,
     probe: PassWatcher | None = None,
+    record_hidden: Layers = False,
     **images: Any,
 ) -> Iterator[StepRecord]:
     """Answer prompts of ids step by step.
@@ -61,6 +64,8 @@ def denoise(
         start_ids, process_logits: as `sample` takes them; the former is the canvas of infilling.
         cancel: asked before every pass; true ends the run.
         probe: watches the attention of the passes; only without a cache.
+        record_hidden: keep in the records the states of layers at the answer positions: True for every layer, numbers
+            of layers for theirs. `tracing.read_lens` reads them.
         images: `pixel_values` or `vision_features`, and `tile_layouts`, as `model.merge_image_features` takes them.
 
     Yields:
@@ -68,7 +73,8 @@ def denoise(
 
     Raises:
         ValueError: for a probe with a cache, which keeps passes from computing all attention, for several prompts
-            at a time with a strategy that grows, or for start_ids that are no ids of the model.
+            at a time with a strategy that grows, for start_ids that are no ids of the model, or for layers that it does
+            not have.
         FloatingPointError: if the model's outputs are not finite.
     """
     if probe is not None and not isinstance(settings.cache, NoCache):
@@ -106,7 +112,28 @@ def denoise(
             start_ids=start_ids,
             process_logits=process_logits,
             cancel=cancel,
+            record_hidden=choose_layers("record_hidden", record_hidden, model.config.num_hidden_layers),
         )
+
+
+def choose_layers(name: str, wanted: Layers, layers: int, others: str = "") -> tuple[int, ...]:
+    """Return the numbers of the layers that are to be recorded, ascending.
+
+    Args:
+        name: of the argument, for the error.
+        wanted: true for all, false for none, or numbers; negative ones count from the last.
+        layers: how many the model has.
+        others: what else the argument may be, for the error.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(wanted, bool):
+        return tuple(range(layers)) if wanted else ()
+    is_numbers = isinstance(wanted, list | tuple | range) and all(type(number) is int for number in wanted)
+    if is_numbers and wanted and all(-layers <= number < layers for number in wanted):
+        return tuple(sorted({number % layers for number in wanted}))
+    raise ValueError(f"{name} is {wanted!r}; give True for all {layers} layers, numbers of layers{others}")
 
 
 def describe_prompts(model: VisionDenoiser, prompts: MergedInputs) -> dict[str, Any]:

@@ -4,8 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from medv_lab.decoding.denoising import VisionDenoiser
 from medv_lab.diffusion.attention_maps import PatchAttention
+from medv_lab.diffusion.lens import LogitLens
+from medv_lab.diffusion.predictions import entropy, guide, suppress
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.diffusion.trace import SampleTrace
 
@@ -134,3 +138,50 @@ def ids_in(records: Sequence[StepRecord], row: int) -> set[int]:
         for part in (record.tokens[mine], record.alternative_ids[mine], drafted):
             found.update(part.ravel().tolist())
     return found.union(records[-1].canvas[row].tolist() if records else ())
+
+
+@torch.no_grad()
+def read_lens(
+    model: VisionDenoiser,
+    records: Sequence[StepRecord],
+    row: int,
+    trace: SampleTrace,
+    layers: tuple[int, ...],
+    *,
+    cfg_scale: float = 0.0,
+    suppressed: tuple[int, ...] = (),
+) -> LogitLens:
+    """Return what the recorded layers of a row's passes say, by the model's own output layer.
+
+    Args:
+        model: that made the records.
+        records, row: as `make_trace` takes them; the records have hidden states.
+        trace: of that row, which knows the final tokens.
+        layers: numbers of the layers that were recorded, as `choose_layers` gives them.
+        cfg_scale, suppressed: of the run, so that the last layer says what the sampler read.
+    """
+    own, final = [record for record in records if record.active[row]], trace.replay()
+    lens = LogitLens.empty(layers, len(own), trace.gen_length)
+    for step, record in enumerate(own):
+        states = record.hidden[:, int(record.active[:row].sum())].to(model.input_device)  # (copies, K, L, H)
+        there = np.flatnonzero(
+            trace.is_there(step - 1)
+        )  # on the final canvas, where the pass's positions lie
+        is_known = ~states[0, 0, :, 0].isnan()
+        at = there[is_known.cpu().numpy()]
+        has_end = final[at] != trace.mask_token_id
+        tokens = torch.from_numpy(final[at]).to(states.device)[:, None]
+        for number in range(len(layers)):
+            logits, *blanked = (model.head(copy[number, is_known]) for copy in states)
+            if blanked:
+                logits = guide(logits, blanked[0], cfg_scale)
+            log_probs = suppress(logits, suppressed).double().log_softmax(-1)  # (L, V)
+            best, own_log_prob = log_probs.max(-1), log_probs.gather(-1, tokens)
+            lens.token_id[step, number, at] = best.indices.cpu()
+            lens.probability[step, number, at] = best.values.exp().cpu()
+            lens.entropy[step, number, at] = entropy(log_probs).cpu()
+            rank = 1 + (log_probs > own_log_prob).sum(-1).cpu().numpy()
+            lens.final_rank[step, number, at[has_end]] = rank[has_end]
+            share = own_log_prob[:, 0].exp().cpu().numpy()
+            lens.final_probability[step, number, at[has_end]] = share[has_end]
+    return lens

@@ -5,7 +5,7 @@ V vocabulary, N candidates, M tokens to verify.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +14,24 @@ import torch
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.cache import CachePlan, KeyValueCache, listed, states_at
 from medv_lab.diffusion.lookahead import Guess, Lookahead
-from medv_lab.diffusion.predictions import Predictions, WatchedMasks, predict, suppress
+from medv_lab.diffusion.predictions import Predictions, WatchedMasks, guide, predict, suppress
 from medv_lab.diffusion.state import SamplerState
 from medv_lab.strategies.caches import NoCache
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedLayers:
+    """Where one forward pass leaves the states of its layers, each after the final norm.
+
+    Attributes:
+        layers: numbers of the K layers, ascending.
+        indices: which of the given sequence indices are watched, int64 (R, A).
+        states: of each layer, (R, A, H); empty until the pass has run.
+    """
+
+    layers: Sequence[int]
+    indices: torch.Tensor
+    states: list[torch.Tensor] = field(default_factory=list)
 
 
 class Denoiser(Protocol):
@@ -32,11 +47,13 @@ class Denoiser(Protocol):
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
         query_indices: torch.Tensor | None = None,
+        watched: WatchedLayers | None = None,
     ) -> torch.Tensor:
         """Return hidden states (R, T, H) of embeddings (R, T, H), or (R, Q, H) at the query indices (R, Q).
 
         The mask says which keys are seen, (R, T), or (R, 1, T, T) with the queries; positions are (R, T), 0..T-1 by
-        default. With a cache only some indices are given and come back, and the mask is (R, 1, given, T).
+        default. With a cache only some indices are given and come back, and the mask is (R, 1, given, T). What is
+        watched changes nothing of what comes back; it is given only where layers are recorded.
         """
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -52,12 +69,14 @@ class Pass:
         watched: at all positions that were asked for.
         verified: probability of each committed token when it is hidden, float64 (M,); None if none were asked for.
         sequences: how many the model ran for it; 0 where an earlier pass had guessed the state.
+        hidden: as a `StepRecord` has it.
     """
 
     predictions: Predictions
     watched: WatchedMasks
     sequences: int
     verified: np.ndarray | None = None
+    hidden: torch.Tensor | None = None
 
 
 class ForwardRunner:
@@ -75,8 +94,10 @@ class ForwardRunner:
         is_image: torch.Tensor | None = None,
         end_ids: Sequence[int] = (),
         process_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        record_hidden: Sequence[int] = (),
     ):
         """Take the arguments of `sample`; what it fills is read from the state."""
+        self.record_hidden, self._recorded = record_hidden, None
         self.denoiser, self.settings, self.suppressed, self.end_ids = denoiser, settings, suppressed, end_ids
         self.process_logits = process_logits
         self.state, self.prefix_embeds, self.device = state, prefix_embeds, prefix_embeds.device
@@ -161,7 +182,13 @@ class ForwardRunner:
             self.lookahead.draft(
                 indices, predictions.tokens.cpu().numpy(), predictions.confidence.cpu().numpy()
             )
-        return Pass(predictions, watched, sequences, verified)
+        return Pass(predictions, watched, sequences, verified, self._hidden_layers())
+
+    def _hidden_layers(self) -> torch.Tensor | None:
+        """Return the recorded states of the last pass, where it was guessed those of its guess."""
+        if self.lookahead is None or self._recorded is None:
+            return self._recorded
+        return self._recorded[:, self.lookahead.row : self.lookahead.row + 1]
 
     def draw(self, rows: np.ndarray, *shape: int) -> torch.Tensor:
         """Draw uniform numbers (N, *shape), each row's from its own generator: alone as in a batch."""
@@ -221,7 +248,7 @@ class ForwardRunner:
         logits = self.denoiser.head(hidden[0][local, at])
         if self.copies == 2:
             unconditional = self.denoiser.head(hidden[1][local, at])
-            logits = unconditional + (self.settings.cfg_scale + 1) * (logits - unconditional)
+            logits = guide(logits, unconditional, self.settings.cfg_scale)
         return logits
 
     def _sequences(
@@ -275,7 +302,22 @@ class ForwardRunner:
             embeds = states_at(embeds, at.repeat(self.copies, 1))
         if query_indices is not None:
             query_indices = self._index(query_indices).expand(rows, -1).repeat(self.copies, 1)
-        hidden = self.denoiser.backbone(embeds, *others, cache=cache, query_indices=query_indices)
+        more = {"cache": cache, "query_indices": query_indices}
+        if not self.record_hidden:
+            return self.denoiser.backbone(embeds, *others, **more).chunk(self.copies)
+        # Leave the states of layers at the answer positions, NaN where they are not computed.
+        where = np.arange(self.state.masked.shape[1])[None]
+        if computed is not None:  # the number of each sequence index among those computed
+            where = np.full((len(computed), where.shape[1]), -1)
+            np.put_along_axis(where, computed, np.arange(computed.shape[1])[None], 1)
+        where = where[:, self.state.prompt : self.state.prompt + self.state.length]
+        where = torch.from_numpy(where).expand(rows, -1)  # (R', L)
+        indices = where.clamp(min=0).to(self.device).repeat(self.copies, 1)
+        watched = WatchedLayers(self.record_hidden, indices)
+        hidden = self.denoiser.backbone(embeds, *others, watched=watched, **more)
+        states = torch.stack(watched.states, 1).cpu().unflatten(0, (self.copies, -1))
+        states[:, (where < 0)[:, None].expand(states.shape[1:-1])] = torch.nan
+        self._recorded = states
         return hidden.chunk(self.copies)
 
     def _add_blanked(self, embeds, *others) -> tuple[torch.Tensor | None, ...]:

@@ -21,11 +21,15 @@ Guess = tuple[np.ndarray, np.ndarray]  # sequence indices and the tokens there
 
 
 class Lookahead:
-    """Guesses the next states of one run, and keeps what the last pass found out about them."""
+    """Guesses the next states of one run, and keeps what the last pass found out about them.
+
+    Attributes:
+        row: where the present state stands in the batch that was run last, 0 unless it was guessed.
+    """
 
     def __init__(self, state: SamplerState):
         """Watch the state of a run of one prompt."""
-        self.state = state
+        self.state, self.row = state, 0
         self._draft: Guess = np.zeros(0, np.int64), np.zeros(0, np.int64)  # the surest first
         self.forget()
 
@@ -72,8 +76,9 @@ class Lookahead:
 
     def recall(self, queries: np.ndarray) -> tuple[torch.Tensor, ...] | None:
         """Return hidden states (1, Q, H) of the present state at the queries, None where it was not guessed."""
-        row = self._rows.get(self.state.ids[0].tobytes())
+        row, self.row = self._rows.get(self.state.ids[0].tobytes()), 0
         if row is None or not np.isin(queries, self._queries).all():
             return None
+        self.row = row
         at = torch.from_numpy(np.searchsorted(self._queries, queries)).to(self._hidden[0].device)
         return tuple(part[row : row + 1, at] for part in self._hidden)

@@ -101,6 +101,11 @@ def predict(
     return Predictions(tokens, confidence if random_confidence is None else random_confidence(), logits)
 
 
+def guide(logits: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return logits (N, V) with classifier-free guidance: those with the prompt, away from those without it."""
+    return unconditional + (scale + 1) * (logits - unconditional)
+
+
 def suppress(logits: torch.Tensor, suppressed: tuple[int, ...]) -> torch.Tensor:
     """Return logits (N, V) in float32 at least, in which no suppressed id can be chosen; written to, not copied."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

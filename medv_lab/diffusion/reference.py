@@ -15,7 +15,7 @@ import torch
 
 from medv_lab.config import GenerationSettings, LowConfidence, NoCache, NoGuard
 from medv_lab.diffusion.forward_runner import Denoiser
-from medv_lab.diffusion.schedule import transfer_counts
+from medv_lab.strategies.schedule import transfer_counts
 
 
 @torch.no_grad()

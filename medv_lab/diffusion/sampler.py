@@ -17,10 +17,10 @@ import torch
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.forward_runner import Denoiser, ForwardRunner
 from medv_lab.diffusion.predictions import commit_details
-from medv_lab.diffusion.schedule import transfer_counts
 from medv_lab.diffusion.state import SamplerState, StepRecord
 from medv_lab.strategies.base import Candidates, Committed, Decision, best_per_row
 from medv_lab.strategies.caches import NoCache
+from medv_lab.strategies.schedule import transfer_counts
 
 
 @torch.no_grad()
@@ -40,6 +40,7 @@ def sample(
     start_ids: torch.Tensor | None = None,
     process_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     cancel: Callable[[], bool] | None = None,
+    record_hidden: Sequence[int] = (),
 ) -> Iterator[StepRecord]:
     """Fill the answer positions step by step.
 
@@ -65,6 +66,7 @@ def sample(
         process_logits: changes logits (N, V), given the answers so far of their rows (N, L).
         cancel: asked before every pass, e.g. `threading.Event().is_set`; true ends the run, and what was yielded
             is a valid part.
+        record_hidden: numbers of the layers whose states the records keep; a pass of K layers keeps R K L H numbers.
 
     Yields:
         A `StepRecord` for every forward pass.
@@ -96,6 +98,7 @@ def sample(
         is_image=is_image,
         end_ids=end_ids if strategy.is_growing else (),
         process_logits=process_logits,
+        record_hidden=record_hidden,
     )
     memory = strategy.new_memory()
     is_watching = strategy.watches_all and isinstance(settings.cache, NoCache)
@@ -209,6 +212,7 @@ def sample(
                 stops=state.stops.copy(),
                 grown=grown,
                 sequences=result.sequences,
+                hidden=result.hidden,
             )
             step += 1
         block += 1

@@ -6,6 +6,7 @@ R rows, P prompt, L answer positions, S suffix; a sequence index counts over P +
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -180,6 +181,9 @@ class StepRecord:
         grown: (position, count) of the masks that were put before a position after the pass; the canvas has them.
         sequences: how many the model ran: one for each active row by default; with lookahead also later states that
             were guessed, and none where an earlier pass had guessed this one.
+        hidden: states of the recorded layers at the answer positions, each after the final norm, a tensor (1, R', K,
+            L, H) of the R' active rows in the model's dtype, (2, R', K, L, H) with guidance, the blanked prompt second;
+            NaN at positions that were not computed. None unless it was asked for.
     """
 
     block: int
@@ -203,6 +207,7 @@ class StepRecord:
     stops: np.ndarray
     grown: tuple[tuple[int, int], ...] = ()
     sequences: int = 1
+    hidden: Any = None
 
 
 def find_first_stops(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medv_lab.diffusion.attention_maps import PatchAttention
+from medv_lab.diffusion.lens import LENS_ARRAYS, LogitLens
 from medv_lab.limits import LIBRARY_ERRORS, open_file, parse_json, read_arrays
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _NAMES_IN_FILES = {
     "remasked_position": "revoked_position",
 }  # older than our words
 _ATTENTION, _ATTENTION_ARRAY = "attention", "attention_values"  # only where it was recorded
+_LENS = "lens"
 _META = {"gen_length", "block_length", "mask_token_id", "pieces", "manifest"}
 _FLOAT_ARRAYS = ("confidence", "entropy", "alternative_probs")
 MAX_LENGTH = 1_000_000  # answer positions, passes and commits of a trace, far above any run's
@@ -76,6 +78,7 @@ class SampleTrace:
         draft_step, draft_position, draft_token: drafts, int (D,), each where it is another than the one before it at
             that position; `draft_at` reads them. Older files have none.
         attention: where each commit looked on the pictures; None unless it was asked for.
+        lens: what each layer would say in each pass; None unless it was asked for.
 
     Raises:
         TraceError: for arrays that do not fit together.
@@ -104,6 +107,7 @@ class SampleTrace:
     draft_position: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     draft_token: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     attention: PatchAttention | None = None
+    lens: LogitLens | None = None
 
     def __post_init__(self) -> None:
         if self.first_stop is None:
@@ -121,6 +125,9 @@ class SampleTrace:
             raise TraceError(
                 f"a trace has attention of {len(self.attention.values)} commits and {len(self.step)} commits"
             )
+        fits = self.stops.size, len(self.lens.layers) if self.lens else 0, self.gen_length
+        if self.lens is not None and self.lens.token_id.shape != fits:
+            raise TraceError(f"a trace has a lens of the shape {self.lens.token_id.shape}; {fits} fits it")
 
     def _check_arrays(self) -> None:
         for name in _ARRAYS:
@@ -153,6 +160,7 @@ class SampleTrace:
             ("remasked_step", self.remasked_step, 0, passes),
             ("remasked_position", self.remasked_position, 0, self.gen_length),
             ("born", self.born, -1, passes),
+            ("first_stop", np.array(self.first_stop), 0, self.gen_length + 1),
             ("draft_step", self.draft_step, 0, passes),
             ("draft_position", self.draft_position, 0, self.gen_length),
         ):
@@ -319,6 +327,9 @@ class SampleTrace:
         arrays = {_NAMES_IN_FILES.get(name, name): getattr(self, name) for name in _ARRAYS}
         if self.attention is not None:
             meta[_ATTENTION], arrays[_ATTENTION_ARRAY] = self.attention.to_meta(), self.attention.values
+        if self.lens is not None:
+            meta[_LENS] = list(self.lens.layers)
+            arrays |= {f"{_LENS}_{name}": getattr(self.lens, name) for name in LENS_ARRAYS}
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
@@ -341,10 +352,15 @@ class SampleTrace:
                 names = {name: _NAMES_IN_FILES.get(name, name) for name in _ARRAYS_OF.get(written, ())}
                 if names and _ATTENTION in meta:
                     names[_ATTENTION] = _ATTENTION_ARRAY
+                if names and _LENS in meta:
+                    names |= {f"{_LENS}_{name}": f"{_LENS}_{name}" for name in LENS_ARRAYS}
                 found = read_arrays(file, names.values())
                 arrays: dict[str, Any] = {name: found[stored] for name, stored in names.items()}
                 if _ATTENTION in arrays:
                     arrays[_ATTENTION] = PatchAttention.from_meta(meta.pop(_ATTENTION), arrays[_ATTENTION])
+                if names and _LENS in meta:
+                    parts = {name: arrays.pop(f"{_LENS}_{name}") for name in LENS_ARRAYS}
+                    arrays[_LENS] = LogitLens.from_meta(meta.pop(_LENS), parts)
         except LIBRARY_ERRORS as error:
             raise TraceError(
                 f"{path.name} is not a readable trace ({error}); give an undamaged .npz that SampleTrace.save wrote"

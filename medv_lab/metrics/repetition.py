@@ -23,6 +23,7 @@ class Trace(Protocol):
     token_id: np.ndarray
     confidence: np.ndarray
     stops: np.ndarray
+    first_stop: int
     gen_length: int
     mask_token_id: int
     pieces: Mapping[int, bytes]
@@ -116,7 +117,7 @@ def answer_positions(trace: Trace, step: int | None = None) -> np.ndarray:
     """
     ids = trace.replay(step)
     step = trace.forward_evaluations - 1 if step is None else step
-    end = int(trace.stops[step]) if 0 <= step < len(trace.stops) else trace.gen_length
+    end = int(trace.stops[step]) if 0 <= step < len(trace.stops) else trace.first_stop
     is_seen = [token != trace.mask_token_id and bool(trace.pieces.get(token)) for token in ids[:end].tolist()]
     return np.flatnonzero(is_seen)
 
@@ -130,18 +131,19 @@ def duplicate_commits(trace: Trace) -> pd.DataFrame:
     """Tabulate when and where adjacent duplicates of the finished answer were committed, one row per duplicate.
 
     The duplicate is there from the later of its two commits on; that commit is the one described, the right one if
-    both fell in one pass.
+    both fell in one pass. A token that was given counts as committed before the first pass.
 
     Columns: position, piece, step and twin_step (forward passes from 0, of this commit and the other), confidence,
     committed_in_step (commits of that pass in the answer), neighbours_in_step (how many of the two positions beside
     it were committed in the same pass).
     """
-    final, seen = trace.final_commits(), answer_positions(trace)
+    final, seen, ids = trace.final_commits(), answer_positions(trace), trace.replay()
     steps = np.full(trace.gen_length + 2, -1)  # of positions -1 .. L; -1 where nothing stands
     steps[1:-1][final >= 0] = trace.step[final[final >= 0]]
     rows = []
     for left, right in pairwise(seen.tolist()):
-        if trace.token_id[final[left]] != trace.token_id[final[right]]:
+        is_committed = max(final[left], final[right]) >= 0  # or both were given
+        if ids[left] != ids[right] or not is_committed:
             continue
         position, twin = (right, left) if steps[right + 1] >= steps[left + 1] else (left, right)
         commit, step = final[position], steps[position + 1]

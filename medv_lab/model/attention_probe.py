@@ -16,12 +16,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from medv_lab.decoding.denoising import Layers, choose_layers
 from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 
-AttentionMaps = bool | Literal["rollout"] | Sequence[int]
+AttentionMaps = Layers | Literal["rollout"]
 
 
 class AttentionProbe:
@@ -105,13 +106,6 @@ class AttentionProbe:
 
 
 def _choose_maps(layers: int, maps: AttentionMaps) -> tuple[int | str, ...]:
-    if maps is True:
-        return tuple(range(layers))
     if isinstance(maps, str) and maps == ROLLOUT:
         return (ROLLOUT,)
-    is_numbers = isinstance(maps, list | tuple | range) and all(type(number) is int for number in maps)
-    if is_numbers and maps and all(-layers <= number < layers for number in maps):
-        return tuple(sorted({number % layers for number in maps}))
-    raise ValueError(
-        f"record_attention is {maps!r}; give True for all {layers} layers, numbers of layers, or {ROLLOUT!r}"
-    )
+    return choose_layers("record_attention", maps, layers, f", or {ROLLOUT!r}")

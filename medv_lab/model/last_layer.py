@@ -17,6 +17,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from medv_lab.diffusion.cache import KeyValueCache, states_at
+from medv_lab.diffusion.forward_runner import WatchedLayers
 
 
 def is_called_alone(layer: nn.Module) -> bool:
@@ -38,17 +39,19 @@ def hidden_at(
     attention_mask: torch.Tensor | None,
     position_ids: torch.Tensor | None,
     cache: KeyValueCache | None,
-    query_indices: torch.Tensor,
+    query_indices: torch.Tensor | None,
+    watched: WatchedLayers | None = None,
 ) -> torch.Tensor:
     """Return the hidden states after the final norm at the query indices.
 
     Args:
         model: a language model whose attention is not causal.
         inputs_embeds, attention_mask, position_ids, cache: as `LlamaModel.forward` takes them.
-        query_indices: indices into the sequences of `inputs_embeds`, int64 (R, Q).
+        query_indices: indices into the sequences of `inputs_embeds`, int64 (R, Q); None calls the last layer whole.
+        watched: gets the states of other layers, or indices; what is returned does not depend on it.
 
     Returns:
-        (R, Q, H).
+        (R, Q, H), or (R, T, H) without query indices.
 
     Raises:
         ValueError: for a causal model, whose queries and keys would no longer be aligned.
@@ -65,17 +68,28 @@ def hidden_at(
         position_ids=position_ids,
     )
     rotation = model.rotary_emb(inputs_embeds, position_ids=position_ids)
+    named = {
+        "attention_mask": mask,
+        "position_ids": position_ids,
+        "past_key_values": cache,
+        "use_cache": False,
+        "position_embeddings": rotation,
+    }
     hidden = inputs_embeds
     *layers, last = model.layers
-    for layer in layers:
-        hidden = layer(
-            hidden,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=False,
-            position_embeddings=rotation,
-        )
+    wanted = () if watched is None else watched.layers
+    for number, layer in enumerate(layers):
+        hidden = layer(hidden, **named)
+        if number in wanted:
+            watched.states.append(model.norm(states_at(hidden, watched.indices)))
+    is_last_wanted = len(layers) in wanted
+    if query_indices is None:
+        whole = model.norm(last(hidden, **named))
+        if is_last_wanted:
+            watched.states.append(states_at(whole, watched.indices))
+        return whole
+    if is_last_wanted:  # computed apart, so that the numbers at the query indices are those of any other run
+        watched.states.append(model.norm(_layer_at(last, hidden, mask, rotation, cache, watched.indices)))
     return model.norm(_layer_at(last, hidden, mask, rotation, cache, query_indices))
 
 

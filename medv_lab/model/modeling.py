@@ -18,6 +18,7 @@ from transformers.utils.generic import can_return_tuple
 from medv_lab.decoding.generating import MedVGenerationMixin
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
+from medv_lab.diffusion.forward_runner import WatchedLayers
 from medv_lab.inputs.image_features import MergedInputs, conversation_mask
 from medv_lab.inputs.prompts import special_ids
 from medv_lab.inputs.tiling import TileLayout
@@ -114,6 +115,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
         query_indices: torch.Tensor | None = None,
+        watched: WatchedLayers | None = None,
     ) -> torch.Tensor:
         """Run the language model, every position attending to every other (in a causal model, to earlier ones).
 
@@ -123,6 +125,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
             position_ids: (B, T); 0..T-1 by default, whatever the mask, as in the reference.
             cache: holds the keys and values of indices that are not given; the mask is then (B, 1, given, all).
             query_indices: which of the given indices are asked for, int64 (B, Q); None for all.
+            watched: gets the states of layers; nothing of the model changes, so that threads may watch at once.
 
         Returns:
             (B, T, H), or (B, Q, H), after the final norm.
@@ -133,12 +136,16 @@ class MedVLanguageModel(MedVPreTrainedModel):
         is_selecting = query_indices is not None and not self.is_watched
         # a mask of blocks has no rows to select, and what is hooked or sharded must be called as a whole
         is_selecting &= self.config._attn_implementation != "flex_attention"
-        if is_selecting and is_called_alone(self.model.layers[-1]):
+        is_selecting = is_selecting and is_called_alone(self.model.layers[-1])
+        if is_selecting or watched is not None:
             mask = self._prepare_mask(attention_mask, inputs_embeds)
-            return hidden_at(self.model, inputs_embeds, mask, position_ids, cache, query_indices)
-        hidden = self._run(
-            inputs_embeds, attention_mask, position_ids, past_key_values=cache
-        ).last_hidden_state
+            queries = query_indices if is_selecting else None
+            hidden = hidden_at(self.model, inputs_embeds, mask, position_ids, cache, queries, watched)
+            if is_selecting:
+                return hidden
+        else:
+            outputs = self._run(inputs_embeds, attention_mask, position_ids, past_key_values=cache)
+            hidden = outputs.last_hidden_state
         hidden = hidden.to(inputs_embeds.device)
         return hidden if query_indices is None else hidden.take_along_dim(query_indices[..., None], 1)
 

@@ -33,6 +33,8 @@ def save_gif(
 ) -> Path:
     """Write the answer as it fills: grey boxes become tokens, new ones framed, old ones marked by their pass.
 
+    Tokens that were given are marked in grey.
+
     Every token stays where it is from the first frame on. Of a run with many passes, `MOST_FRAMES` evenly spaced ones
     are shown, always the first and the last.
 
@@ -99,7 +101,11 @@ def _fit(trace: SampleTrace, caption: Sequence[str] = (), indent: int = 0) -> _L
     for size in FONT_SIZES:
         font = _font(size)
         known: dict[int, float] = {}
-        for position, token in zip(trace.position.tolist(), trace.token_id.tolist(), strict=True):
+        given = np.flatnonzero(trace.is_given).tolist()
+        tokens = zip(
+            [*given, *trace.position.tolist()], [*trace.given[given], *trace.token_id.tolist()], strict=True
+        )
+        for position, token in tokens:
             known[position] = max(known.get(position, 0.6 * size), font.getlength(_text(trace, token)))
         height = round(1.55 * size)
         begin = MARGIN + indent
@@ -139,7 +145,7 @@ def _draw(trace: SampleTrace, layout: _Layout, image: Image.Image, step: int, be
     made = (trace.step <= step) & (trace.position >= 0)
     committed[trace.position[made]] = trace.step[made]
     last = max(1, trace.forward_evaluations - 1)
-    end = trace.gen_length if step < 0 else int(trace.stops[step])
+    end = trace.first_stop if step < 0 else int(trace.stops[step])
     colours = mpl.colormaps[SCALE]
     for position, token in enumerate(trace.replay(step).tolist()):
         box = layout.boxes[position]
@@ -150,7 +156,8 @@ def _draw(trace: SampleTrace, layout: _Layout, image: Image.Image, step: int, be
         text, ink = _text(trace, token), INK if position < end else "#b0b5bd"
         middle = (left + right) / 2 - layout.font.getlength(text) / 2
         draw.text((round(middle), top + round(0.12 * layout.font.size)), text, font=layout.font, fill=ink)
-        draw.rectangle((left, bottom - 3, right, bottom), fill=to_hex(colours(committed[position] / last)))
+        mark = SOFT if trace.is_given[position] else to_hex(colours(committed[position] / last))
+        draw.rectangle((left, bottom - 3, right, bottom), fill=mark)
         if committed[position] > before:
             draw.rounded_rectangle(box, 5, outline=ACCENT, width=2)
     # The progress of the run.

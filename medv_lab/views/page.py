@@ -88,7 +88,7 @@ def player_part(name: str) -> str:
 
 
 def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str, Any]:
-    """Return what the player knows of a trace: commits of the answer in their order, and what repeats after each pass.
+    """Return what the player knows of a trace: what was given, commits in their order, drafts, repeats of each pass.
 
     Args:
         trace: what the sampler did.
@@ -97,6 +97,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
     commits, tokens, steps = _events(trace)
     ids, shares = trace.alternative_ids[commits], trace.alternative_probs[commits]
     new = range(len(repeats), trace.forward_evaluations)
+    shown = (tokens, ids, trace.given, trace.draft_token)
     return {
         "length": trace.gen_length,
         "block": trace.block_length,
@@ -104,8 +105,11 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
         "facts": f"L {trace.gen_length}, B {trace.block_length}, {trace.forward_evaluations} passes",
         "text": trace.text,
         "pieces": {
-            str(token): trace.piece(token) for token in sorted({*tokens.tolist(), *ids.ravel().tolist()})
+            str(token): trace.piece(token)
+            for token in sorted({token for part in shown for token in part.ravel().tolist()})
         },
+        "given": trace.given.tolist(),
+        "first_stop": trace.first_stop,
         "step": steps.tolist(),
         "position": trace.position[commits].tolist(),
         "token": tokens.tolist(),
@@ -115,6 +119,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
             [[token, _rounded(share)] for token, share in zip(*pair, strict=True)]
             for pair in zip(ids.tolist(), shares, strict=True)
         ],
+        "drafts": [getattr(trace, f"draft_{name}").tolist() for name in ("step", "position", "token")],
         "stops": trace.stops.tolist(),
         "born": trace.born.tolist(),
         "repeats": [*repeats, *(_repeated_positions(trace, step) for step in new)],

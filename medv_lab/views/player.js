@@ -11,7 +11,7 @@ const make = (tag, text, name) => {
 function mount(root, first, moved = () => {}) {
   const get = (id) => root.querySelector(`#${id}`);
   const tokens = [];
-  let data = null, passes = 0, commitsAt = [], highest = {}, looks = null, layout = null, described = null;
+  let data = null, passes = 0, commitsAt = [], draftsAt = [], highest = {}, looks = null, layout = null, described = null;
   let now = -1, colour = "step", chosen = 0, timer = 0;
 
   const pieceOf = (token) => data.pieces[token] || "";
@@ -28,6 +28,21 @@ function mount(root, first, moved = () => {}) {
     return -1;
   }
 
+  /* The token that was given at a position before the first pass, -1 for a mask. */
+  const givenAt = (position) => (data.given.length && data.given[position] !== data.mask ? data.given[position] : -1);
+
+  /* The token at a position after a pass, -1 for a mask. */
+  function tokenAt(position, pass) {
+    const commit = commitOf(position, pass);
+    return commit < 0 ? givenAt(position) : data.token[commit];
+  }
+
+  /* What a pass would have written at a masked position, -1 where it predicted nothing. */
+  function draftOf(position, pass) {
+    const last = draftsAt[position].findLast(([step]) => step <= pass);
+    return last && last[1] !== data.mask ? last[1] : -1;
+  }
+
   /* Take the numbers of a trace. While a run goes on, whoever looks at its last pass goes on looking at the last. */
   function load(next) {
     const isNew = !data || data.run !== next.run;
@@ -36,6 +51,9 @@ function mount(root, first, moved = () => {}) {
     passes = data.stops.length;
     commitsAt = Array.from({ length: data.length }, () => []);
     data.position.forEach((position, commit) => commitsAt[position].push(commit));
+    draftsAt = Array.from({ length: data.length }, () => []);
+    const [draftSteps, draftPositions, draftTokens] = data.drafts;
+    draftPositions.forEach((position, n) => draftsAt[position].push([draftSteps[n], draftTokens[n]]));
     highest = {
       step: Math.max(1, passes - 1),
       confidence: 1,
@@ -47,7 +65,10 @@ function mount(root, first, moved = () => {}) {
     get("text").textContent = data.text;
     get("caption").hidden = !(data.caption || []).length;
     get("caption").replaceChildren(...(data.caption || []).map((line) => make("li", line)));
-    get("sign-behind").hidden = data.stops.every((stop) => stop >= data.length);
+    get("sign-given").hidden = !data.given.length;
+    get("with-drafts").hidden = !draftSteps.length;
+    get("sign-drafts").hidden = !draftSteps.length || !get("drafts").checked;
+    get("sign-behind").hidden = [data.first_stop, ...data.stops].every((stop) => stop >= data.length);
     get("sign-block").hidden = data.length <= data.block;
     get("pass").max = passes - 1;
     if (isNew) get("speed").value = data.length > 120 ? "30" : "8";
@@ -61,15 +82,15 @@ function mount(root, first, moved = () => {}) {
 
   /* Places for all tokens, as wide as what stands there in the end, so that nothing moves while it plays. */
   function layOut() {
-    const lasts = Array.from({ length: data.length }, (_, position) => commitOf(position, passes));
-    const ends = lasts.map((last) => last >= 0 && pieceOf(data.token[last]).includes("\n"));
+    const lasts = Array.from({ length: data.length }, (_, position) => tokenAt(position, passes));
+    const ends = lasts.map((last) => last >= 0 && pieceOf(last).includes("\n"));
     const wanted = `${data.length} ${data.block} ${ends.map(Number).join("")}`;
     if (wanted !== layout) placeNodes(ends);
     layout = wanted;
     tokens.forEach((token, position) => {
       const last = lasts[position];
-      token.dataset.gap = last >= 0 && pieceOf(data.token[last]).startsWith(" ") ? "1" : "";
-      token.dataset.last = last < 0 ? "   " : labelOf(data.token[last]);
+      token.dataset.gap = last >= 0 && pieceOf(last).startsWith(" ") ? "1" : "";
+      token.dataset.last = last < 0 ? "   " : labelOf(last);
     });
   }
 
@@ -101,19 +122,26 @@ function mount(root, first, moved = () => {}) {
   }
 
   function draw() {
-    const stop = now < 0 ? data.length : data.stops[now];
+    const stop = now < 0 ? data.first_stop : data.stops[now];
     const repeated = new Set(now < 0 ? [] : data.repeats[now]);
     tokens.forEach((node, position) => {
       const commit = commitOf(position, now);
       const classes = ["token"];
-      let text = "", background = "", ink = "";
-      if (commit < 0) classes.push("masked");
-      else {
-        text = labelOf(data.token[commit]);
-        [background, ink] = rampOf(commit);
-        if (!pieceOf(data.token[commit])) classes.push("special");
-        if (data.step[commit] === now) classes.push("new");
+      const token = tokenAt(position, now);
+      let text = "", background = "", ink = "", draft = "";
+      if (token < 0) {
+        classes.push("masked");
+        const drafted = draftOf(position, now);
+        if (drafted >= 0) draft = labelOf(drafted);
+      } else {
+        text = labelOf(token);
+        if (!pieceOf(token)) classes.push("special");
         if (repeated.has(position)) classes.push("repeated");
+        if (commit < 0) classes.push("given");
+        else {
+          [background, ink] = rampOf(commit);
+          if (data.step[commit] === now) classes.push("new");
+        }
       }
       if (position >= stop) classes.push("behind");
       if (data.born.length && data.born[position] > now) classes.push("unborn");
@@ -126,7 +154,9 @@ function mount(root, first, moved = () => {}) {
         node.style.background = background;
         node.style.color = ink;
       }
-      const spoken = commit < 0 ? `position ${position}, masked` : `position ${position}: ${text}`;
+      if ((node.dataset.draft || "") !== draft) node.dataset.draft = draft;
+      const masked = draft ? `masked, draft ${draft}` : "masked";
+      const spoken = token < 0 ? `position ${position}, ${masked}` : `position ${position}: ${text}`;
       if (node.getAttribute("aria-label") !== spoken) node.setAttribute("aria-label", spoken);
     });
     get("pass").value = now;
@@ -143,15 +173,22 @@ function mount(root, first, moved = () => {}) {
   function describe() {
     const commit = commitOf(chosen, now);
     const earlier = (commitsAt[chosen] || []).filter((other) => other !== commit && data.step[other] <= now);
-    const wanted = `${chosen} ${commit} ${earlier.join()} ${data.run} ${passes}`;
+    const given = givenAt(chosen), draft = draftOf(chosen, now);
+    const wanted = `${chosen} ${commit} ${draft} ${earlier.join()} ${data.run} ${passes}`;
     if (wanted === described) return; // scrubbing mostly changes nothing here
     described = wanted;
     const box = get("details");
     const list = make("dl");
     box.replaceChildren(make("h2", `Position ${chosen}, block ${Math.floor(chosen / data.block)}`), list);
     look(commit);
-    if (commit < 0) addFact(list, "token", "masked");
-    else {
+    if (given >= 0) {
+      addFact(list, "token", nameOf(given), "piece");
+      addFact(list, "id", String(given));
+      addFact(list, "given", "before the first pass");
+    } else if (commit < 0) {
+      addFact(list, "token", "masked");
+      if (draft >= 0) addFact(list, "draft", nameOf(draft), "piece");
+    } else {
       const token = data.token[commit];
       addFact(list, "token", nameOf(token), "piece");
       addFact(list, "id", String(token));
@@ -271,6 +308,10 @@ function mount(root, first, moved = () => {}) {
   get("repeats").addEventListener("change", (event) => {
     get("canvas").classList.toggle("repeats", event.target.checked);
     get("sign-repeats").hidden = !event.target.checked;
+  });
+  get("drafts").addEventListener("change", (event) => {
+    get("canvas").classList.toggle("drafts", event.target.checked);
+    get("sign-drafts").hidden = !event.target.checked;
   });
   get("theme").addEventListener("click", () => setTheme(get("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark"));
   get("canvas").addEventListener("pointerover", (event) => {

@@ -26,8 +26,9 @@ def plot_unmasking(
 ) -> Axes:
     """Draw the answer as a grid of tokens in reading order, coloured by the pass that committed each or how surely.
 
-    The last commit of a position is the one shown; one that is not filled in the end stays blank. What lies behind the
-    end of the answer is faded. A vertical bar stands before the first token of every block but the first.
+    The last commit of a position is the one shown; one that is not filled in the end stays blank, and a token that was
+    given stands framed on a blank cell. What lies behind the end of the answer is faded. A vertical bar stands before
+    the first token of every block but the first.
 
     Args:
         trace: what the sampler did.
@@ -36,7 +37,7 @@ def plot_unmasking(
         colour: "step" for the forward pass, "confidence" for the probability of the token when it was chosen.
 
     Returns:
-        The Axes; its image holds the step or confidence of each position, row by row.
+        The Axes; its image holds the step or confidence of each position, row by row, its patches frame given tokens.
 
     Raises:
         ValueError: for another colour.
@@ -52,7 +53,7 @@ def plot_unmasking(
     is_filled = commits >= 0
     shown = np.full(len(cells), np.nan)
     shown[: trace.gen_length][is_filled] = getattr(trace, colour)[commits[is_filled]]
-    end = int(trace.stops[-1]) if len(trace.stops) else trace.gen_length
+    end = int(trace.stops[-1]) if len(trace.stops) else trace.first_stop
     alpha = np.where(cells < end, 1.0, FADED)
     highest = max(1, trace.forward_evaluations - 1) if colour == "step" else 1
     image = ax.imshow(shown.reshape(rows, columns), cmap=SCALE, aspect="auto", vmin=0, vmax=highest)
@@ -65,6 +66,11 @@ def plot_unmasking(
             row, column = divmod(position, columns)
             look = {"color": "white" if is_dark else "black", "fontsize": SMALLEST_FONT, "parse_math": False}
             ax.text(column, row, token_label(trace.piece(token)), ha="center", va="center", **look)
+
+    for position in np.flatnonzero(trace.is_given):
+        row, column = divmod(int(position), columns)
+        frame = {"fill": False, "edgecolor": "0.6", "linewidth": 0.8}
+        ax.add_patch(Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, **frame))
 
     # The borders of the blocks.
     row, column = np.divmod(np.arange(trace.block_length, trace.gen_length, trace.block_length), columns)

@@ -104,3 +104,42 @@ def test_markup_in_a_token_stays_text(open_tab, tmp_path):
     assert tab.page.locator("#canvas img").count() == 0
     assert "<img" in tab.page.locator('.token[data-position="0"]').inner_text()
     assert tab.errors == []
+
+
+def test_given_tokens_and_drafts_are_shown_as_such(open_tab, tmp_path):
+    trace = large_trace(16)
+    first = int(trace.position[-1])
+    given = np.full(18, trace.mask_token_id)
+    given[17] = trace.token_id[0]
+    drafts = {"draft_step": np.array([2]), "draft_position": np.array([first])}
+    longer = replace(
+        trace, gen_length=18, block_length=9, given=given, **drafts, draft_token=trace.token_id[1:2]
+    )
+    tab = open_tab()
+    page = tab.page
+    page.goto(unmasking_html(longer).save(tmp_path / "x.html").as_uri())
+    page.keyboard.press("Home")
+    label = trace.piece(trace.token_id[0]).strip()
+    assert page.locator("#canvas .token:not(.masked)").all_inner_texts() == [label]
+    token = page.locator(f'#canvas .token[data-position="{first}"]')
+    shown = "node => getComputedStyle(node, '::after').content"
+    for key, draft in (
+        ("ArrowRight", ""),
+        ("ArrowRight", ""),
+        ("ArrowRight", trace.piece(trace.token_id[1])),
+    ):
+        page.keyboard.press(key)
+        assert (token.get_attribute("data-draft") or "") == draft.strip()
+    assert draft.strip() in token.evaluate(shown)
+    assert draft.strip() in token.get_attribute("aria-label")
+    token.hover()
+    assert draft.strip() in page.locator("#details").inner_text()
+    page.hover('#canvas .token[data-position="17"]')
+    assert "before the first pass" in page.locator("#details").inner_text()
+    tab.screenshot("page-given")
+    page.uncheck("#drafts")
+    assert draft.strip() not in token.evaluate(shown)
+    assert page.locator("#sign-given").is_visible() and not page.locator("#sign-drafts").is_visible()
+    page.goto(unmasking_html(trace).save(tmp_path / "y.html").as_uri())
+    assert not page.locator("#sign-given").is_visible() and not page.locator("#with-drafts").is_visible()
+    assert tab.errors == []

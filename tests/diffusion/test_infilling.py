@@ -165,6 +165,19 @@ def test_an_answer_that_grows_keeps_the_order_of_what_was_given(tmp_path, variat
     assert grown
 
 
+@pytest.mark.parametrize("variation", [{}, {"steps": 6}, {"remasking": "threshold"}], ids=str)
+def test_states_that_were_guessed_are_filled_alike(variation):
+    settings, (ids, mask) = settings_of(variation), prompts(4)
+    for row in range(4):
+        own, start = ids[row : row + 1, mask[row].bool()], canvases(1, settings.gen_length, seed=row)
+        plain, ahead = (
+            run(Toy(), own, None, replace(settings, lookahead=count), stops=[[STOP]], start_ids=start)
+            for count in (0, 2)
+        )
+        check_given_stay(ahead, start)
+        assert [record.canvas.tolist() for record in ahead] == [record.canvas.tolist() for record in plain]
+
+
 def test_the_schedule_counts_what_is_to_be_filled():
     (ids, mask), settings = prompts(3), settings_of({"steps": 8, "block_length": 16})
     start = torch.full((3, 16), MASK)

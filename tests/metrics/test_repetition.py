@@ -146,3 +146,13 @@ def test_there_are_as_many_duplicates_as_the_rate_says():
         canvas, order = random.integers(0, 3, 12).tolist(), random.permutation(12).tolist()
         trace = make_trace(canvas, order, np.sort(random.integers(0, 5, 12)).tolist())
         assert len(duplicate_commits(trace)) / 11 == pytest.approx(measure_trace(trace).adjacent_duplicates)
+
+
+def test_a_given_token_was_there_before_the_first_pass():
+    given = np.array([MASK, 1, 1, MASK])
+    trace = make_trace([1, 1, 1, 1], [3, 0], [0, 1], given=given)
+    found = duplicate_commits(trace)
+    assert found.position.tolist() == [0, 3]  # 1 and 2 were both given
+    assert found.step.tolist() == [1, 0]
+    assert found.twin_step.tolist() == [-1, -1]
+    assert answer_positions(trace, -1).tolist() == [1, 2]

@@ -19,7 +19,7 @@ from medv_lab.views.animation import (
 )
 from medv_lab.views.style import ACCENT
 from tests.views.test_page import large_trace
-from tests.views.test_trace_plots import empty_trace, make_trace
+from tests.views.test_trace_plots import MASK, empty_trace, make_trace
 
 ACCENT_RGB = np.multiply(255, to_rgb(ACCENT)).astype(int)
 
@@ -108,3 +108,15 @@ def test_a_frame_costs_what_changes_in_it(tmp_path):
     still = save_gif(empty_trace(), tmp_path / "one.gif", picture=noise).stat().st_size
     moving = save_gif(make_trace(), tmp_path / "five.gif", picture=noise).stat().st_size
     assert moving < 1.3 * still
+
+
+def test_a_given_token_is_there_from_the_first_frame_on_in_a_box_of_its_width(tmp_path):
+    given = np.full(6, MASK)
+    given[3] = 8
+    trace = make_trace(given=given, pieces={5: b" a", 6: b" b", 7: b" c", 8: b" a long word"})
+    left, top, right, bottom = _fit(trace).boxes[3]
+    plain = _fit(make_trace()).boxes[3]
+    assert right - left > plain[2] - plain[0]
+    with Image.open(save_gif(trace, tmp_path / "x.gif")) as image:
+        first = np.asarray(image.convert("L").crop((left, top, right, bottom)))
+    assert first.min() < 60 and first[1, 1] > 245

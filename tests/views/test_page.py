@@ -171,3 +171,18 @@ def test_repeats_that_are_known_are_not_looked_for_again():
     trace = make_trace(token_id=np.array([5, 5, 5, 5]))
     assert page_data(trace, page_data(trace)["repeats"][:2]) == page_data(trace)
     assert page_data(trace, [[9], [9]])["repeats"][:2] == [[9], [9]]
+
+
+def test_the_page_knows_what_was_given_and_every_draft():
+    given = np.array([MASK, MASK, MASK, 8, MASK, MASK])
+    drafts = {
+        "draft_step": np.array([0, 0, 1]),
+        "draft_position": np.array([0, 4, 4]),
+        "draft_token": np.array([6, 9, 5]),
+    }
+    trace = make_trace(given=given, first_stop=5, **drafts, pieces={5: b" a", 6: b" b", 7: b" c", 8: b" d"})
+    data = sent(trace)
+    assert (data["given"], data["first_stop"]) == (given.tolist(), 5)
+    assert data["drafts"] == [part.tolist() for part in drafts.values()]
+    assert data["pieces"]["8"] == " d"
+    assert page_data(make_trace())["given"] == []

@@ -57,6 +57,14 @@ def test_each_position_shows_its_pass_and_its_token():
     assert drawn == [("b", 0, 0), ("c", 1, 0), ("a", 2, 0), ("a", 1, 1)]
 
 
+def test_given_tokens_stand_framed_on_blank_cells():
+    ax = plot_unmasking(make_trace(given=np.array([MASK, MASK, MASK, 7, MASK, MASK])), columns=3)
+    np.testing.assert_array_equal(drawn_steps(ax), [1, 2, 0, np.nan, 3, np.nan])
+    drawn = [(text.get_text(), *text.get_position()) for text in ax.texts]
+    assert ("c", 0, 1) in drawn
+    assert [(patch.get_x() + 0.46, patch.get_y() + 0.42) for patch in ax.patches] == [(0, 1)]
+
+
 def test_commits_in_the_prompt_are_left_out():
     ax = plot_unmasking(make_trace(position=np.array([-1, 0, 1, 4])), columns=3)
     np.testing.assert_array_equal(drawn_steps(ax), [1, 2, np.nan, np.nan, 3, np.nan])

@@ -1,6 +1,6 @@
 import pytest
 
-from medv_lab.diffusion.schedule import transfer_counts
+from medv_lab.strategies.schedule import transfer_counts
 
 
 @pytest.mark.parametrize(("masked", "steps"), [(0, 3), (5, 5), (8, 3), (3, 8), (64, 7)])
