@@ -108,7 +108,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
             str(token): trace.piece(token)
             for token in sorted({token for part in shown for token in part.ravel().tolist()})
         },
-        "given": trace.given.tolist(),
+        "given": trace.given.tolist() if trace.is_given.any() else [],
         "first_stop": trace.first_stop,
         "step": steps.tolist(),
         "position": trace.position[commits].tolist(),
