@@ -180,7 +180,7 @@ def ask_many(
     batch_size = 1 if settings.is_alone else batch_size
     batches = -(-len(questions) // batch_size)
     bar = tqdm(
-        total=batches * settings.steps,
+        total=batches * settings.most_passes,
         delay=SECONDS_BEFORE_PROGRESS if progress is None else 0.0,
         disable=progress is False,
         unit="step",
@@ -307,7 +307,7 @@ class _Run:
                     self.watch(RunSoFar(len(records), lambda: trace_of(0)))
         except KeyboardInterrupt:  # ends the run and keeps what there is
             self.is_ended = True
-        self.bar.update(max(0, settings.steps - len(records)))
+        self.bar.update(max(0, settings.most_passes - len(records)))
         seconds = time.perf_counter() - started
         traces = [trace_of(row) for row in range(len(questions))]
         masks_asked = (inputs["input_ids"] == model.config.mask_token_id).sum(1).tolist()

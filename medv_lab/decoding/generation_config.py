@@ -6,7 +6,7 @@ error that names what is near. L answer positions.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -59,12 +59,14 @@ class MedVGenerationConfig(GenerationConfig):
         max_new_tokens: L, positions of the answer (64); also `gen_length`.
         max_length: longest sequence with its prompt of ids, where `max_new_tokens` is not given.
         block_length: positions per block; the largest divisor of L up to 32.
-        max_denoising_steps: forward passes (L); also `steps`, `num_inference_steps` and others.
+        max_denoising_steps: forward passes (L), the most of an adaptive strategy; also `steps`,
+            `num_inference_steps` and others.
         do_sample: true draws at temperature 1 unless one is given; false takes the most probable tokens.
         temperature: of the Gumbel noise; 0 takes the most probable tokens.
         remasking, guard, cache: a name, an object, or what its `to_dict` gives; also `threshold=0.9` and
             `entropy_bound=...` for the strategies of these names.
-        cfg_scale, suppressed_tokens, seed, noise, alternatives: as in `GenerationSettings`.
+        cfg_scale, max_passes, defer_ends, suppressed_tokens, seed, noise, lookahead, alternatives: as in
+            `GenerationSettings`.
         return_dict_in_generate: return a `MedVGenerationOutput` rather than the ids.
         eos_token_id: more tokens, one or several, before which an answer ends; the end of turn always is one.
         pad_token_id: what stands behind an answer; the model's end of text.
@@ -143,7 +145,12 @@ class MedVGenerationConfig(GenerationConfig):
             given.setdefault("steps", size)
         if self.do_sample is not None:
             given["temperature"] = (given.get("temperature") or 1.0) if self.do_sample else 0.0
-        return GenerationSettings.from_dict(given)
+        settings = GenerationSettings.from_dict(given)
+        strategy = settings.remasking
+        if self.max_denoising_steps and strategy.is_adaptive and not strategy.is_growing:
+            # how many passes for a paced strategy, how many at the most for one that sets its own pace
+            settings = replace(settings, max_passes=settings.max_passes or self.max_denoising_steps)
+        return settings
 
 
 def translate(given: Mapping[str, Any]) -> dict[str, Any]:

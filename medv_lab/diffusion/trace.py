@@ -197,7 +197,7 @@ class SampleTrace:
     @property
     def masks_left(self) -> int:
         """Number of answer positions that are masked in the end, the stop and what follows it left out."""
-        end = int(self.stops[-1]) if len(self.stops) else self.gen_length
+        end = int(self.stops[-1]) if len(self.stops) else self.first_stop
         return int((self.replay()[:end] == self.mask_token_id).sum())
 
     @property

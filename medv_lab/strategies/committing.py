@@ -143,11 +143,11 @@ class KlStability(Strategy):
     """Commits all whose confidence and stability reach their bounds; the most confident if these are too few.
 
     A position is stable once its distribution moved by less than `kl_bound` nats, KL(this pass || the pass before), in
-    each of the last `stable_passes` passes; those of later blocks are watched too, and may be
-    stable from the second pass of their block on. Where none of a row is stable, the
-    schedule's share of the most confident is committed, Z B / L passes long, then one.
-    Source: KLASS (arXiv 2511.05664), section 4. The official code leaves masks in the
-    answer where Z passes do not fill it; here it is filled.
+    each of the last `stable_passes` passes; those of later blocks are watched too, and may be stable from the second
+    pass of their block on. Where none of a row is stable, the schedule's share of the most confident is committed, Z
+    B / L passes long, then one. Source: KLASS (arXiv 2511.05664), section 4. Where that share is larger than the masks
+    that a block has left, the official code overwrites a committed token with what is then most probable there, and it
+    leaves masks where Z passes do not fill an answer; neither is done here.
     """
 
     name = "kl_stability"

@@ -51,6 +51,10 @@ def test_it_gives_prompts_and_the_answers_of_the_plain_function(model, inputs):
         ({"num_inference_steps": 32}, GenerationSettings(64, 32, 32)),
         ({"diffusion_steps": 32, "block_size": 16}, GenerationSettings(64, 16, 32)),
         ({"threshold": 0.8}, GenerationSettings(remasking=Threshold(0.8))),
+        (
+            {"threshold": 0.8, "max_denoising_steps": 8},
+            GenerationSettings(64, 32, 8, remasking=Threshold(0.8), max_passes=8),
+        ),
         ({"do_sample": True}, GenerationSettings(temperature=1.0)),
         ({"do_sample": True, "temperature": 0.3}, GenerationSettings(temperature=0.3)),
         ({"do_sample": False, "temperature": 0.3}, GenerationSettings()),

@@ -41,6 +41,27 @@ def test_a_batch_of_eight_gives_what_single_runs_give(variation, suffix):
     assert len(set(together[-1].stops.tolist())) > 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"steps": 4}, {"remasking": "threshold"}, {"remasking": "entropy_bound"}, {"guard": "spread"}],
+    ids=str,
+)
+def test_deferred_ends_are_predicted_and_committed_last(changes):
+    ids, mask = prompts()
+    ends = (STOP, 4, 9)  # tokens that the toy is fond of
+    settings = replace(SETTINGS, **changes, defer_ends=True)
+    records = run(Toy(), ids, mask, settings, end_ids=ends)
+    is_end = [np.isin(record.candidate_tokens, ends) for record in records]
+    assert any(found.any() for found in is_end)
+    for record, found in zip(records, is_end, strict=True):
+        waiting = np.bincount(record.candidate_rows[~found], minlength=len(ids))
+        committed = np.bincount(record.rows[~np.isin(record.tokens, ends)], minlength=len(ids))
+        for row in np.unique(record.rows[np.isin(record.tokens, ends)]):
+            assert committed[row] == waiting[row]
+    with pytest.raises(ValueError, match="end_ids"):
+        run(Toy(), ids, mask, settings)
+
+
 def test_rows_that_are_done_do_not_change_and_are_not_computed():
     toy, (ids, mask) = Toy(), prompts()
     records = run(toy, ids, mask, stops=[[STOP]])
