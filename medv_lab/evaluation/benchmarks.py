@@ -1,13 +1,23 @@
 """Scores of benchmarks from questions and predictions: tables with intervals over questions."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
+import numpy as np
 import pandas as pd
 
 from medv_lab.metrics.intervals import bootstrap_interval
 from medv_lab.metrics.repetition import adjacent_duplicates
-from medv_lab.metrics.scoring import LLAVA_MED_VARIANTS, evaluate_vqa, score_vqa
+from medv_lab.metrics.scoring import (
+    LLAVA_MED_VARIANTS,
+    SAYS_BOTH,
+    closed_hit,
+    evaluate_vqa,
+    said_yes_no,
+    score_vqa,
+    token_recall,
+)
 from medv_lab.phantoms.benchmark import SEED
 from medv_lab.phantoms.facts import score_description
 from medv_lab.phantoms.reports import write_controls
@@ -30,7 +40,11 @@ def answer_candidates(questions: Sequence[Question]) -> list[str]:
 def summarise_vqa(
     questions: Sequence[Question], predictions: Sequence[Prediction], candidates: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Tabulate all scores of LLaVA-Med's two scripts, under their names, with 95 % bootstrap intervals over questions.
+    """Tabulate the scores of LLaVA-Med's two scripts, under their names, and strict ones, with 95 % bootstrap intervals.
+
+    Variant `strict` has closed accuracy and token recall in whole words, and the share of answers that say both yes and
+    no or neither. "control" is what `SAYS_BOTH` to every question gets. A warning says where closed accuracy depends on
+    how words are found.
 
     Args:
         questions: open and closed ones.
@@ -53,7 +67,40 @@ def summarise_vqa(
             is_guess = variant == "llava_med" and metric == "open accuracy" and not candidates
             if len(values) and not is_guess:
                 rows.append((variant, metric, len(values), *astuple(bootstrap_interval(values.to_numpy()))))
+    for variant, metric, values in _strict_scores(pairs):
+        rows.append((variant, metric, len(values), *astuple(bootstrap_interval(100 * np.array(values)))))
     return pd.DataFrame(rows, columns=["variant", "metric", "questions", "score", "low", "high"])
+
+
+def _strict_scores(pairs: Sequence[tuple[Question, Prediction]]) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield variant, metric and a score in [0, 1] per question; warn where closed answers count otherwise."""
+    opened = [
+        token_recall(answer.text, question.reference, "strict")
+        for question, answer in pairs
+        if not question.is_closed
+    ]
+    if opened:
+        yield "strict", "recall", opened
+    closed = [(answer.text, question.reference) for question, answer in pairs if question.is_closed]
+    if not closed:
+        return
+    found = {name: [closed_hit(*one, name) for one in closed] for name in ("llava_med", "strict")}
+    yield "strict", "yes/no accuracy", found["strict"]
+    said = [said_yes_no(text) for text, true in closed if true.strip().lower() in ("yes", "no")]
+    if said:
+        yield "strict", "both or neither", [one in ("both", "neither") for one in said]
+    for name in found:
+        control = [closed_hit(SAYS_BOTH, true, name) for _, true in closed]
+        yield f"control ({name})", f"yes/no accuracy of {SAYS_BOTH!r}", control
+    differing = sum(one != other for one, other in zip(*found.values(), strict=True))
+    if differing:
+        script, strict = (100 * sum(hits) / len(hits) for hits in found.values())
+        warnings.warn(
+            f"closed accuracy is {script:.1f} by LLaVA-Med's script and {strict:.1f} in whole words: {differing} of "
+            f"{len(closed)} answers count otherwise; {said.count('both')} say both yes and no, {said.count('neither')} "
+            "neither. The script finds yes and no inside of words, and an answer that says both is right",
+            stacklevel=4,
+        )
 
 
 def score_phantoms(questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[float]:

@@ -5,7 +5,8 @@ defined once, in named variants:
 
     llava_med         LLaVA-Med v1.0.0's script for one answer file, of the paper's numbers
     llava_med_batch   its script for many files, which counts hits differently
-    strict            plain words: a closed answer must begin with the true one, an open one holds words of it
+    strict            whole words: what a closed answer says must be yes or no and not both, or begin with another true
+                      answer; an open one holds words of it
 
 LLaVA-Med's variants keep that version's quirks, so that numbers compare with published ones:
 
@@ -13,6 +14,11 @@ LLaVA-Med's variants keep that version's quirks, so that numbers compare with pu
 - normalisation removes only the first 32 periods, and a digit,digit pattern anywhere removes punctuation
   instead of spacing it;
 - closed answers are looked for as substrings: with "normal", an answer of "no" is found.
+
+The last of these can be gamed. The answer "yes no", which says nothing, is right wherever a script looks for either
+(`SAYS_BOTH`: 92 % of VQA-RAD's closed questions), and long answers profit without intent, since "no" stands in
+"normal", "not" and "note". `strict` cannot be gamed so: report it beside the others, with how many answers say both or
+neither (`said_yes_no`).
 
 `strict` is the phantom benchmark's. Only the standard library is used here; nothing is known of models, questions'
 sources or judges.
@@ -55,6 +61,8 @@ _CONTRACTIONS = {
 
 LLAVA_MED_VARIANTS = ("llava_med", "llava_med_batch")
 VARIANTS = (*LLAVA_MED_VARIANTS, "strict")
+SAYS_BOTH = "yes no"  # the control of closed accuracy: this answer to everything
+SAYS_BOTH_NAME = "says yes no to everything"  # what tables call it
 _TINY = sys.float_info.min  # stands for a precision of zero in BLEU without smoothing
 
 
@@ -132,7 +140,7 @@ def token_recall(prediction: str, reference: str, variant: str = "llava_med") ->
     if variant != "strict":
         return word_overlap(prediction, reference).recall
     said, true = _plain_words(prediction), _plain_words(reference)
-    return sum(word in said for word in true) / len(true)
+    return sum(word in said for word in true) / max(1, len(true))
 
 
 def bleu(prediction: str, reference: str, weights: Sequence[float] = (0.25, 0.25, 0.25, 0.25)) -> float:
@@ -167,17 +175,27 @@ def closed_hit(prediction: str, reference: str, variant: str = "llava_med") -> i
     Args:
         prediction, reference: answers.
         variant: `llava_med_batch` looks for the reference as a substring; `llava_med` does so only in answers with
-            "yes" or "no" in them; `strict` wants the reference as the answer's first word.
+            "yes" or "no" in them; `strict` wants yes or no as a whole word and the other nowhere, and an answer that
+            begins with any other reference.
 
     Raises:
         ValueError: for an unknown variant.
     """
     _require_variant(variant)
     if variant == "strict":
-        return int(_plain_words(prediction)[:1] == [reference])
+        wanted = _whole_words(reference)
+        if wanted in (["yes"], ["no"]):
+            return int([said_yes_no(prediction)] == wanted)
+        return int(_whole_words(prediction)[: len(wanted)] == wanted)
     said, true = normalize(prediction), normalize(reference)
     is_answer = variant == "llava_med_batch" or "yes" in said or "no" in said
     return int(is_answer and true in said)
+
+
+def said_yes_no(answer: str) -> str:
+    """Return what an answer says in whole words: "yes", "no", "both" or "neither"."""
+    said = {"yes", "no"}.intersection(_whole_words(answer))
+    return said.pop() if len(said) == 1 else "both" if said else "neither"
 
 
 def open_hit(prediction: str, reference: str, variant: str, candidates: Sequence[str | int] = ()) -> float:
@@ -283,6 +301,10 @@ def parse_scores(review: str) -> tuple[float, float]:
 def _require_variant(variant: str, allowed: Sequence[str] = VARIANTS) -> None:
     if variant not in allowed:
         raise ValueError(f"variant is {variant!r}; allowed are {', '.join(allowed)}")
+
+
+def _whole_words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def _plain_words(text: str) -> list[str]:

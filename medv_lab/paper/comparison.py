@@ -117,7 +117,8 @@ PAPER_TABLES = (
         2,
         "Downstream visual question answering",
         "Open questions by token recall and closed ones by accuracy, percent, as published on three data "
-        "sets, and ours on phantoms with 95 % intervals.",
+        "sets, and ours on phantoms with 95 % intervals. In strict rows a closed answer must say yes or no as a whole "
+        "word, and not both; the control says both to everything.",
         measured_vqa,
         PHANTOM_COLUMNS,
     ),

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from medv_lab.metrics.scoring import SAYS_BOTH_NAME
 from medv_lab.paper.exhibits import read_measured
 from medv_lab.phantoms.reports import CONTROLS
 
 JUDGE = "phantom facts"
+STRICT = ", strict"  # behind a kind of questions, and then behind a system
 SWEEPS = "studies/steps/summary.csv"
 SWEEP_CONTROLS = "studies/steps/controls.csv"
 RECIPES = "embedded/manifest.json"  # in the package, with the checkpoint that they made
@@ -51,10 +53,18 @@ def measured_open_ended(results: Path) -> pd.DataFrame:
 
 
 def measured_vqa(results: Path) -> pd.DataFrame:
-    """Read token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed, beside Table 2."""
+    """Read token recall and accuracy on three benchmarks of phantoms, NAME_open and NAME_closed, beside Table 2.
+
+    A system's accuracy in whole words is a row of its own, "NAME, strict".
+    """
     scores = _read_scores(results, 2)
+    is_strict = scores.kind.str.endswith(STRICT)
+    scores["model"] = scores.model.mask(is_strict, scores.model + STRICT)
+    scores["part"] = scores.benchmark + "_" + scores.kind.str.removesuffix(STRICT)
     names = {f"{one}_{kind}": f"{one}_{kind}" for one in BENCHMARKS for kind in ("open", "closed")}
-    return _widen(scores.assign(part=scores.benchmark + "_" + scores.kind), ["system"], "part", names)
+    return _widen(scores, ["model"], "part", names).sort_values(
+        "source", key=lambda source: source.str.startswith("control"), kind="stable"
+    )
 
 
 def measured_steps(results: Path) -> pd.DataFrame:
@@ -116,7 +126,7 @@ def counted_data(results: Path) -> pd.DataFrame:
 
 def _read_scores(results: Path, number: int) -> pd.DataFrame:
     scores = read_measured(results, f"table{number}/scores.csv", "medv evaluate tables")
-    is_control = scores.system.isin(CONTROLS)
+    is_control = scores.system.isin([*CONTROLS, SAYS_BOTH_NAME])
     source = scores.source.mask(is_control, _as_control(scores.source))
     return scores.assign(model=scores.system, source=source)
 

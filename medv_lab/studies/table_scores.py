@@ -3,7 +3,8 @@
 Answers are those of `tables`. Whatever is compared was asked the same questions; intervals are
 over questions. Systems stay in the order of their answers; those in `BASES` are compared with all that follow them.
 In Tables 1 and 3 the `CONTROLS` of descriptions come last, which need no answers: they are made of the references.
-Only descriptions have them, since an answer of a few words has hardly an order to lose.
+Only descriptions have them, since an answer of a few words has hardly an order to lose. Table 2's control says yes and
+no to everything, which LLaVA-Med's accuracy takes for right; closed questions are scored in whole words too (`STRICT`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 
 from medv_lab.evaluation.judges import FactJudge, OverlapJudge, Verdict, compare_verdicts, summarise_verdicts
 from medv_lab.metrics.intervals import bootstrap_interval, paired_difference
-from medv_lab.metrics.scoring import score_vqa
+from medv_lab.metrics.scoring import SAYS_BOTH, SAYS_BOTH_NAME, score_vqa
 from medv_lab.phantoms.benchmark import BENCHMARKS, SEED, make_benchmarks
 from medv_lab.phantoms.conversation import KINDS_OF_QUESTION, make_conversation
 from medv_lab.phantoms.reports import write_controls
@@ -25,6 +26,7 @@ from medv_lab.studies.table_run import TableRun
 
 GROUPS = ("all", *KINDS_OF_QUESTION)
 DESCRIBED = "detailed_description"
+STRICT = "closed, strict"
 BASES = ("diffusion", "ours")
 INTERVAL = ("estimate", "low", "high")
 DIFFERENCES = {
@@ -45,9 +47,9 @@ def score_table(number: int, run: TableRun, predictions: Sequence[Prediction]) -
         predictions: the answers, one run after the other; of Table 3 with seconds, passes and settings.
 
     Returns:
-        Scores: Table 1 by system, judge and group, Table 2 by system, benchmark and kind (recall of open questions,
-        accuracy of closed ones, in percent), Table 3 by system, steps, group and quantity. Differences in the columns
-        `DIFFERENCES`.
+        Scores: Table 1 by system, judge and group; Table 2 by system, benchmark and kind, in percent (recall of open
+        questions, accuracy of closed ones, and that in whole words); Table 3 by system, steps, group and quantity.
+        Differences in the columns `DIFFERENCES`.
 
     Raises:
         ValueError: if a system answered other questions than those of the run.
@@ -86,23 +88,30 @@ def _conversation(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list
 
 def _vqa(run: TableRun, runs: Sequence[list[Prediction]]) -> tuple[list[dict], list[dict]]:
     asked = make_benchmarks(run.rounds, with_pictures=False)
-    points, parts = {}, []
-    for own in runs:
-        scored = [100 * score_vqa(question, answer.text) for question, answer in pair_up(asked, own)]
-        points[own[0].system] = np.array(scored)
+    texts = {own[0].system: [answer.text for _, answer in pair_up(asked, own)] for own in runs}
+    points, strict = (
+        {
+            name: np.array([100 * score_vqa(*one, variant) for one in zip(asked, own, strict=True)])
+            for name, own in (texts | {SAYS_BOTH_NAME: [SAYS_BOTH] * len(asked)}).items()
+        }
+        for variant in ("llava_med", "strict")
+    )
+    parts = []
     for benchmark, kind in product(BENCHMARKS, ("open", "closed")):
         chosen = np.array([one.tags["benchmark"] == benchmark and one.kind == kind for one in asked])
         labels = {"benchmark": benchmark, "kind": kind, "questions": int(chosen.sum())}
         parts.append((labels, chosen))
-    scores = [
-        {"system": name, **labels, **asdict(bootstrap_interval(own[chosen]))}
-        for name, own in points.items()
-        for labels, chosen in parts
-    ]
+    scores = []
+    for name, own in points.items():
+        for labels, chosen in parts:
+            scores.append({"system": name, **labels, **asdict(bootstrap_interval(own[chosen]))})
+            if labels["kind"] == "closed":
+                found = asdict(bootstrap_interval(strict[name][chosen]))
+                scores.append({"system": name, **labels, "kind": STRICT, **found})
     differences = [
         {"system": base, "minus": other, **labels}
         | asdict(paired_difference(points[base][chosen], points[other][chosen]))
-        for base, other in _pairs(list(points))
+        for base, other in _pairs(list(texts))
         for labels, chosen in parts
     ]
     return scores, differences

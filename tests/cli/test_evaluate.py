@@ -71,7 +71,12 @@ def test_vqa_runs_end_to_end_and_a_rerun_asks_nothing(tiny, vqa_rad, tmp_path):
     assert "2 answers of" in printed and "passes per question 4.000" in printed
     (scores,) = tmp_path.glob("scores-*.csv")
     table = pd.read_csv(scores)
-    assert set(table.variant) == {"llava_med", "llava_med_batch"}
+    assert set(table.variant) == {
+        *LLAVA_MED_VARIANTS,
+        "strict",
+        "control (llava_med)",
+        "control (strict)",
+    }
     assert table[table.metric == "yes/no accuracy"].questions.tolist() == [1, 1]
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
     run(*command)

@@ -54,7 +54,39 @@ def test_without_candidates_nothing_is_said_of_them():
     table = summarise_vqa(QUESTIONS, as_predictions(QUESTIONS, ANSWERS))
     assert list(table[table.metric == "open accuracy"].variant) == ["llava_med_batch"]
     closed = summarise_vqa(QUESTIONS[3:], as_predictions(QUESTIONS[3:], ANSWERS[3:]))
-    assert set(closed.metric) == {"yes/no accuracy", "recall_closed"}
+    assert set(closed[closed.variant != "strict"].metric) == {
+        *("yes/no accuracy", "recall_closed"),
+        "yes/no accuracy of 'yes no'",
+    }
+
+
+def test_case_1_saying_both_wins_by_the_script_only_and_a_warning_says_so():
+    questions = [
+        Question(str(number), "?", reference=true, kind="closed")
+        for number, true in enumerate(["yes", "no"] * 5)
+    ]
+    with pytest.warns(
+        UserWarning, match="is 100.0 by LLaVA-Med's script and 0.0 in whole words.* 10 say both"
+    ):
+        table = summarise_vqa(questions, as_predictions(questions, ["yes no"] * 10)).set_index(
+            ["variant", "metric"]
+        )
+    assert table.score["llava_med", "yes/no accuracy"] == table.score["strict", "both or neither"] == 100
+    assert table.score["strict", "yes/no accuracy"] == 0
+    with pytest.warns(UserWarning, match="4 of 10 answers count otherwise; 0 say both yes and no, 6 neither"):
+        own = as_predictions(questions, ["yes", "normal"] * 4 + ["", "?"])
+        table = summarise_vqa(questions, own).set_index(["variant", "metric"])
+    assert (table.score["strict", "yes/no accuracy"], table.score["strict", "both or neither"]) == (40, 60)
+    assert table.score["control (llava_med)", "yes/no accuracy of 'yes no'"] == 100
+    assert table.score["control (strict)", "yes/no accuracy of 'yes no'"] == 0
+
+
+def test_plain_answers_give_no_warning(recwarn):
+    questions = [
+        Question(str(number), "?", reference=true, kind="closed") for number, true in enumerate(["yes", "no"])
+    ]
+    summarise_vqa(questions, as_predictions(questions, ["Yes.", "no"]))
+    assert not [one for one in recwarn if "whole words" in str(one.message)]
 
 
 def test_answers_to_other_questions_are_refused():

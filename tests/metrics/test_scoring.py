@@ -5,6 +5,7 @@ import math
 import pytest
 
 from medv_lab.metrics.scoring import (
+    SAYS_BOTH,
     ScoreLineError,
     bleu,
     closed_hit,
@@ -14,6 +15,7 @@ from medv_lab.metrics.scoring import (
     normalize,
     open_hit,
     parse_scores,
+    said_yes_no,
     score_vqa,
     token_recall,
     word_overlap,
@@ -71,8 +73,17 @@ def test_a_mean_over_no_items_is_not_a_number():
     [
         ("Yes, there is.", "yes", "closed", 1),
         ("no yes", "yes", "closed", 0),
-        ("It is yes", "yes", "closed", 0),
+        ("It is yes", "yes", "closed", 1),
+        ("Yes and no.", "yes", "closed", 0),
+        ("yes/no", "no", "closed", 0),
+        ("NO", "no", "closed", 1),
+        ("No - I think", "No ", "closed", 1),
+        ("The lung is normal, note that", "no", "closed", 0),
+        ("yesterday", "yes", "closed", 0),
         ("", "yes", "closed", 0),
+        ("Left side.", "left", "closed", 1),
+        ("right, not left", "left", "closed", 0),
+        ("The AP view", "ap", "closed", 0),
         ("a brain MRI.", "brain mri", "open", 1),
         ("brain", "brain mri", "open", 0.5),
         ("chest", "chest x-ray", "open", 0.5),
@@ -84,7 +95,7 @@ def test_strict_scores_read_plain_words(answer, truth, kind, score):
 
 
 def test_the_variants_differ_where_they_are_known_to():
-    assert [closed_hit("It is yes", "yes", name) for name in ("llava_med", "strict")] == [1, 0]
+    assert [closed_hit("It is abnormal", "no", name) for name in ("llava_med", "strict")] == [1, 0]
     assert token_recall("chest", "chest x-ray") == pytest.approx(1 / 3)  # the hyphen parts words there
     with pytest.raises(ValueError, match="allowed are llava_med, llava_med_batch, strict"):
         closed_hit("yes", "yes", "lenient")
@@ -101,3 +112,18 @@ def test_malformed_score_lines_are_errors(line):
 def test_ngrams_are_all_runs_of_neighbours():
     assert ngrams("abcab", 3) == [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b")]
     assert ngrams("ab", 3) == []
+
+
+@pytest.mark.parametrize("true", ["yes", "no", "Yes", " no"])
+@pytest.mark.parametrize(
+    "answer", [SAYS_BOTH, "no yes", "Yes or no?", "I say yes, she says no.", "unknown", ""]
+)
+def test_case_1_an_answer_that_says_both_or_neither_is_wrong_in_whole_words(answer, true):
+    assert closed_hit(answer, true, "strict") == 0
+    assert said_yes_no(answer) in ("both", "neither")
+    assert closed_hit(SAYS_BOTH, true.strip(), "llava_med") == 1  # the script takes it for right
+
+
+def test_what_is_said_is_a_whole_word():
+    said = {"Yes.": "yes", "NO!": "no", "normal, not noted": "neither", "yes, no": "both", "": "neither"}
+    assert {text: said_yes_no(text) for text in said} == said

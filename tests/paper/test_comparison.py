@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 
+from medv_lab.metrics.scoring import SAYS_BOTH_NAME
 from medv_lab.paper import measured
 from medv_lab.paper.comparison import (
     ARM_OF_ROW,
@@ -89,6 +90,21 @@ def test_table_2_has_columns_of_its_own_for_phantoms(tmp_path):
     (row,) = own_rows(2, tmp_path).to_dict("records")
     assert (row["radiology_open"], row["tissue_closed"], row["compositional_closed_high"]) == (20, 21, 24)
     assert pd.isna(row["vqa_rad_open"])
+
+
+def test_table_2_has_a_strict_row_below_each_system_and_its_control_last(tmp_path):
+    scores = write_table2(tmp_path)
+    strict = scores[scores.kind == "closed"].assign(kind="closed, strict", estimate=7.0)
+    control = pd.concat([scores, strict]).assign(system=SAYS_BOTH_NAME, low=0.0)
+    write(tmp_path / "table2" / "scores.csv", pd.concat([scores, strict, control]).to_dict("records"))
+    rows = own_rows(2, tmp_path)
+    names = ["diffusion", SAYS_BOTH_NAME]
+    assert rows.model.tolist() == [name + ending for name in names for ending in ("", ", strict")]
+    assert (
+        rows.radiology_closed.tolist() == [20, 7, 20, 7]
+        and rows.radiology_open.isna().tolist() == [False, True] * 2
+    )
+    assert rows.source.str.startswith("control").tolist() == [False, False, True, True]
 
 
 def test_table_3_names_steps_and_keeps_what_has_none(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medv_lab.cli.main import app
+from medv_lab.metrics.scoring import SAYS_BOTH_NAME
 from medv_lab.phantoms.reports import CONTROLS
 from medv_lab.studies import table_scores as scoring
 from medv_lab.studies import tables
@@ -142,10 +143,24 @@ def test_better_answers_score_higher_in_every_table(oracles, tmp_path):
         scores, gaps = scoring.score_table(number, RUN, [*answers, *spoilt])
         key = {1: ["judge", "group"], 2: ["benchmark", "kind"], 3: ["steps", "group", "quantity"]}[number]
         own = scores[scores.get("quantity", "relative") == "relative"] if number == 3 else scores
-        wide = own[~own.system.isin(CONTROLS)].pivot(index=key, columns="system", values="estimate")
+        wide = own[~own.system.isin([*CONTROLS, SAYS_BOTH_NAME])].pivot(
+            index=key, columns="system", values="estimate"
+        )
         assert (wide.diffusion > wide.V1).all()
         if number < 3:
             assert (gaps.estimate > 0).all()
+
+
+def test_case_1_saying_yes_and_no_to_everything_wins_by_the_script_and_loses_in_whole_words(
+    oracles, tmp_path
+):
+    measure(tmp_path, "diffusion", number=(2,))
+    answers, _ = read_table(tmp_path / "table2")
+    scores, gaps = scoring.score_table(2, RUN, answers)
+    means = scores.groupby(["system", "kind"]).estimate.mean()
+    assert means[SAYS_BOTH_NAME].to_dict() == {"closed": 100, "closed, strict": 0, "open": 0}
+    assert means["diffusion", "closed, strict"] == means["diffusion", "closed"] == 100
+    assert SAYS_BOTH_NAME not in set(gaps.minus)
 
 
 def test_the_command_prints_every_table(oracles, tmp_path):
