@@ -7,8 +7,8 @@ the first rule that leaves a picture of the lookup tables of the values of inter
 absent, and a note says so.
 
 pydicom has such functions too. They index 8-bit tables in 8 bits, read big-endian palettes in the wrong order, refuse
-empty elements and know nothing of padding; highdicom's refuse what does not keep to the standard, which is what
-needs a note here.
+empty elements and know nothing of padding. highdicom's give the same greys as these where both show a picture; they
+know no padding and no window of the picture's own, and refuse tables of 8 bits in words of 16.
 """
 
 import math

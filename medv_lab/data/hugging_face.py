@@ -22,6 +22,7 @@ from medv_lab.records import Question
 BATCH_ROWS = 4  # a cell may be a whole picture, and one that is stored once may stand in every row
 MAX_EXPANSION, MAX_RATIO = 64_000_000, 20  # bytes of a Parquet file when unpacked, whichever allows more
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
+LANGUAGE_KEYS = ("q_lang", "language")
 ID_KEYS = ("qid", "question_id", "id")
 TAG_KEYS = {"organ": ("location", "image_organ", "organ"), "modality": ("modality",)}
 
@@ -35,7 +36,7 @@ def read_hugging_face(dataset: str, folder: Path, pictures: Path, need_images: b
     """Read the splits of a folder.
 
     The columns image, question and answer are needed; answer_type (without it, questions answered by yes or no are
-    closed), q_lang, an id, organ (location, image_organ) and modality are read where they are there.
+    closed), q_lang (language), an id, organ (location, image_organ) and modality are read where they are there.
 
     Args:
         dataset: the name that questions are tagged with.
@@ -50,8 +51,9 @@ def read_hugging_face(dataset: str, folder: Path, pictures: Path, need_images: b
 
     def make(row: Mapping[str, Any], split: str) -> Question:
         tags = {name: _first(row, keys) for name, keys in TAG_KEYS.items()}
-        if row.get("q_lang") is not None:
-            tags["language"] = choice_of(row, "q_lang", LANGUAGES)
+        language = next((key for key in LANGUAGE_KEYS if row.get(key) is not None), None)
+        if language is not None:
+            tags["language"] = choice_of(row, language, LANGUAGES)
         tags = {name: text_of({name: tag}, name) for name, tag in tags.items() if tag is not None}
         image = _picture(row.get("image"), folder, pictures)
         kind = "" if row.get("answer_type") is None else kind_of_type(row)

@@ -236,15 +236,23 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
 
 
 def choice_of(row: Mapping[str, Any], key: str, allowed: Collection[str]) -> str:
-    """Return a row's text, which must be one of a few.
+    """Return which of a few a row's text is; case and blanks do not count, and a warning says what was matched so.
 
     Raises:
         Fault: as `text_of`, or for a text outside `allowed`.
     """
     value = text_of(row, key)
-    if value not in allowed:
+    if value in allowed:
+        return value
+    match = next((one for one in allowed if _plain(one) == _plain(value)), None)
+    if match is None:
         raise Fault(f"unknown {key}", f"{key} is {value!r:.60}", f"allowed are {', '.join(allowed)}")
-    return value
+    warnings.warn(f"{key} {value!r} was read as {match!r}", stacklevel=2)
+    return match
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 def image_in(folder: Path, name: str) -> Path:

@@ -91,6 +91,24 @@ def test_more_columns_say_more(tmp_path):
     assert second.tags == {"dataset": "slake", "language": "zh", "organ": "Brain", "modality": "MRI"}
 
 
+@pytest.mark.parametrize("language", ["q_lang", "language"])
+def test_case_10_words_are_compared_without_case_and_blanks_and_the_match_is_said(tmp_path, language):
+    spelled = {"answer_type": ["closed", " Open ", "CLOSED"], language: ["EN", "Zh", "en "]}
+    write_parquet(tmp_path / "set", "train", rows_of(["yes", "a cyst", "no"], **spelled), parts=1)
+    with pytest.warns(UserWarning) as said:
+        reading = read_vqa("slake", tmp_path / "set", pictures=tmp_path / "pictures")
+    assert reading.broken == ()
+    assert [one.kind for one in reading.questions] == ["closed", "open", "closed"]
+    assert [one.tags["language"] for one in reading.questions] == ["en", "zh", "en"]
+    told = {str(one.message) for one in said}
+    assert told == {
+        "answer_type 'closed' was read as 'CLOSED'",
+        "answer_type 'Open' was read as 'OPEN'",
+        f"{language} 'EN' was read as 'en'",
+        f"{language} 'Zh' was read as 'zh'",
+    }
+
+
 def test_broken_rows_are_reported(tmp_path):
     table = pa.table(
         {

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from medv_lab.data.rows import Damage, read_rows, text_of
+from medv_lab.data.rows import Damage, choice_of, read_rows, text_of
 
 ROWS = [{"a": 1}, {"b": [2.5, None, "ß"]}, {"c": {"d": True}}]
 
@@ -88,3 +88,19 @@ def test_numbers_are_texts_and_truth_values_are_not():
     assert text_of({"a": 4}, "a") == "4"
     with pytest.raises(ValueError, match="wrong type"):
         text_of({"a": False}, "a")
+
+
+def test_a_choice_is_compared_without_case_and_blanks():
+    allowed = ("detailed_description", "yes no")
+    assert choice_of({"a": "yes no "}, "a", allowed) == "yes no"  # the one that is written so says nothing
+    with pytest.warns(UserWarning, match="a 'Yes  No' was read as 'yes no'"):
+        assert choice_of({"a": "Yes  No"}, "a", allowed) == "yes no"
+    with pytest.raises(ValueError, match="unknown a.*allowed are detailed_description"):
+        choice_of({"a": "yes-no"}, "a", allowed)
+
+
+def test_case_9_lines_end_at_line_feeds_only(tmp_path):
+    text = "one\u2028two\u2029three\u0085four\x0cfive\x1csix\rseven"
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(json.dumps({"a": text}, ensure_ascii=False).encode() + b"\n" + b'{"a": 2}')
+    assert list(read_rows(path)) == [(1, {"a": text}), (2, {"a": 2})]
