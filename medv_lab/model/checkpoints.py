@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from medv_lab.decoding.generation_config import MedVGenerationConfig
 from medv_lab.model import MedVCausalConfig, MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import (
-    DTYPES,
     CheckpointError,
     StoredTensor,
     find_source,
@@ -47,6 +46,7 @@ from medv_lab.model.quantization import (
     mend_packing,
     read_quantization,
 )
+from medv_lab.model.weights import Weight, is_finite
 from medv_lab.runtime import Placement, available_memory, format_bytes, resolve_device
 
 __all__ = ["CheckpointError", "load"]
@@ -55,8 +55,6 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 LANGUAGE_ONLY = "llada"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 VISUAL_PREFIXES = (VISION_PREFIX, "model.mm_projector.", "model.image_newline")
-STORED_DTYPES = dict(zip(DTYPES, (torch.float64, torch.float32, torch.bfloat16, torch.float16), strict=True))
-PART = 4_000_000  # numbers of a tensor that are read at a time
 VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
 _LLADA_TOP = {
     "model.transformer.wte.weight": "model.embed_tokens.weight",
@@ -163,10 +161,11 @@ def load(
         "offload_folder": offload,
         "attn_implementation": attention,
     }
-    notes, fresh = [placement.reason], []
+    notes, fresh, broken = [placement.reason], [], []
     if stored is not None:
         with _quiet_transformers():
             network = load_quantised(kind, source.folder, how)
+        broken += [key for key, value in network.state_dict().items() if not is_finite(value)]
     else:
         # What is stored against what the model has, and what it needs against what is free.
         with torch.device("meta"):
@@ -187,8 +186,13 @@ def load(
             )
         with _quiet_transformers():
             network = kind.from_pretrained(
-                None, state_dict=_weights_of(tensors, config.vocab_size, placement.dtype), **how
+                None, state_dict=_weights_of(tensors, config.vocab_size, placement.dtype, broken), **how
             )
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} tensors in {source.folder} hold NaN, or what is infinite in {placement.dtype_name}: "
+            f"{shorten(dict.fromkeys(broken))}; copy or download the files again, or use another dtype"
+        )
     if not config.is_causal and (source.folder / GENERATION_CONFIG_NAME).is_file():
         network.generation_config = MedVGenerationConfig.from_pretrained(source.folder, local_files_only=True)
     mend_packing(network)
@@ -354,33 +358,12 @@ def _check_memory(
         )
 
 
-def _weights_of(tensors: dict[str, StoredTensor], vocabulary: int, dtype: torch.dtype) -> dict[str, _Weight]:
-    """What transformers reads one by one."""
+def _weights_of(
+    tensors: dict[str, StoredTensor], vocabulary: int, dtype: torch.dtype, broken: list[str]
+) -> dict[str, Weight]:
+    """What transformers reads one by one; `broken` receives the keys of those that are not finite."""
     rows = {key: vocabulary if key in VOCABULARY_KEYS else one.shape[0] for key, one in tensors.items()}
-    return {key: _Weight(one, rows[key], dtype) for key, one in tensors.items()}
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """The first rows of a tensor in a file, of which nothing is read until transformers asks for it.
-
-    It is then read in parts into the dtype that is wanted, so that no second copy is ever whole. It is not mapped into
-    memory: a mapped weight of the same dtype would change with the file.
-    """
-
-    stored: StoredTensor
-    rows: int
-    dtype: torch.dtype
-
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        weight = torch.empty((self.rows, *self.stored.shape[1:]), dtype=self.dtype)
-        dtype = STORED_DTYPES[self.stored.dtype]
-        with self.stored.file.open("rb") as stream:
-            stream.seek(self.stored.offset)
-            for part in weight.view(-1).split(PART):
-                content = bytearray(stream.read(part.numel() * dtype.itemsize))
-                part.copy_(torch.frombuffer(content, dtype=dtype))
-        return weight[index]
+    return {key: Weight(one, rows[key], dtype, broken) for key, one in tensors.items()}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from medv_lab.config import GenerationSettings
 from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.model import checkpoint_files, checkpoints
 from medv_lab.model.checkpoints import CheckpointError, load
+from medv_lab.model.weights import is_finite
 from tests.model.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -325,6 +326,42 @@ def test_defective_folder_is_one_clear_error(folder, spoil, match):
     spoil(folder)
     with pytest.raises(CheckpointError, match=match):
         load(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_weight_that_is_not_finite_is_named(folder, value):
+    weights = load_file(folder / "model.safetensors")
+    key = "model.layers.1.mlp.up_proj.weight"
+    weights[key][3, 5] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=rf"1 tensors .* hold NaN, or what is infinite in float32: {key};"
+    ):
+        load(folder)
+
+
+def test_a_weight_too_large_for_the_dtype_is_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = 1e30
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder, dtype="bfloat16")[0].model.norm.weight[0] > 1e29
+    with pytest.raises(CheckpointError, match=r"infinite in float16: model.norm.weight.*another dtype"):
+        load(folder, dtype="float16")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_finite(dtype):
+    good = torch.linspace(-3, 3, 50).to(dtype)
+    assert (
+        is_finite(good)
+        and is_finite(torch.zeros(0, dtype=dtype))
+        and is_finite(torch.zeros(3, dtype=torch.int8))
+    )
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for place in (0, 25, 49):
+            bad = good.clone()
+            bad[place] = value
+            assert not is_finite(bad)
 
 
 def test_tokenizer_of_another_model_is_refused(tmp_path):
