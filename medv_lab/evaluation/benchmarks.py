@@ -40,7 +40,7 @@ def answer_candidates(questions: Sequence[Question]) -> list[str]:
 def summarise_vqa(
     questions: Sequence[Question], predictions: Sequence[Prediction], candidates: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Tabulate the scores of LLaVA-Med's two scripts, under their names, and strict ones, with 95 % bootstrap intervals.
+    """Tabulate the scores of LLaVA-Med's two scripts, and strict ones, with 95 % bootstrap intervals over questions.
 
     Variant `strict` has closed accuracy and token recall in whole words, and the share of answers that say both yes and
     no or neither. "control" is what `SAYS_BOTH` to every question gets. A warning says where closed accuracy depends on
