@@ -235,6 +235,9 @@ def _answer(
         typer.echo(f"{len(found)} answers of {responder.name} in {output}")
         if refused := sum(one.refusal is not None for one in found):
             typer.echo(f"{refused} of {len(found)} questions were refused; scores are over the rest")
+        if noted := [one for one in found if one.notes]:
+            first = f"{noted[0].question_id}: {noted[0].notes[0]}"
+            typer.echo(f"{len(noted)} of {len(found)} answers have notes, the first of {first}", err=True)
     return found
 
 

@@ -39,6 +39,7 @@ GREY_ELEMENTS = (
     *(name for pair in PADDING.items() for name in pair),
 )
 MOST_ENTRIES = 1 << 16
+MOSTLY_CLIPPED = 0.95  # of the pixels: then little of the picture is left
 _UNREADABLE = (
     AttributeError,
     IndexError,
@@ -91,6 +92,9 @@ def show_grey(elements: Dataset, stored: np.ndarray, notes: list[str]) -> np.nda
     for name, rule in _list_rules(elements, stored, values, notes):
         grey = rule(values)
         if low == high or grey_range(grey[~padding])[2] > 1:
+            clipped = np.isin(grey[~padding], (0, 255)).mean()
+            if clipped > MOSTLY_CLIPPED and stored.dtype.itemsize > 1:
+                notes.append(f"{name} makes {100 * clipped:.1f} % of the pixels black or white.")
             break
         notes.append(f"{name} makes one grey of values from {low:g} to {high:g}: not used.")
     else:

@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pydicom.data import get_testdata_file
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
@@ -46,6 +46,11 @@ DECODING_ERRORS = (  # what Pillow and pydicom raise at damaged files
 )
 
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # of TIFF
+# Deep grey whose zero is white has the layouts of that whose zero is black, of which Pillow knows more.
+for _order, _photometric, *_rest in list(TiffImagePlugin.OPEN_INFO):
+    _mode = TiffImagePlugin.OPEN_INFO[_order, _photometric, *_rest]
+    if _photometric == 1 and _mode[0].startswith(("I", "F")):
+        TiffImagePlugin.OPEN_INFO.setdefault((_order, WHITE_IS_ZERO, *_rest), _mode)
 DARK = 48  # levels of 255 that are next to black, or to white
 MOSTLY = 0.9
 _NOTES = "medv_lab_notes"
@@ -170,7 +175,8 @@ def _convert(image: Image.Image, notes: list[str]) -> Image.Image:
         return Image.fromarray(grey).convert("RGB")
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        colours = to_srgb(layer.convert("RGB"), profile, notes).convert("RGBA")
+        opaque = upright.convert("L") if upright.mode in ("LA", "La") else layer.convert("RGB")
+        colours = to_srgb(opaque, profile, notes).convert("RGBA")
         colours.putalpha(layer.getchannel("A"))
         return _lay_on_ground(colours, notes)
     if upright.mode == "CMYK" and not profile:

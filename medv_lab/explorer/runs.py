@@ -115,6 +115,8 @@ def measure_run(run: Run) -> dict[str, str]:
         score = score_facts(run.answer.text, run.picture.scene)
         numbers["painted facts said (recall)"] = f"{score.recall:.2f}"
         numbers["claims that are true (precision)"] = f"{score.precision:.2f}"
+    if run.answer.notes:
+        numbers["notes"] = " ".join(run.answer.notes)
     return numbers
 
 

@@ -245,6 +245,11 @@ def test_the_next_window_counts_where_the_first_shows_nothing():
     assert "center 9000" in notes_of(image)[0]
 
 
+def test_a_window_that_clips_nearly_all_is_noted():
+    image = open_image(make(HILL, WindowCenter=1180, WindowWidth=20))
+    assert "% of the pixels black or white" in notes_of(image)[0]
+
+
 def test_a_clean_file_has_no_notes():
     assert (
         notes_of(

@@ -118,6 +118,23 @@ def test_white_is_zero():
     assert np.abs(grey_levels(CASES / "white_is_zero_16.tif") - (255 - steps)).max() <= 1
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "f4"])
+def test_white_is_zero_in_every_layout_of_deep_grey(dtype, order):
+    values = (RAMP.astype(int) * 100).astype(order + dtype)
+    kind = {"u": 1, "i": 2, "f": 3}[dtype[0]]
+    tags = {256: 16, 257: 16, 258: values.itemsize * 8, 259: 1, 262: 0, 273: 8, 277: 1, 278: 16}
+    tags |= {279: values.nbytes, 339: kind}
+    directory = struct.pack(order + "H", len(tags))
+    for tag, value in sorted(tags.items()):
+        is_long = tag in (273, 279)
+        directory += struct.pack(order + "HHI", tag, 4 if is_long else 3, 1)
+        directory += struct.pack(order + ("I" if is_long else "HH"), *([value] if is_long else [value, 0]))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + values.nbytes)
+    grey = grey_levels(head + values.tobytes() + directory + b"\0" * 4)
+    assert np.abs(grey - (255 - RAMP.astype(int))).max() <= 2
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_tiff_says_which_end_is_white(dtype):
     values = (RAMP.astype(dtype) * (257 if dtype == np.uint16 else 1)).astype(dtype)
@@ -140,6 +157,16 @@ def test_colour_profiles_are_used():
         ).max()
         <= 3
     )
+
+
+def test_a_grey_profile_of_a_picture_with_transparency():
+    linear = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    linear[16:20] = b"GRAY"  # a grey profile has a white point and one curve
+    profile = bytes(linear).replace(b"rTRC", b"kTRC")
+    layer = np.dstack([RAMP, np.full((16, 16), 255, np.uint8)])
+    for source in (RAMP, layer):
+        image = open_image(encode(Image.fromarray(source), "PNG", icc_profile=profile))
+        assert not any("not its own" in note for note in notes_of(image))
 
 
 @pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:200]])

@@ -32,7 +32,7 @@ def make_run(**changes) -> Run:
     )
     trace = replace(trace, attention=attention)
     answer = SimpleNamespace(
-        text=trace.text, trace=trace, seconds=1.25, is_complete=True, settings=SETTINGS, manifest={}
+        text=trace.text, trace=trace, seconds=1.25, is_complete=True, settings=SETTINGS, manifest={}, notes=()
     )
     fields = {
         "number": 3,
@@ -86,10 +86,17 @@ def test_a_run_without_a_pass_has_numbers():
         alternative_probs=np.zeros((0, 0)),
     )
     answer = SimpleNamespace(
-        text="", trace=empty, seconds=0.0, is_complete=False, is_cancelled=True, settings=SETTINGS
+        text="",
+        trace=empty,
+        seconds=0.0,
+        is_complete=False,
+        is_cancelled=True,
+        settings=SETTINGS,
+        notes=("Flat.",),
     )
     numbers = runs.measure_run(make_run(answer=answer))
     assert (numbers["state"], numbers["tokens per pass"], numbers["words"]) == ("cancelled", "none", "0")
+    assert numbers["notes"] == "Flat."
 
 
 def test_the_history_has_the_latest_first_and_keeps_text_as_text():
