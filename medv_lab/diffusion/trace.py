@@ -300,8 +300,8 @@ class SampleTrace:
         """Return a tidy table, one row per commit.
 
         Columns: step (pass of the whole answer), block, step_in_block (counted from the block's first commit),
-        position, token_id, piece, confidence, entropy, remasked_in (the pass that remasked it, -1 if none did), is_mask
-        (it chose the mask itself).
+        position, token_id, piece, confidence, entropy, remasked_in (the pass that remasked it, -1 if none did); where
+        the mask itself was chosen anywhere, also is_mask.
         """
         import pandas as pd
 
@@ -309,8 +309,8 @@ class SampleTrace:
         frame = pd.DataFrame({name: getattr(self, name) for name in _COMMIT_ARRAYS})
         frame.insert(2, "step_in_block", frame.step - frame.block.map(firsts).astype(frame.step.dtype))
         frame.insert(5, "piece", [self.piece(token) for token in self.token_id])
-        frame["remasked_in"], frame["is_mask"] = self.remasked_in, self.predicted_masks
-        return frame
+        frame["remasked_in"] = self.remasked_in
+        return frame.assign(is_mask=self.predicted_masks) if self.predicted_masks.any() else frame
 
     def save(self, path: str | Path) -> Path:
         """Write one compressed .npz with everything in it; returns the path."""
