@@ -158,8 +158,7 @@ class Explorer(widgets.VBox):
             run: of the model that is asked now.
             canvas: ids of all answer positions, the mask's id where a token is wanted.
         """
-        attention = run.answer.trace.attention is not None
-        plan = PlannedRun(side, run.answer.settings, attention, tuple(canvas))
+        plan = PlannedRun(side, run.answer.settings, run.recording, tuple(map(int, canvas)))
         self._begin(lambda: self._ask_all([plan], run))
 
     def sweep(self) -> None:
@@ -168,7 +167,7 @@ class Explorer(widgets.VBox):
         self._begin(
             lambda: self._ask_all(
                 [
-                    PlannedRun(side, settings, panel.record_attention.value)
+                    PlannedRun(side, settings, panel.recording)
                     for side, settings in self.sweeping.settings(panel.settings()).items()
                 ]
             )
@@ -231,10 +230,7 @@ class Explorer(widgets.VBox):
     def _plans(self, canvas: Canvas | None = None) -> list[PlannedRun]:
         """Return the runs of the sides, with their settings as they are."""
         panels = {side: self.panels[side] for side in self.sides.sides}
-        return [
-            PlannedRun(side, panel.settings(), panel.record_attention.value, canvas)
-            for side, panel in panels.items()
-        ]
+        return [PlannedRun(side, panel.settings(), panel.recording, canvas) for side, panel in panels.items()]
 
     def _ask_all(self, plans: list[PlannedRun], before: Run | None = None) -> None:
         """Ask once per plan, in the thread of runs: about what is chosen, or what a run was about that goes on.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from medv_lab.config import GenerationSettings
+from medv_lab.explorer.controls import Recording
 from medv_lab.explorer.runs import Picture, Run
 from medv_lab.generation import Answer, RunSoFar, ask
 from medv_lab.inputs.canvas import Canvas
@@ -21,8 +22,8 @@ class OpenModel:
     """A model that can be asked.
 
     Attributes:
-        ask: answers (picture, question, settings, progress=, cancel=, canvas=, record_attention=, watch=), as
-            `medv_lab.ask` with a model.
+        ask: answers (picture, question, settings, progress=, cancel=, canvas=, record_attention=,
+            record_hidden=, watch=), as `medv_lab.ask` with a model.
         code: statement that loads it, for the code that asks again.
         about: description, shown at the top.
     """
@@ -46,12 +47,13 @@ class PlannedRun:
 
     Attributes:
         side: where its answer is shown.
-        settings, record_attention, canvas: as `ask` takes them.
+        settings, canvas: as `ask` takes them.
+        recording: what is kept besides the tokens.
     """
 
     side: str
     settings: GenerationSettings
-    record_attention: bool
+    recording: Recording
     canvas: Canvas | None = None
 
 
@@ -95,7 +97,7 @@ def ask_all(
             progress=False,
             cancel=cancel,
             canvas=plan.canvas,
-            record_attention=plan.record_attention,
+            **plan.recording.options,
             watch=_watch(
                 plan.settings, lambda answer, make=make_run: show(make(answer=answer, is_running=True))
             ),

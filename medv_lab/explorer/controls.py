@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields, replace
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
@@ -82,6 +83,24 @@ class FieldPanel(widgets.HBox):
         super().__init__([field, button], layout=widgets.Layout(flex_flow="row wrap"))
 
 
+class Recording(NamedTuple):
+    """What is recorded of a run besides its tokens.
+
+    Attributes:
+        attention: where each commit looked on the picture.
+        distributions: which token leads at every position in every pass, and how probable the final one is.
+    """
+
+    attention: bool
+    distributions: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of `ask` that are not its defaults."""
+        options = {"record_attention": True} if self.attention else {}
+        return options | ({"record_hidden": [-1]} if self.distributions else {})
+
+
 class SettingsPanel(widgets.VBox):
     """Controls of a run's settings; `settings` reads them."""
 
@@ -128,8 +147,15 @@ class SettingsPanel(widgets.VBox):
             indent=False,
             tooltip="to the picture; without a cache only",
         )
+        self.record_distributions = widgets.Checkbox(
+            value=True,
+            description="record distributions",
+            indent=False,
+            tooltip="of every position in every pass: which token leads, and how probable the final one is",
+        )
         left = (self.preset, self.gen_length, self.block_length, self.steps, self.temperature, self.seed)
-        right = (self.remasking, self.guard, self.cache, self.stop, self.suppressed, self.record_attention)
+        right = (self.remasking, self.guard, self.cache, self.stop, self.suppressed)
+        right += (self.record_attention, self.record_distributions)
         columns = [
             widgets.VBox(controls, layout=widgets.Layout(flex="1 1 260px", min_width="0"))
             for controls in (left, right)
@@ -139,10 +165,23 @@ class SettingsPanel(widgets.VBox):
         self.gen_length.observe(self._settle, "value")
         self.block_length.observe(self._settle, "value")
         self.record_attention.observe(lambda _: self._offer(), "value")
-        for control in (self.steps, self.temperature, self.seed, self.stop, self.suppressed):
+        others = (
+            self.steps,
+            self.temperature,
+            self.seed,
+            self.stop,
+            self.suppressed,
+            self.record_distributions,
+        )
+        for control in others:
             control.observe(lambda _: self._changed(), "value")
         self.take(start)
         self._is_quiet = False
+
+    @property
+    def recording(self) -> Recording:
+        """Return what is recorded besides the tokens."""
+        return Recording(self.record_attention.value, self.record_distributions.value)
 
     def settings(self) -> GenerationSettings:
         """Return the settings as they are shown; those without a control are as they were taken.
@@ -186,17 +225,18 @@ class SettingsPanel(widgets.VBox):
         for control in controls:
             control.observe(self._settle, "value")
 
-    def take(self, settings: GenerationSettings, record_attention: bool | None = None) -> None:
+    def take(self, settings: GenerationSettings, recording: Recording | None = None) -> None:
         """Show these settings; attention is recorded only if they have no cache.
 
         Args:
             settings: to be shown.
-            record_attention: whether attention is to be recorded; None leaves it as it is.
+            recording: what is to be recorded; None leaves it as it is.
         """
         with self._quietly():
             self._taken = settings
-            is_wanted = self.record_attention.value if record_attention is None else record_attention
-            self.record_attention.value = isinstance(settings.cache, NoCache) and is_wanted
+            recording = recording or self.recording
+            self.record_attention.value = isinstance(settings.cache, NoCache) and recording.attention
+            self.record_distributions.value = recording.distributions
             for name in ("remasking", "guard", "cache"):
                 control = getattr(self, name)
                 control.offer(tuple(control.kind.known))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from medv_lab.data.images import open_image
+from medv_lab.explorer.controls import Recording
 from medv_lab.metrics.repetition import measure_trace
 from medv_lab.phantoms.facts import score_facts
 from medv_lab.phantoms.scenes import Scene
@@ -79,6 +81,12 @@ class Run:
     def key(self) -> str:
         """Return number and side, "3B" or "3 Z 8"."""
         return f"{self.number}{self.side}" if len(self.side) == 1 else f"{self.number} {self.side}"
+
+    @property
+    def recording(self) -> Recording:
+        """Return what was recorded besides the tokens."""
+        trace = self.answer.trace
+        return Recording(trace.attention is not None, trace.lens is not None)
 
     @property
     def caption(self) -> tuple[str, ...]:
@@ -184,13 +192,13 @@ def reproducing_code(run: Run) -> str:
     """Return the code of a notebook cell that asks the same again."""
     settings = ", ".join(f"{name}={value!r}" for name, value in changed_settings(run.answer.settings).items())
     canvas = "" if run.canvas is None else f", canvas={run.canvas!r}"
-    attention = "" if run.answer.trace.attention is None else ", record_attention=True"
+    recorded = "".join(f", {name}={value!r}" for name, value in run.recording.options.items())
     return (
         "import medv_lab\n\n"
         f"{run.model_code}\n"
         f"{run.picture.code}\n"
         f"settings = medv_lab.GenerationSettings({settings})\n"
-        f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{canvas}{attention})\n"
+        f"answer = medv_lab.ask(model, processor, picture, {run.question!r}, settings{canvas}{recorded})\n"
         "print(answer.text)"
     )
 
@@ -201,7 +209,8 @@ def exported_files(run: Run) -> dict[str, bytes]:
     told = replace(trace, manifest={**trace.manifest, "caption": list(caption)})
     with tempfile.TemporaryDirectory() as folder:
         saved = told.save(Path(folder) / "trace.npz").read_bytes()
-        animation = save_gif(trace, Path(folder) / "x.gif", caption).read_bytes()
+        picture = open_image(run.picture.image)
+        animation = save_gif(trace, Path(folder) / "x.gif", caption, picture).read_bytes()
     comments = "".join(f"# {' '.join(line.split())}\n" for line in caption)
     return {
         "npz": saved,

@@ -68,7 +68,7 @@ class SidesPanel(widgets.VBox):
             self._is_copying = True
             try:
                 panel = self.panels["A"]
-                self.panels["B"].take(panel.settings(), panel.record_attention.value)
+                self.panels["B"].take(panel.settings(), panel.recording)
             except ValueError:  # of a text that is no setting; asking will say so
                 pass
             finally:

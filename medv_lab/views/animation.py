@@ -54,7 +54,7 @@ def save_gif(
     canvas = Image.new("RGB", (WIDTH, layout.height), PAPER)
     if picture is not None:
         scale = PICTURE / max(picture.size)
-        size = [round(scale * side) for side in picture.size]
+        size = [max(1, round(scale * side)) for side in picture.size]
         canvas.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (MARGIN, MARGIN))
     frames = [_draw(trace, layout, canvas.copy(), step, before) for before, step in pairwise([-1, *steps])]
     # One palette for all frames, from the first and the last, which have all colours between them; no dithering.

@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from medv_lab.data.images import Picture, open_image
+from medv_lab.diffusion.lens import LogitLens
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.metrics.repetition import answer_positions, looped_spans
 from medv_lab.views.style import SCALE
@@ -97,7 +98,9 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
     commits, tokens, steps = _events(trace)
     ids, shares = trace.alternative_ids[commits], trace.alternative_probs[commits]
     new = range(len(repeats), trace.forward_evaluations)
-    shown = (tokens, ids, trace.given, trace.draft_token)
+    shown = [tokens, ids, trace.given, trace.draft_token]
+    if trace.lens is not None:
+        shown.append(trace.lens.token_id[:, -1])
     return {
         "length": trace.gen_length,
         "block": trace.block_length,
@@ -106,7 +109,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
         "text": trace.text,
         "pieces": {
             str(token): trace.piece(token)
-            for token in sorted({token for part in shown for token in part.ravel().tolist()})
+            for token in sorted({token for part in shown for token in part.ravel().tolist() if token >= 0})
         },
         "given": trace.given.tolist() if trace.is_given.any() else [],
         "first_stop": trace.first_stop,
@@ -120,6 +123,7 @@ def page_data(trace: SampleTrace, repeats: Sequence[list[int]] = ()) -> dict[str
             for pair in zip(ids.tolist(), shares, strict=True)
         ],
         "drafts": [getattr(trace, f"draft_{name}").tolist() for name in ("step", "position", "token")],
+        "over_passes": None if trace.lens is None else _over_passes(trace.lens),
         "stops": trace.stops.tolist(),
         "born": trace.born.tolist(),
         "repeats": [*repeats, *(_repeated_positions(trace, step) for step in new)],
@@ -148,6 +152,19 @@ def looks_data(trace: SampleTrace) -> dict[str, Any] | None:
         "most": [round(float(share), 6) for share in most],
         "pictures": [round(float(share), 6) for share in means.sum(1)],
     }
+
+
+def _over_passes(lens: LogitLens) -> dict[str, str]:
+    """Return what the last recorded layer says at each position in each pass, for the player.
+
+    Tokens are int32, -1 where none was computed; probabilities one byte, 255 for 1: of the most probable token, and of
+    the one that stands there in the end.
+    """
+    parts = {"token": lens.token_id[:, -1].astype("<i4")}
+    for name in ("probability", "final_probability"):
+        shares = np.nan_to_num(getattr(lens, name)[:, -1])
+        parts[name] = (255 * shares).round().astype(np.uint8)
+    return {name: base64.b64encode(part.tobytes()).decode("ascii") for name, part in parts.items()}
 
 
 def picture_source(image: Picture, side: int = PICTURE_SIDE, kind: str = "PNG") -> str:

@@ -1,5 +1,6 @@
 /* Plays a trace in `root`, an element that holds the markup of player.html; without one, waits for `load`.
-   `moved` is called with the pass to which a hand, or Play, moves the player; `follow` moves it without a call. */
+   `moved` is called with the pass to which a hand, or Play, moves the player; `follow` moves it without a call.
+   `goOn`, where there is one, is called with the run and with the ids of a canvas that a hand made of the answer. */
 "use strict";
 const make = (tag, text, name) => {
   const node = document.createElement(tag);
@@ -8,11 +9,11 @@ const make = (tag, text, name) => {
   return node;
 };
 
-function mount(root, first, moved = () => {}) {
+function mount(root, first, moved = () => {}, goOn = null) {
   const get = (id) => root.querySelector(`#${id}`);
   const tokens = [];
   let data = null, passes = 0, commitsAt = [], draftsAt = [], highest = {}, looks = null, layout = null, described = null;
-  let now = -1, colour = "step", chosen = 0, timer = 0;
+  let now = -1, colour = "step", chosen = 0, timer = 0, edited = null, overPasses = null;
 
   const pieceOf = (token) => data.pieces[token] || "";
   /* How a token reads in the canvas and in the table; a space that begins it shows as a gap or as a sign. */
@@ -59,7 +60,10 @@ function mount(root, first, moved = () => {}) {
       confidence: 1,
       entropy: data.entropy.reduce((most, value) => Math.max(most, value), 0) || 1,
     };
+    overPasses = data.over_passes ? readPasses(data.over_passes) : null;
     if (isNew) pause();
+    edited = null;
+    get("edit").hidden = !goOn || data.born.length > 0;
     layOut();
     get("facts").textContent = data.facts;
     get("text").textContent = data.text;
@@ -127,12 +131,15 @@ function mount(root, first, moved = () => {}) {
     tokens.forEach((node, position) => {
       const commit = commitOf(position, now);
       const classes = ["token"];
-      const token = tokenAt(position, now);
+      const token = edited ? keptAt(position) : tokenAt(position, now);
       let text = "", background = "", ink = "", draft = "";
       if (token < 0) {
         classes.push("masked");
-        const drafted = draftOf(position, now);
+        const drafted = edited ? standing(position) : draftOf(position, now);
         if (drafted >= 0) draft = labelOf(drafted);
+      } else if (edited) {
+        text = labelOf(token);
+        classes.push("kept");
       } else {
         text = labelOf(token);
         if (!pieceOf(token)) classes.push("special");
@@ -159,11 +166,87 @@ function mount(root, first, moved = () => {}) {
       const spoken = token < 0 ? `position ${position}, ${masked}` : `position ${position}: ${text}`;
       if (node.getAttribute("aria-label") !== spoken) node.setAttribute("aria-label", spoken);
     });
+    get("editing").setAttribute("aria-pressed", String(Boolean(edited)));
+    get("canvas").classList.toggle("editing", Boolean(edited));
+    for (const id of ["tools", "how"]) get(id).hidden = !edited;
+    if (edited) {
+      const masks = edited.filter((token) => token === data.mask).length;
+      get("count").textContent = `${masks} of ${edited.length} masked`;
+      get("go-on").disabled = !masks;
+    }
     get("pass").value = now;
     const where = now < 0 ? `before the first of ${passes}` : `after pass ${now} (0–${passes - 1})`;
     get("where").textContent = where;
     get("pass").setAttribute("aria-valuetext", where);
     describe();
+  }
+
+  /* The token that a hand keeps at a position, -1 for a mask. */
+  const keptAt = (position) => (edited[position] === data.mask ? -1 : edited[position]);
+
+  /* What can be kept at a position: what stands there now, or else in the end, or else its draft; -1 for nothing. */
+  const standing = (position) =>
+    [tokenAt(position, now), tokenAt(position, passes), draftOf(position, now)].find((token) => token >= 0) ?? -1;
+
+  /* Begin to edit the answer as it stands after this pass, or end it. */
+  function edit(isOn) {
+    pause();
+    const canvas = tokens.map((_, position) => tokenAt(position, now));
+    edited = isOn ? canvas.map((token) => (token < 0 ? data.mask : token)) : null;
+    described = null;
+    draw();
+  }
+
+  function keep(position, token) {
+    if (token < 0) return;
+    edited[position] = token;
+    draw();
+  }
+
+  const turn = (position) => keep(position, keptAt(position) < 0 ? standing(position) : data.mask);
+
+  /* Tokens and probabilities, one a position and pass. */
+  function readPasses(parts) {
+    const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    return {
+      token: new Int32Array(bytes(parts.token).buffer),
+      probability: bytes(parts.probability),
+      final: bytes(parts.final_probability),
+    };
+  }
+
+  /* Draw how probable the final token was in each pass, and which one was ahead of it; faded once it stood. */
+  function describePasses(position) {
+    const box = make("div");
+    box.id = "passes";
+    const final = tokenAt(position, passes);
+    const first = commitsAt[position].length ? data.step[commitsAt[position].at(-1)] : passes;
+    const spans = [], bars = [];
+    for (let pass = 0; pass < passes; pass++) {
+      const at = pass * data.length + position;
+      const token = overPasses.token[at];
+      if (token < 0) continue; // not computed
+      const [most, own] = [overPasses.probability[at], overPasses.final[at]].map((share) => (100 * share) / 255);
+      const after = pass > first ? " after" : "";
+      const bar = (low, high, kind) =>
+        bars.push(`<rect x="${pass}" width="0.9" y="${100 - high}" height="${high - low}" class="${kind}${after}"/>`);
+      bar(0, own, "final");
+      if (token !== final) bar(own, Math.min(100, own + most), "other");
+      if (spans.at(-1)?.token === token) spans.at(-1).to = pass;
+      else spans.push({ token, from: pass, to: pass });
+    }
+    if (!spans.length) return null;
+    const name = ({ token, from, to }) => `${from === to ? from : `${from}–${to}`} ${nameOf(token)}`;
+    const chart = make("div");
+    chart.innerHTML = `<svg viewBox="0 0 ${passes} 100" preserveAspectRatio="none" aria-hidden="true">${bars.join("")}</svg>`;
+    const legend = make("p");
+    legend.append(
+      make("span", "■", "final"), final < 0 ? " (masked in the end) " : ` ${nameOf(final)}, the final token `,
+      make("span", "■", "other"), " the most probable where that is another; faded once committed",
+    );
+    const ahead = spans.length > 8 ? [...spans.slice(0, 4).map(name), "…", ...spans.slice(-3).map(name)] : spans.map(name);
+    box.append(make("div", "probability over all passes"), chart, legend, make("p", `most probable in pass ${ahead.join(", ")}`));
+    return box;
   }
 
   function addFact(list, name, value, kind) {
@@ -199,13 +282,20 @@ function mount(root, first, moved = () => {}) {
     for (const other of earlier) {
       addFact(list, `in pass ${data.step[other]}`, nameOf(data.token[other]), "piece");
     }
+    describeAlternatives(box, edited && commit < 0 ? commitOf(chosen, passes) : commit);
+    const chart = overPasses && describePasses(chosen);
+    if (chart) box.append(chart);
+  }
+
+  function describeAlternatives(box, commit) {
     if (commit < 0 || !data.alternatives[commit].length) return;
-    const table = make("table");
-    table.append(make("caption", "most probable tokens at that pass"));
+    const table = make("table", undefined, edited ? "choices" : "");
+    table.append(make("caption", `most probable tokens in pass ${data.step[commit]}`));
     for (const [token, probability] of data.alternatives[commit]) {
       const row = make("tr", undefined, token === data.token[commit] ? "taken" : "");
       const head = make("th", nameOf(token), "piece");
       head.scope = "row";
+      head.dataset.token = token;
       const share = make("td", undefined, "share");
       const length = make("i");
       length.style.width = `${100 * probability}%`;
@@ -246,6 +336,7 @@ function mount(root, first, moved = () => {}) {
   }
 
   function show(pass) {
+    if (edited) described = edited = null;
     now = Math.min(passes - 1, Math.max(-1, pass));
     draw();
   }
@@ -317,10 +408,24 @@ function mount(root, first, moved = () => {}) {
   get("canvas").addEventListener("pointerover", (event) => {
     if (event.target.dataset.position !== undefined) choose(Number(event.target.dataset.position));
   });
+  get("editing").addEventListener("click", () => edit(!edited));
+  get("mask-all").addEventListener("click", () => { edited.fill(data.mask); draw(); });
+  get("keep-all").addEventListener("click", () => {
+    edited = tokens.map((_, position) => (standing(position) < 0 ? data.mask : standing(position)));
+    draw();
+  });
+  get("go-on").addEventListener("click", () => goOn(data.run, edited));
+  get("canvas").addEventListener("click", (event) => {
+    if (edited && event.target.dataset.position !== undefined) turn(Number(event.target.dataset.position));
+  });
+  get("details").addEventListener("click", (event) => {
+    if (edited && event.target.dataset.token !== undefined) keep(chosen, Number(event.target.dataset.token));
+  });
   get("canvas").addEventListener("focusin", (event) => {
     if (event.target.dataset.position !== undefined) choose(Number(event.target.dataset.position));
   });
   get("canvas").addEventListener("keydown", (event) => {
+    if (edited && event.key === "Enter") return turn(chosen);
     const to = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: tokens.length - 1 }[event.key];
     if (to === undefined || !tokens[to] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

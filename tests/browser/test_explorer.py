@@ -175,7 +175,7 @@ def shared(request, lab: Lab, browser: Browser) -> Iterator[Work]:
 @pytest.fixture
 def work(shared: Work) -> Iterator[Work]:
     """The explorer with short answers, one side, and nothing folded out; no error may come of what a test does."""
-    for drawer in ("settings", "sweep", "model"):
+    for drawer in ("settings", "fill in", "sweep", "model"):
         shared.open(drawer, False)
     yield shared
     assert shared.tab.errors == []
@@ -247,8 +247,61 @@ def test_passes_are_scrubbed_and_tokens_pointed_at(work: Work):
     player.locator("#canvas .token:not(.masked)").first.hover()
     expect(player.locator("#looked")).to_contain_text("of its attention went to the picture")
     work.screenshot("04-first-pass")
-    work.question.press("Enter")  # what the answer will become is seen at its last pass again
-    work.await_text("done:")
+
+
+def test_masks_show_their_drafts_and_a_token_its_probability_over_all_passes(work: Work):
+    player = work.player()
+    player.locator("#pass").focus()
+    work.page.keyboard.press("Home")
+    for _ in range(4):
+        work.page.keyboard.press("ArrowRight")
+    masked = player.locator("#canvas .token.masked")
+    drafts = masked.evaluate_all("(nodes) => nodes.filter((node) => node.dataset.draft).length")
+    assert drafts == masked.count() == 28
+    masked.nth(5).hover()
+    expect(player.locator("#details")).to_contain_text("draft")
+    assert player.locator("#passes rect").count() >= 32
+    expect(player.locator("#passes")).to_contain_text("the final token")
+    work.screenshot("04-drafts")
+    player.locator("#drafts").click()
+    assert player.locator("#canvas.drafts").count() == 0
+    player.locator("#drafts").click()
+
+
+def test_gaps_of_a_given_answer_are_filled(work: Work):
+    work.set_lengths(16, 16)
+    work.open("fill in")
+    work.control("answer").fill("This is a ____ of the")
+    work.ask(work.button("Fill").click)
+    assert work.player().locator("#canvas .token.given").all_inner_texts()[:3] == ["This", "is", "a"]
+    work.await_text("tokens given")
+    work.screenshot("05-filled")
+
+
+def test_tokens_are_kept_and_masked_by_hand_and_the_model_goes_on(work: Work):
+    work.question.fill("Describe the image.")
+    work.ask()
+    player = work.player()
+    tokens = player.locator("#canvas .token")
+    before = tokens.all_inner_texts()
+    player.locator("#editing").click()
+    tokens.nth(3).click()
+    expect(player.locator("#count")).to_have_text("1 of 16 masked")
+    player.locator("#mask-all").click()
+    for position in (0, 1, 5):
+        tokens.nth(position).click()
+    tokens.nth(1).hover()
+    player.locator(".choices th").last.click()  # the least probable one that is known
+    expect(player.locator("#count")).to_have_text("13 of 16 masked")
+    work.screenshot("06-edited")
+    chosen = tokens.all_inner_texts()
+    assert (chosen[0], chosen[5]) == (before[0], before[5]) and chosen[1] != before[1]
+    work.ask(player.locator("#go-on").click)
+    after = tokens.all_inner_texts()
+    assert [after[position] for position in (0, 1, 5)] == [chosen[position] for position in (0, 1, 5)]
+    assert player.locator("#canvas .token.given").count() == 3
+    work.await_text("3 tokens given")
+    work.screenshot("07-went-on")
 
 
 def test_signs_have_a_legend_and_what_is_behind_the_end_is_faded(work: Work):
@@ -276,7 +329,7 @@ def test_while_it_runs_caption_numbers_and_status_are_those_of_the_run(work: Wor
     expect(work.explorer.locator(".medv-table").first).to_contain_text("running")
     assert "L 512" in work.explorer.inner_text()
     assert work.explorer.locator(".medv-table").first.inner_text() != before
-    work.screenshot("05-running")
+    work.screenshot("08-running")
     work.button("Cancel").click()
     work.await_text("cancelled:")
     expect(work.explorer.locator(".medv-table").first).to_contain_text("cancelled")
@@ -293,7 +346,7 @@ def test_an_upload_is_asked_about_and_a_tall_picture_keeps_the_details_small(wor
         work.await_text("Uploaded")
         work.ask()
         work.await_text(f"{name}:")
-    work.screenshot("06-tall-picture")
+    work.screenshot("09-tall-picture")
     assert work.player().locator(".picture").evaluate("(node) => node.offsetHeight") <= 240
     work.explorer.locator(".medv-gallery button").first.click()
     work.await_text("Painted:")
@@ -311,7 +364,7 @@ def test_b_follows_a_until_it_is_changed_and_players_scrub_together(work: Work):
         work.page.keyboard.press("ArrowLeft")
     work.await_text("B has settings of its own.")
     work.await_text("B: L 32, B 16, Z 2")
-    work.screenshot("07-settings-b")
+    work.screenshot("10-settings-b")
     work.open("settings", False)
     work.ask()
     work.await_text("done: A ")
@@ -322,7 +375,7 @@ def test_b_follows_a_until_it_is_changed_and_players_scrub_together(work: Work):
     work.page.keyboard.press("ArrowRight")
     for side in (0, 1):
         expect(work.player(side).locator("#where")).to_contain_text("after pass 0")
-    work.screenshot("08-a-and-b")
+    work.screenshot("11-a-and-b")
     work.player(1).locator("#last").click()
     expect(work.player(0).locator("#where")).to_contain_text("after pass 1")
     work.button("one answer").click()
@@ -336,7 +389,7 @@ def test_a_sweep_is_a_small_multiple(work: Work):
     work.await_text("done: 4 answers")
     assert work.explorer.locator(".medv-multiple section").count() == 4
     assert work.explorer.locator(".player:visible").count() == 0
-    work.screenshot("09-sweep")
+    work.screenshot("12-sweep")
     work.control("sweep").select_option(label="seed")
     expect(work.control("values")).to_have_value("0, 1, 2, 3")
     work.button("Sweep").click()
@@ -353,7 +406,7 @@ def test_another_model_is_chosen_by_its_folder(work: Work, tmp_path):
     work.button("Load").click()
     work.await_text("Explorer · mine")
     work.ask()
-    work.screenshot("10-model")
+    work.screenshot("13-model")
     work.control("model").fill("embedded")
     work.button("Load").click()
     work.await_text("Explorer · embedded")
@@ -366,7 +419,7 @@ def test_history_reopens_and_exports_carry_what_they_are(work: Work):
         if name == "export":
             work.button("Prepare downloads").click()
             work.await_text("animation (.gif)")
-        work.screenshot(f"11-{name}")
+        work.screenshot(f"14-{name}")
     for name, begins in (("trace (.npz)", b"PK"), ("animation (.gif)", b"GIF8"), ("page (.html)", b"<!doc")):
         with work.page.expect_download() as download:
             work.explorer.locator("a", has_text=name).first.click()
@@ -387,7 +440,7 @@ def test_what_goes_wrong_is_one_message(work: Work):
     work.page.keyboard.press("Tab")
     work.button("Run").click()
     work.await_text("the question is empty")
-    work.screenshot("12-error")
+    work.screenshot("15-error")
     work.question.fill("Describe the image.")
 
 
@@ -427,7 +480,7 @@ def test_a_kernel_restart_leaves_a_hint_and_no_broken_icons(work: Work):
           .map((node) => getComputedStyle(node, "::before").content).filter((text) => /restarted|\\uf127/.test(text))"""
     )
     assert len(shown) == 1 and "run this cell again" in shown[0]
-    work.screenshot("13-restarted")
+    work.screenshot("16-restarted")
 
 
 def save_picture(work: Work) -> None:

@@ -1,5 +1,6 @@
 """The explorer worked from code: runs, cancelling, errors, comparison, uploads; nothing is left behind."""
 
+import base64
 import gc
 import io
 import threading
@@ -88,6 +89,7 @@ def test_a_run_is_what_asking_gives(opened, tiny):
     data = opened.results.player("A").data
     assert data["token"] == alone.trace.token_id.tolist()
     assert data["picture"].startswith("data:image/png") and data["looks"]["rows"] == 4
+    assert len(base64.b64decode(data["over_passes"]["final_probability"])) == 8 * 8
     assert opened.progress.value == opened.progress.max == 8
     assert "8 passes" in opened.status.value
     assert opened.cancel_button.disabled and not opened.run_button.disabled

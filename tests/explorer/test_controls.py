@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medv_lab.config import PRESETS, GenerationSettings, NoCache, PrefixCache, Threshold, Wino
-from medv_lab.explorer.controls import SettingsPanel
+from medv_lab.explorer.controls import START, Recording, SettingsPanel
 from medv_lab.strategies.base import Strategy
 
 
@@ -120,10 +120,14 @@ def test_every_change_is_told_once_all_settings_fit_together():
     panel.remasking.boxes["threshold"].value = 0.5
     panel.record_attention.value = False
     panel.cache.names.value = "dual"
+    panel.record_distributions.value = False
     panel.seed.value = 3
     panel.stop.value = "x"
     panel.suppressed.value = ""
-    assert len(told) == 11
+    assert len(told) == 12
+    assert panel.recording.options == {}
     assert told[-1] == panel.settings()
     panel.preset.value = PRESETS["fast"]
-    assert told[11:] == [PRESETS["fast"]]
+    assert told[12:] == [PRESETS["fast"]]
+    panel.take(START, Recording(attention=True, distributions=True))
+    assert panel.recording.options == {"record_attention": True, "record_hidden": [-1]}

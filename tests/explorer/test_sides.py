@@ -27,10 +27,10 @@ def test_b_follows_a_in_everything_until_it_is_changed(sides):
     a.gen_length.value = 64
     a.remasking.names.value = "threshold"
     a.remasking.boxes["threshold"].value = 0.5
-    a.record_attention.value = False
+    a.record_attention.value = a.record_distributions.value = False
     assert settings(sides, "B") == settings(sides, "A")
     assert settings(sides, "B").remasking == Threshold(0.5)
-    assert not b.record_attention.value
+    assert not b.record_attention.value and not b.record_distributions.value
     assert "follows A" in sides._following.value
     b.steps.value = 8
     assert "its own" in sides._following.value

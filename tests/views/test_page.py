@@ -12,6 +12,7 @@ from PIL import Image
 
 from medv_lab.views.page import page_data, unmasking_html
 from tests.diffusion.test_attention_maps import make_attention
+from tests.diffusion.test_lens import make_lens
 from tests.views.test_trace_plots import MASK, empty_trace, make_trace
 
 HOSTILE = [b"<script>alert(1)</script>", b"</script>", b"<!--", b"&lt;", b'" onload="x', b"{{data}}"]
@@ -105,7 +106,8 @@ def test_every_control_has_a_name():
         if tag == "select" or attrs.get("type") == "range":
             assert attrs["id"] in labelled or attrs["aria-label"]
     buttons = {attrs["id"]: attrs for tag, attrs in tags if tag == "button"}
-    assert buttons.keys() == {"first", "back", "play", "forward", "last", "theme"}
+    passes, tools = {"first", "back", "play", "forward", "last"}, {"editing", "mask-all", "keep-all", "go-on"}
+    assert buttons.keys() == {*passes, *tools, "theme"}
     assert all(attrs["type"] == "button" for attrs in buttons.values())
     assert all("aria-label" in buttons[name] for name in ("first", "back", "forward", "last"))
 
@@ -134,6 +136,21 @@ def test_commits_in_the_prompt_and_replaced_ones():
     assert data["position"] == [0, 1, 1]
     assert data["token"] == [6, 7, MASK]
     assert data["step"] == [1, 2, 3]
+
+
+def test_the_last_recorded_layer_of_a_lens_is_what_is_shown_over_all_passes():
+    lens = make_lens((0, 3), 4, 6)
+    lens.token_id[0, 1, 2], lens.probability[0, 1, 2], lens.final_probability[0, 1, 2] = -1, np.nan, np.nan
+    lens.token_id[1, 1, 3] = 11  # said by a layer alone
+    pieces = {5: b" a", 6: b" b", 7: b" c", 11: b" d"}
+    data = sent(make_trace(lens=lens, pieces=pieces))
+    shown = {name: base64.b64decode(text) for name, text in data["over_passes"].items()}
+    np.testing.assert_array_equal(np.frombuffer(shown["token"], "<i4").reshape(4, 6), lens.token_id[:, -1])
+    for name in ("probability", "final_probability"):
+        shares = np.frombuffer(shown[name], np.uint8).reshape(4, 6) / 255
+        np.testing.assert_allclose(shares, np.nan_to_num(getattr(lens, name)[:, -1]), atol=0.5 / 255 + 1e-6)
+    assert data["pieces"]["11"] == " d" and "-1" not in data["pieces"]
+    assert sent(make_trace())["over_passes"] is None
 
 
 def test_a_caption_is_kept_as_text():
