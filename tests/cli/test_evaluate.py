@@ -77,7 +77,7 @@ def test_vqa_runs_end_to_end_and_a_rerun_asks_nothing(tiny, vqa_rad, tmp_path):
         "control (llava_med)",
         "control (strict)",
     }
-    assert table[table.metric == "yes/no accuracy"].questions.tolist() == [1, 1]
+    assert table[table.metric == "yes/no accuracy"].questions.tolist() == [1, 1, 1]
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
     run(*command)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
