@@ -1,11 +1,24 @@
-"""Losses and arms are drawn as the tables have them, and a watched run is drawn again."""
+"""The diagram has the sizes of its model and says what learns; losses and arms are drawn as the tables have them."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from medv_lab.views import training_plots
-from medv_lab.views.training_plots import plot_arms, plot_losses, watch_losses
+from medv_lab.views.training_plots import (
+    FROZEN,
+    LEARNING,
+    NEUTRAL,
+    PARTS,
+    plot_architecture,
+    plot_arms,
+    plot_losses,
+    watch_losses,
+)
 
 TABLE = pd.DataFrame(
     [
@@ -75,3 +88,49 @@ def test_a_watched_run_is_drawn_again(monkeypatch, is_shown):
     watch(HISTORY[:2])
     watch(HISTORY)
     assert drawn == ([[10, 20], [10, 20, 30]] if is_shown else [])
+
+
+VISION = SimpleNamespace(image_size=84, patch_size=12, num_hidden_layers=8, hidden_size=111)
+CONFIG = SimpleNamespace(vision_config=VISION, hidden_size=222, num_hidden_layers=33, is_causal=False)
+
+
+def colours(ax) -> dict[str, str]:
+    return {
+        one.get_label(): to_hex(one.get_facecolor()).upper() for one in ax.patches if one.get_label() in PARTS
+    }
+
+
+def test_sizes_are_those_of_the_configuration():
+    ax = plot_architecture(CONFIG)
+    words = " ".join(text.get_text() for text in ax.texts)
+    for said in (
+        "84 x 84",
+        "7 layers, 49 patches",
+        "111 $\\to$ 222",
+        "33 layers of width 222",
+        "every other",
+    ):
+        assert said in words
+    assert set(colours(ax).values()) == {NEUTRAL}
+    plt.close("all")
+
+
+@pytest.mark.parametrize("learning", [("projector",), ("projector", "language_model"), ()])
+def test_what_learns_stands_out_and_all_else_is_frozen(learning):
+    ax = plot_architecture(CONFIG, learning=learning)
+    assert colours(ax) == {part: LEARNING if part in learning else FROZEN for part in PARTS}
+    words = [text.get_text() for text in ax.texts]
+    assert sum("learns" in word for word in words) == len(learning)
+    assert sum("frozen" in word for word in words) == len(PARTS) - len(learning)
+    plt.close("all")
+
+
+def test_a_causal_model_is_not_drawn_as_bidirectional():
+    causal = SimpleNamespace(**vars(CONFIG) | {"is_causal": True})
+    assert not any("every other" in text.get_text() for text in plot_architecture(causal).texts)
+    plt.close("all")
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="'head' is no part"):
+        plot_architecture(CONFIG, learning=("head",))
