@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("load", "answer")
+STEP_PARTS = ("backbone", "head", "sampler")
 
 
 def study(
@@ -78,6 +79,10 @@ def benchmark(
         Path | None, typer.Option(help="a checkpoint folder in place of a size, e.g. a rehearsal")
     ] = None,
     repeats: Annotated[int, typer.Option(help="of each sampler; medians are reported")] = 3,
+    lookahead: Annotated[
+        list[int] | None,
+        typer.Option(help="also measure so many guessed states beside each pass; may be repeated"),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="save result and figure in this folder")] = None,
     as_json: Annotated[
         str | None, typer.Option("--json", help="write the result to this file; - prints it as one line")
@@ -94,6 +99,10 @@ def benchmark(
     device.announce()
     subject = make_subject(chosen, device.device, device.dtype)
     result = {"size": size, **run_benchmark(subject, chosen.settings, repeats)}
+    if lookahead:
+        from medv_lab.studies.speculation import measure_lookahead
+
+        result["lookahead"] = measure_lookahead(subject, chosen.settings, tuple(lookahead), repeats)
     if as_json == "-":
         typer.echo(json.dumps(result))
     else:
@@ -207,20 +216,45 @@ def _print_summary(name: str, summary: pd.DataFrame, controls: pd.DataFrame) -> 
 
 
 def _print_times(result: dict) -> None:
+    from medv_lab.runtime import format_bytes
+
     typer.echo(
         f"{result['size']} on {result['device_name']}, {result['threads']} threads, {result['repeats']} repeats"
     )
-    for sampler, seconds in result["seconds_per_step"].items():
-        typer.echo(f"seconds per step, {sampler}: {seconds:.4f}")
-    for name in (
-        "ratio_exact_vs_reference",
-        "overhead_fraction",
-        "ratio_fast_vs_reference",
-        "ratio_fast_batch_vs_reference",
-    ):
-        low, high = result[f"{name}_range"]
-        typer.echo(f"{name}: {result[name]:.3f} (from {low:.3f} to {high:.3f})")
+    rows = []
+    for way, seconds in result["seconds_per_answer"].items():
+        floor, ratio = result["model_seconds_per_step"].get(way), f"ratio_{way}_vs_reference"
+        memory = result["peak_memory"].get(way)
+        rows.append(
+            (
+                way,
+                result["passes"][way],
+                f"{1e3 * result['seconds_per_step'][way]:.2f}",
+                "" if floor is None else f"{1e3 * floor:.2f}",
+                f"{seconds:.3f}",
+                _with_range(result, ratio) if ratio in result else "",
+                "" if memory is None else format_bytes(memory),
+            )
+        )
+    columns = ("way", "passes", "ms/pass", "in model", "s/answer", "ratio", "memory")
+    print_table(rows, *columns, title="ratio: of the published loop's seconds per answer to these")
+    for one in result.get("lookahead", ()):
+        typer.echo(
+            "dual cache, {block_length} positions per block, {threads} threads, {lookahead} states ahead: "
+            "{passes} passes, {in_sequence} in sequence, {sequences} sequences, {seconds:.3f} s, ".format(
+                **one
+            )
+            + f"{_with_range(one, 'speedup')} times as fast as without; same tokens: {one['same_tokens']}"
+        )
+    exact = ", ".join(f"{part} {1e3 * result['seconds_per_step'][part]:.2f} ms" for part in STEP_PARTS)
+    typer.echo(f"an exact pass: {exact}")
+    typer.echo(f"exact sampler over its floor: {_with_range(result, 'overhead_fraction')}")
     typer.echo(f"published loop and exact sampler gave the same tokens: {result['same_tokens']}")
+
+
+def _with_range(result: dict, name: str) -> str:
+    low, high = result[f"{name}_range"]
+    return f"{result[name]:.3g} ({low:.3g}-{high:.3g})"
 
 
 def _save_times(result: dict, output: Path) -> None:

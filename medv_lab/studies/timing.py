@@ -1,22 +1,25 @@
-"""The time of a step: the published loop, the exact sampler, its floor, and the fast settings, side by side.
+"""The time of a step: the published loop, the exact sampler, its floor, and faster settings, side by side.
 
 All take turns step by step, so that whatever slows a machine down slows all alike; ratios are made within a repeat and
 reported as their median and range. The floor of a step is what no exact sampler that computes every position can
 do without: one pass of the backbone over prompt and answer, and the output layer on the masked positions of the active
-block. The split of a step is measured in a run of its own, since it needs a clock inside the step.
+block. The split of a step is measured in a run of its own, since it needs a clock inside the step; what a step of any
+sampler spends in the model is the floor of that sampler. So is memory, whose watching takes time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from medv_lab.config import PRESETS, GenerationSettings
+from medv_lab.config import PRESETS, DualCache, GenerationSettings
 from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.diffusion.reference import sample_reference
 from medv_lab.diffusion.sampler import sample
@@ -28,8 +31,10 @@ from medv_lab.phantoms.scenes import make_scene
 from medv_lab.runtime import make_manifest, resolve_device
 
 PARTS = ("backbone", "head", "sampler")
-WAYS = ("reference", "exact", "floor", "fast", "fast_batch")
+SAMPLERS = ("exact", "fast", "dual", "fast_batch")
+WAYS = ("reference", "floor", *SAMPLERS)
 BATCH = 8  # answers at a time of the fast settings; the published loop has one
+WATCHED_STEPS = 2  # for memory: the first computes everything, the second what a cache leaves
 _SMALL_VISION = {  # never run: prompts of random models are random vectors
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -132,35 +137,43 @@ def fast_settings(settings: GenerationSettings) -> GenerationSettings:
     return replace(settings, cache=PRESETS["fast"].cache, steps=max(1, steps // blocks) * blocks)
 
 
+def sampler_settings(settings: GenerationSettings) -> dict[str, tuple[GenerationSettings, int]]:
+    """Return the settings of each of SAMPLERS, and how many answers it makes at a time."""
+    fast = fast_settings(settings)
+    return {
+        "exact": (settings, 1),
+        "fast": (fast, 1),
+        "dual": (replace(fast, cache=DualCache()), 1),
+        "fast_batch": (fast, BATCH),
+    }
+
+
 def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int = 3) -> dict[str, Any]:
     """Measure, after one step of each way to warm up.
 
     Returns:
-        JSON-able: `ratio_exact_vs_reference`, `ratio_fast_vs_reference`, `ratio_fast_batch_vs_reference` (seconds per
-        answer, reference / other; `BATCH` answers at a time in the last) and `overhead_fraction` ((step - floor) /
-        floor of the exact sampler), each a median over repeats with `..._range`; `seconds_per_step` by way and by
-        part of an exact step, `seconds_per_answer`, `passes`, `same_tokens` (whether published loop and exact sampler
-        gave the same answer), settings and manifest.
+        JSON-able: `ratio_NAME_vs_reference` of each of SAMPLERS (seconds per answer, reference / other; `BATCH` answers
+        at a time in `fast_batch`) and `overhead_fraction` ((step - floor) / floor of the exact sampler), each a median
+        over repeats with `..._range`; `seconds_per_step` by way and by part of an exact step, `seconds_per_answer`,
+        `passes`, `model_seconds_per_step` (in backbone and head), `peak_memory` (bytes of tensors, weights left out),
+        `same_tokens` (whether published loop and exact sampler gave the same answer), settings and manifest.
 
     Raises:
         ValueError: for fewer than one repeat.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; give 1 or more")
-    fast = fast_settings(settings)
-    _measure_steps(subject, settings, fast, limit=settings.steps // fast.steps)
+    samplers = sampler_settings(settings)
+    _measure_steps(subject, settings, limit=settings.steps // samplers["fast"][0].steps)
     runs = [
-        _measure_steps(subject, settings, fast) | {"parts": _measure_parts(subject, settings)}
+        _measure_steps(subject, settings)
+        | {"parts": {name: _measure_parts(subject, *one) for name, one in samplers.items()}}
         for _ in range(repeats)
     ]
     seconds = {way: np.array([sum(run[way]) for run in runs]) for way in WAYS}
     seconds["fast_batch"] /= BATCH
-    ratios = {
-        "ratio_exact_vs_reference": seconds["reference"] / seconds["exact"],
-        "overhead_fraction": seconds["exact"] / seconds["floor"] - 1,
-        "ratio_fast_vs_reference": seconds["reference"] / seconds["fast"],
-        "ratio_fast_batch_vs_reference": seconds["reference"] / seconds["fast_batch"],
-    }
+    ratios = {f"ratio_{name}_vs_reference": seconds["reference"] / seconds[name] for name in SAMPLERS}
+    ratios["overhead_fraction"] = seconds["exact"] / seconds["floor"] - 1
     result: dict[str, Any] = {}
     for name, values in ratios.items():
         result[name] = float(np.median(values))
@@ -168,44 +181,55 @@ def run_benchmark(subject: Subject, settings: GenerationSettings, repeats: int =
     passes = {way: len(runs[0][way]) for way in WAYS}
     per_answer = {way: float(np.median(seconds[way])) for way in WAYS}
     per_step = {way: per_answer[way] / passes[way] for way in WAYS}
-    per_step |= {part: float(np.median([run["parts"][part] for run in runs])) for part in PARTS}
+    parts = {
+        name: {part: float(np.median([run["parts"][name][part] for run in runs])) for part in PARTS}
+        for name in SAMPLERS
+    }
+    per_step |= parts["exact"]
     device = subject.model.device
     return result | {
         "seconds_per_step": per_step,
         "seconds_per_answer": per_answer,
         "passes": passes,
+        "model_seconds_per_step": {name: one["backbone"] + one["head"] for name, one in parts.items()},
+        "peak_memory": _measure_memory(subject, settings),
         "same_tokens": all(run["same_tokens"] for run in runs),
         "repeats": repeats,
         "batch": BATCH,
         "prompt": subject.prefix_embeds.shape[1],
         "threads": torch.get_num_threads(),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "fast_settings": fast.to_dict(),
+        "fast_settings": samplers["fast"][0].to_dict(),
         "manifest": make_manifest(settings.to_dict(), seed=settings.seed, model=subject.model),
     }
 
 
-def _measure_steps(
-    subject: Subject, settings: GenerationSettings, fast: GenerationSettings, limit: int | None = None
-) -> dict[str, Any]:
-    """Time each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
-    clock, known, prefix = _clock(subject.model.device), subject.known, subject.prefix_embeds
-    whole = prefix.shape[1] + settings.gen_length
-    embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
-    runs = {
-        "reference": sample_reference(subject.model, prefix, settings, **known),
-        "exact": sample(subject.model, prefix, settings, **known),
+def _start_runs(subject: Subject, settings: GenerationSettings) -> dict[str, tuple[int, Iterator[Any]]]:
+    """Return the steps of the published loop and of each of SAMPLERS, and its run."""
+    prefix, known = subject.prefix_embeds, subject.known
+    runs: dict[str, tuple[int, Iterator[Any]]] = {
+        "reference": (settings.steps, sample_reference(subject.model, prefix, settings, **known))
     }
-    for way, batch in (("fast", 1), ("fast_batch", BATCH)):
+    for name, (own, batch) in sampler_settings(settings).items():
         many = prefix.repeat(batch, 1, 1)
         is_image = torch.zeros(many.shape[:2], dtype=torch.bool)
-        runs[way] = sample(subject.model, many, fast, is_image=is_image, **known)
-    steps = {way: (fast if way.startswith("fast") else settings).steps for way in runs}
+        runs[name] = own.steps, sample(subject.model, many, own, is_image=is_image, **known)
+    return runs
+
+
+def _measure_steps(
+    subject: Subject, settings: GenerationSettings, limit: int | None = None
+) -> dict[str, Any]:
+    """Time each step of every way, which take turns; those of fewer steps have theirs spread over the turns."""
+    clock, prefix = device_clock(subject.model.device), subject.prefix_embeds
+    whole = prefix.shape[1] + settings.gen_length
+    embeds = prefix.new_zeros(1, whole, prefix.shape[2]).normal_()
+    runs = _start_runs(subject, settings)
     seconds: dict[str, list[float]] = {way: [] for way in (*runs, "floor")}
     last: dict[str, Any] = {}
     for turn in range(limit or settings.steps):
-        for way, run in runs.items():
-            if (turn + 1) * steps[way] // settings.steps == turn * steps[way] // settings.steps:
+        for way, (steps, run) in runs.items():
+            if (turn + 1) * steps // settings.steps == turn * steps // settings.steps:
                 continue
             started = clock()
             result = next(run, None)
@@ -223,11 +247,29 @@ def _measure_steps(
     return {**seconds, "same_tokens": same}
 
 
-def _measure_parts(subject: Subject, settings: GenerationSettings) -> dict[str, float]:
-    """Return the mean seconds per step that the exact sampler spends in backbone, head, and elsewhere."""
+def _measure_memory(subject: Subject, settings: GenerationSettings) -> dict[str, int]:
+    """Return by how many bytes the first steps of the published loop and of each of SAMPLERS raise memory, at most."""
+    device, found = subject.model.device, {}
+    for way, (_, run) in _start_runs(subject, settings).items():
+        if device.type == "cuda":
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            list(islice(run, WATCHED_STEPS))
+            found[way] = torch.cuda.max_memory_allocated(device) - before
+            continue
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
+            list(islice(run, WATCHED_STEPS))
+        events = [one for one in watch.profiler.kineto_results.events() if one.name() == "[memory]"]
+        events.sort(key=lambda one: one.start_ns())
+        found[way] = int(np.cumsum([one.nbytes() for one in events]).max())
+    return found
+
+
+def _measure_parts(subject: Subject, settings: GenerationSettings, batch: int) -> dict[str, float]:
+    """Return the mean seconds per step that a sampler spends in backbone, head, and elsewhere."""
     timed = _TimedDenoiser(subject.model)
     started = timed.clock()
-    records = list(sample(timed, subject.prefix_embeds, settings, **subject.known))
+    records = list(sample(timed, subject.prefix_embeds.repeat(batch, 1, 1), settings, **subject.known))
     whole = timed.clock() - started
     parts = timed.seconds | {"sampler": whole - sum(timed.seconds.values())}
     return {part: spent / len(records) for part, spent in parts.items()}
@@ -237,7 +279,7 @@ class _TimedDenoiser:
     """A model that counts the seconds spent in its backbone and its head."""
 
     def __init__(self, model: MedVForMaskedDiffusion):
-        self.clock, self.seconds = _clock(model.device), {"backbone": 0.0, "head": 0.0}
+        self.clock, self.seconds = device_clock(model.device), {"backbone": 0.0, "head": 0.0}
         self.embed_tokens = model.embed_tokens
         self.backbone, self.head = self._timed("backbone", model.backbone), self._timed("head", model.head)
 
@@ -251,7 +293,7 @@ class _TimedDenoiser:
         return timed
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
+def device_clock(device: torch.device) -> Callable[[], float]:
     """Return a clock of wall time that waits until the device has done what it was given."""
     if device.type != "cuda":
         return time.perf_counter

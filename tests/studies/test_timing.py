@@ -12,7 +12,17 @@ from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scene
 from medv_lab.studies import timing as benchmark
-from medv_lab.studies.timing import SIZES, WAYS, Size, Subject, fast_settings, make_subject, run_benchmark
+from medv_lab.studies.timing import (
+    SAMPLERS,
+    SIZES,
+    WAYS,
+    Size,
+    Subject,
+    fast_settings,
+    make_subject,
+    run_benchmark,
+    sampler_settings,
+)
 from tests.model.tiny import PATCH, SIDE, save_tiny, tiny_model, tiny_processor
 
 SETTINGS = GenerationSettings(gen_length=8, block_length=4, steps=8)
@@ -31,7 +41,7 @@ def test_ratios_follow_from_the_seconds_and_the_tokens_are_the_same(subject):
     result = run_benchmark(subject, SETTINGS, repeats=1)
     seconds = result["seconds_per_answer"]
     assert result["same_tokens"]
-    for way in ("exact", "fast", "fast_batch"):
+    for way in SAMPLERS:
         assert result[f"ratio_{way}_vs_reference"] == pytest.approx(seconds["reference"] / seconds[way])
     assert result["overhead_fraction"] == pytest.approx(seconds["exact"] / seconds["floor"] - 1)
     for way in WAYS:
@@ -39,7 +49,14 @@ def test_ratios_follow_from_the_seconds_and_the_tokens_are_the_same(subject):
         assert seconds[way] > 0
     assert all(result["seconds_per_step"][part] > 0 for part in ("backbone", "head", "sampler"))
     assert result["passes"]["reference"] == result["passes"]["exact"] == result["passes"]["floor"] == 8
-    assert result["passes"]["fast"] < 8
+    assert result["passes"]["fast"] == result["passes"]["dual"] < 8
+    assert set(result["model_seconds_per_step"]) == set(sampler_settings(SETTINGS)) == set(SAMPLERS)
+    spent = result["seconds_per_step"]
+    assert result["model_seconds_per_step"]["exact"] == pytest.approx(spent["backbone"] + spent["head"])
+    memory = result["peak_memory"]
+    # float64 softmax at every position and the whole vocabulary, which no sampler of ours makes
+    assert memory["reference"] > 8 * 20 * subject.model.config.vocab_size
+    assert 0 < memory["exact"] < memory["reference"]
     assert json.dumps(result)
 
 
@@ -97,8 +114,9 @@ def test_the_command_prints_one_line_or_writes_result_and_figure(subject, tmp_pa
         f"mid-cpu.{kind}" for kind in ("json", "csv", "pdf", "png")
     }
     assert json.loads((tmp_path / "mid-cpu.json").read_text()) == line
-    read = runner.invoke(app, ["benchmark", "--repeats", "1"])
-    assert "seconds per step, exact" in read.output
+    read = runner.invoke(app, ["benchmark", "--repeats", "1", "--lookahead", "2"])
+    assert all(way in read.output for way in WAYS)
+    assert "2 states ahead: 8 passes" in read.output
     assert "same tokens: True" in read.output
     unknown = runner.invoke(app, ["benchmark", "--size", "9b"])
     assert unknown.exit_code == 2
