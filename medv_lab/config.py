@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any
 
 from medv_lab.strategies.base import Cache, Guard, SettingsError, Strategy, check_number
-from medv_lab.strategies.caches import DualCache, ImageCache, NoCache, PrefixCache
+from medv_lab.strategies.caches import DualCache, ImageCache, IntervalCache, NoCache, PrefixCache
 from medv_lab.strategies.committing import (
     Entropy,
     EntropyBound,
@@ -23,19 +23,32 @@ from medv_lab.strategies.committing import (
     Random,
     Threshold,
 )
+from medv_lab.strategies.editing import EditTokens
 from medv_lab.strategies.growing import Daedal
-from medv_lab.strategies.guards import NoGuard, OneOfRun, RepetitionPenalty, Spread
-from medv_lab.strategies.revising import ReMDM, ReviseDuplicates, Wino
+from medv_lab.strategies.guards import NoGuard, OneOfRun, RepetitionPenalty, Spread, SureEnd
+from medv_lab.strategies.parallel import Credit, Hierarchical, StochasticTransfer
+from medv_lab.strategies.revising import (
+    ReMDM,
+    ReMDMConfidence,
+    ReMDMLoop,
+    ReMDMRescale,
+    ReviseDuplicates,
+    Wino,
+)
 
 __all__ = [
     "PRESETS",
+    "Credit",
     "Daedal",
     "DualCache",
+    "EditTokens",
     "Entropy",
     "EntropyBound",
     "Factor",
     "GenerationSettings",
+    "Hierarchical",
     "ImageCache",
+    "IntervalCache",
     "KlStability",
     "LowConfidence",
     "Margin",
@@ -46,10 +59,15 @@ __all__ = [
     "PrefixCache",
     "Random",
     "ReMDM",
+    "ReMDMConfidence",
+    "ReMDMLoop",
+    "ReMDMRescale",
     "RepetitionPenalty",
     "ReviseDuplicates",
     "SettingsError",
     "Spread",
+    "StochasticTransfer",
+    "SureEnd",
     "Threshold",
     "Wino",
 ]
@@ -75,7 +93,8 @@ class GenerationSettings:
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
         remasking: the strategy, which says what each pass commits and remasks. `LowConfidence` and `Random`
             reproduce the published sampler; `strategies` describes all.
-        guard: keeps a pass from committing equal tokens side by side. See `strategies.guards`.
+        guard: says which of the rated candidates a pass commits, e.g. no equal tokens side by side. See
+            `strategies.guards`.
         cache: what of a pass is kept for the next; exact only with "none" or `refresh=1`. See `strategies.caches`.
         cfg_scale: weight of classifier-free guidance; 0 switches it off.
         max_passes: most forward passes of an adaptive strategy, a multiple of L / B, or None for no limit but L. A
@@ -226,7 +245,8 @@ class GenerationSettings:
     @property
     def most_passes(self) -> int:
         """How many passes an answer takes at the most, masks of the prompt and checks of the length left aside."""
-        return (self.max_passes or self.longest) if self.remasking.is_adaptive else self.steps
+        most = (self.max_passes or self.longest) if self.remasking.is_adaptive else self.steps
+        return most + self.num_blocks * self.remasking.post_passes
 
     @property
     def longest(self) -> int:

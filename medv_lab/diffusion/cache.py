@@ -60,16 +60,18 @@ class KeyValueCache:
 class CachePlan:
     """What each pass of a run computes, as the cache of the settings says."""
 
-    def __init__(self, cache: Cache, is_image: np.ndarray, copies: int, device: torch.device):
+    def __init__(self, cache: Cache, is_image: np.ndarray, prompt: int, copies: int, device: torch.device):
         """Prepare a run.
 
         Args:
             cache: of the settings.
             is_image: sequence indices that hold images, bool (R, T).
+            prompt: P, where the answer begins.
             copies: how often every row runs; 2 with guidance.
             device: where the model computes.
         """
         self.cache, self.is_image, self.copies, self.device = cache, is_image, copies, device
+        self.prompt = prompt
         self.kept = KeyValueCache()
         self._rows = np.zeros(0, np.int64)  # those in the cache
         self._block, self._passes = (0, 0), 0
@@ -91,6 +93,7 @@ class CachePlan:
             needed: what must be computed in any case, bool (R, T).
         """
         rows, is_full = np.flatnonzero(active), self.cache.is_full(self._passes)
+        is_answer_full = self.cache.is_answer_full(self._passes)
         self._passes += 1
         self.is_repeating = False
         if is_full:
@@ -103,6 +106,8 @@ class CachePlan:
             self._rows = rows
         always = self.cache.computed(self.is_image, *self._block)
         self.is_repeating = not (needed & ~always).any()
+        if is_answer_full:
+            always[:, self.prompt :], self.is_repeating = True, False
         indices = listed((needed | always)[rows])
         self.kept.indices = torch.from_numpy(indices).to(self.device).repeat(self.copies, 1)
         first, count = int(indices[0, 0]), indices.shape[1]

@@ -118,7 +118,7 @@ class ForwardRunner:
             kept = np.zeros(state.masked.shape, bool)
             if is_image is not None:
                 kept[:, : state.prompt] = is_image.cpu().numpy()
-            self.cache_plan = CachePlan(settings.cache, kept, self.copies, self.device)
+            self.cache_plan = CachePlan(settings.cache, kept, state.prompt, self.copies, self.device)
         self.lookahead = Lookahead(state) if settings.lookahead else None
         self.generators = [torch.Generator(self.device).manual_seed(settings.seed) for _ in range(rows)]
 

@@ -47,12 +47,12 @@ class Lookahead:
         self._draft = indices[order], tokens[order]
 
     def guess(self, indices: np.ndarray, counts: Sequence[int]) -> list[Guess]:
-        """Guess what will stand at masked indices (N,) after passes that commit so many tokens, each guess the longer.
+        """Guess what will stand at the masks among indices (N,) after passes that commit so many tokens.
 
-        A state in which nothing is left to fill is not guessed.
+        Each guess has all that the one before has. A state in which nothing is left to fill is not guessed.
         """
         at, tokens = self._draft
-        is_open = np.isin(at, indices)
+        is_open = np.isin(at, indices) & self.state.masked[0, at]
         at, tokens = at[is_open], tokens[is_open]
         ends = np.cumsum(counts, dtype=np.int64)
         return [(at[:end], tokens[:end]) for end in ends[ends < len(at)]]

@@ -53,7 +53,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class WatchedMasks:
-    """What masked positions would become, candidates or not; as `strategies.base.Watched` it is read by strategies.
+    """What positions would become, candidates or not; as `strategies.base.Watched` it is read by strategies.
 
     Attributes:
         rows, positions: int (W,).
@@ -65,6 +65,11 @@ class WatchedMasks:
     positions: np.ndarray
     logits: torch.Tensor
     end_probability: np.ndarray | None
+
+    def most_probable(self, chosen: np.ndarray) -> Predictions:
+        """Return the predictions without noise at some of the positions, given by their indices (n,)."""
+        logits = self.logits[torch.from_numpy(chosen).to(self.logits.device)]
+        return Predictions(*_most_probable(logits), logits)
 
     @cached_property
     def log_probs(self) -> torch.Tensor:

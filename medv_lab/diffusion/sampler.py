@@ -16,7 +16,7 @@ import torch
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.forward_runner import Denoiser, ForwardRunner
-from medv_lab.diffusion.predictions import commit_details
+from medv_lab.diffusion.predictions import Predictions, commit_details
 from medv_lab.diffusion.state import SamplerState, StepRecord
 from medv_lab.strategies.base import Candidates, Committed, Decision, best_per_row
 from medv_lab.strategies.caches import NoCache
@@ -112,8 +112,14 @@ def sample(
         shares = np.array([transfer_counts(n, len(schedule)) for n in state.to_fill(first, last)])
         passes = _most_passes(settings, state, last)  # of each row
         step = filled_steps = 0  # they differ only where passes lengthen the answer
+        changed, post_passes = np.zeros(len(passes), bool), np.zeros(len(passes), np.int64)
         while True:
-            active = state.waiting_in(first, last) & (filled_steps < passes)
+            waiting = state.waiting_in(first, last) & (filled_steps < passes)
+            editing = ~waiting & changed & (post_passes < strategy.post_passes)
+            if editing.any():  # what stands before the end
+                has_tokens = state.committed(editing, first, last, with_stop=False)[0]
+                editing &= np.isin(np.arange(len(editing)), has_tokens)
+            active, post_passes = waiting | editing, post_passes + editing
             if not active.any():
                 break  # the block is full, or every answer has ended
             if cancel is not None and cancel():
@@ -123,7 +129,13 @@ def sample(
             asked_rows, asked_positions = state.candidates(active, state.length if is_watching else last)
             is_candidate = asked_positions < last
             rows, positions = asked_rows[is_candidate], asked_positions[is_candidate]
-            committed_rows, committed_positions = state.committed(active, first, last)
+            committed_rows, committed_positions = state.committed(
+                active, first, last, with_stop=not strategy.edits
+            )
+            if strategy.edits:  # these are asked for too
+                asked_rows, asked_positions, is_candidate = _merge(
+                    (rows, positions), (committed_rows, committed_positions)
+                )
             verify = (committed_rows, committed_positions, range(first, last)) if strategy.verifies else None
             scheduled = active * (shares[:, filled_steps] if filled_steps < len(schedule) else 0)
             following = shares[0, filled_steps : filled_steps + settings.lookahead]
@@ -132,6 +144,9 @@ def sample(
             tokens = result.predictions.tokens.cpu().numpy()
             confidence = result.predictions.confidence.cpu().numpy()
             _require_finite(confidence, positions, block, step)
+            again = None
+            if strategy.edits:
+                again = result.watched.most_probable(np.flatnonzero(~is_candidate))
 
             # 2. Number of tokens to transfer: the schedule's share, or the remaining masks by the remaining passes,
             # rounded up. Masks of the prompt count in the last pass only.
@@ -171,6 +186,7 @@ def sample(
                 is_last=is_last,
                 draw=lambda of=committed_rows: runner.draw(of).cpu().numpy(),
                 verified=result.verified,
+                **({} if again is None else _as_edits(again, mask_token_id)),
             )
             decision = strategy.decide(seen, committed, settings.guard)
             _check_decision(decision, settings, len(shown), len(committed_rows))
@@ -178,11 +194,30 @@ def sample(
             if len(shown) < len(rows) and decision.is_filling:
                 commit = _add_ends(commit, shown, rows, confidence, num_transfer)
 
-            # 4. Commit and remask, then see where answers end.
-            remasked = committed_rows[decision.remask], committed_positions[decision.remask]
-            state.commit(rows[commit], positions[commit], tokens[commit], confidence[commit])
+            # 4. Commit and remask, then see where answers end. A token that is replaced is remasked and committed.
+            commits = {
+                "rows": rows[commit],
+                "positions": positions[commit],
+                "tokens": tokens[commit],
+                "confidence": confidence[commit],
+                **commit_details(result.predictions, commit, settings.alternatives),
+            }
+            remask = decision.remask
+            if len(decision.replace):
+                edits = {
+                    "rows": committed_rows[decision.replace],
+                    "positions": committed_positions[decision.replace],
+                    "tokens": again.tokens.cpu().numpy()[decision.replace],
+                    "confidence": again.confidence.cpu().numpy()[decision.replace],
+                    **commit_details(again, decision.replace, settings.alternatives),
+                }
+                commits = _join_by_place(commits, edits)
+                remask = np.union1d(remask, decision.replace)
+            remasked = committed_rows[remask], committed_positions[remask]
             state.remask(*remasked)
+            state.commit(*(commits[name] for name in ("rows", "positions", "tokens", "confidence")))
             state.find_stops(active)
+            changed = np.isin(np.arange(len(active)), commits["rows"])
 
             # 5. An answer that grows gets more masks, but not once it has an end.
             filled_steps += decision.is_filling
@@ -197,11 +232,7 @@ def sample(
                 step=step,
                 num_transfer=num_transfer * decision.is_filling,
                 active=active,
-                rows=rows[commit],
-                positions=positions[commit],
-                tokens=tokens[commit],
-                confidence=confidence[commit],
-                **commit_details(result.predictions, commit, settings.alternatives),
+                **commits,
                 remasked_rows=remasked[0],
                 remasked_positions=remasked[1],
                 candidate_rows=rows,
@@ -229,6 +260,28 @@ def _most_passes(settings: GenerationSettings, state: SamplerState, last: int) -
     if settings.max_passes is not None:
         return np.full(rows, settings.max_passes // settings.num_blocks)
     return np.bincount(state.candidates(np.ones(rows, bool), last)[0], minlength=rows)
+
+
+def _merge(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows and positions of both, row by row and in order, and which are the first's."""
+    rows, positions = (np.concatenate(pair) for pair in zip(one, other, strict=True))
+    order = np.lexsort((positions, rows))
+    return rows[order], positions[order], order < len(one[0])
+
+
+def _as_edits(again: Predictions, mask_token_id: int) -> dict[str, np.ndarray]:
+    """Return what is predicted at committed tokens, as `Committed` has it."""
+    tokens, confidence = again.tokens.cpu().numpy(), again.confidence.cpu().numpy()
+    return {"predicted": tokens, "predicted_confidence": np.where(tokens == mask_token_id, 0.0, confidence)}
+
+
+def _join_by_place(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the commits of both, row by row and in order."""
+    both = {name: np.concatenate([part, other[name]]) for name, part in one.items()}
+    order = np.lexsort((both["positions"], both["rows"]))
+    return {name: part[order] for name, part in both.items()}
 
 
 def _without_ends(rows: np.ndarray, is_end: np.ndarray) -> np.ndarray:
@@ -287,14 +340,23 @@ def _check_decision(
     for name, indices, size in (
         ("commit", decision.commit, candidates),
         ("remask", decision.remask, committed),
+        ("replace", decision.replace, committed),
     ):
         if len(indices) and not (indices[0] >= 0 and indices[-1] < size and (np.diff(indices) > 0).all()):
             raise ValueError(
                 f"{strategy.name!r} decided to {name} {indices.tolist()}; give ascending indices below {size}"
             )
-    for is_done, flag in ((len(decision.remask), "is_revising"), (decision.grow, "is_growing")):
+    for is_done, flag in (
+        (len(decision.remask), "is_revising"),
+        (len(decision.replace), "edits"),
+        (decision.grow, "is_growing"),
+    ):
         if is_done and not getattr(strategy, flag):
             raise ValueError(f"{strategy.name!r} does what its class does not say; set {flag} = True in it")
+    if len(np.intersect1d(decision.remask, decision.replace)):
+        raise ValueError(
+            f"{strategy.name!r} decided to remask and to replace the same tokens; do one of both"
+        )
     if not decision.is_filling and not decision.grow:
         raise ValueError(
             f"{strategy.name!r} neither filled nor lengthened the answer in a pass; it would not end"

@@ -79,13 +79,16 @@ class SamplerState:
         )
         return rows, at - self.prompt
 
-    def committed(self, active: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def committed(
+        self, active: np.ndarray, first: int, last: int, *, with_stop: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and positions (M,), row by row and in order, that may be masked again in the `active` rows (R,).
 
-        They are positions among first..last - 1 that were filled, not given, and none behind the row's stop.
+        They are positions among first..last - 1 that were filled, not given, and none behind the row's stop; or none at
+        the stop either.
         """
         positions = np.arange(self.length)
-        inside = (first <= positions) & (positions < last) & (positions <= self.stops[:, None])
+        inside = (first <= positions) & (positions < last) & (positions < self.stops[:, None] + with_stop)
         return np.nonzero(~self.answer_masked & ~self.given & active[:, None] & inside)
 
     def to_fill(self, first: int, last: int) -> np.ndarray:
@@ -173,7 +176,8 @@ class StepRecord:
         active: rows that take part in this pass, bool (R,); the others are done or wait for the next block.
         rows, positions, tokens, confidence, entropy: one entry per commit, (C,).
         alternative_ids, alternative_probs: the K most probable tokens at each commit, (C, K).
-        remasked_rows, remasked_positions: what was masked again, (M,); never a position that was committed just now.
+        remasked_rows, remasked_positions: what was masked again, (M,). A position that is also among the commits had
+            its token replaced: the old one went before the new one came.
         candidate_rows, candidate_positions, candidate_tokens, candidate_confidence: all that could be
             filled in this pass, (N,).
         canvas: answer ids after the pass, int64 (R, L), the mask id where masked.

@@ -69,7 +69,8 @@ class SampleTrace:
             over several tokens.
         manifest: the run's settings, versions and model.
         remasked_step, remasked_position: which answer position was masked again in which pass, int (M,), in the order
-            of the passes; none by default. No pass commits and remasks the same position.
+            of the passes; none by default. Where a pass also commits the
+            position, it replaced the token: the old one went before the new one came.
         born: the pass after which each position came to be, int (L,), -1 for those of the first canvas; empty where
             the answer did not grow. All positions count on the final canvas.
         given: the canvas before the first pass, ids (L,), the mask id at masks; empty where nothing was given. Given

@@ -219,6 +219,8 @@ class Committed:
         is_last: rows whose last pass of the block this is, bool (R,); nothing that is remasked in it is filled again.
         draw: draws uniform numbers, float64 (M,), each row's from its own generator.
         verified: (M,), probability of each token when it is hidden; None for strategies that do not verify.
+        predicted: int (M,), what the pass predicts in the place of each token; None for strategies that do not edit.
+        predicted_confidence: (M,), its probability; 0 where it is the mask.
     """
 
     rows: np.ndarray
@@ -231,6 +233,8 @@ class Committed:
     is_last: np.ndarray
     draw: Callable[[], np.ndarray]
     verified: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    predicted_confidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +258,7 @@ class Decision:
     Attributes:
         commit: indices of the candidates to commit, ascending.
         remask: indices of the committed tokens to mask again, ascending.
+        replace: indices of the committed tokens to replace by what is predicted there, ascending; none of `remask`.
         grow: (position, count) of masks to put before a position; the active block grows with them, unless the pass
             only lengthens the answer.
         is_filling: false for a pass that only lengthens the answer; it counts neither for Z nor for `max_passes`.
@@ -261,13 +266,14 @@ class Decision:
 
     commit: np.ndarray
     remask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    replace: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     grow: tuple[tuple[int, int], ...] = ()
     is_filling: bool = True
 
 
 @dataclass(frozen=True)
 class Guard(Choice):
-    """Keeps a pass from committing equal tokens side by side."""
+    """Says which of the rated candidates a pass commits, e.g. no equal tokens side by side."""
 
     kind: ClassVar[str] = "guard"
 
@@ -290,6 +296,8 @@ class Strategy(Choice):
         watches_all: is shown `Candidates.watched`, for which the output layer runs on later blocks too.
         is_random: the confidence of a candidate is a number drawn instead of a probability.
         verifies: every pass also predicts each token of the block as if it were hidden; without a cache.
+        edits: every pass also predicts each token of the block as it stands, and may replace it.
+        post_passes: how many passes more a full block has at the most; they end when one changes nothing.
     """
 
     kind: ClassVar[str] = "remasking"
@@ -299,6 +307,8 @@ class Strategy(Choice):
     watches_all: ClassVar[bool] = False
     is_random: ClassVar[bool] = False
     verifies: ClassVar[bool] = False
+    edits: ClassVar[bool] = False
+    post_passes = 0  # no annotation, so that a subclass can make it a parameter of its own
 
     def plan(self, seen: Candidates) -> Plan:
         """Rate the candidates and say how many of each row are wanted."""
@@ -346,6 +356,10 @@ class Cache(Choice):
         """Return whether the next pass computes everything, after so many passes of the block; the first does."""
         return passes == 0
 
+    def is_answer_full(self, passes: int) -> bool:
+        """Return whether the next pass computes all that stands behind the prompt; by default none does for itself."""
+        return False
+
     def computed(self, is_image: np.ndarray, first: int, last: int) -> np.ndarray:
         """Return the sequence indices that a pass between two full ones computes, bool (R, T).
 
@@ -378,11 +392,8 @@ def check_number(name: str, value: Any, kind: type, least: float = 0, most: floa
         SettingsError: if it is not.
     """
     allowed_types = int if kind is int else int | float
-    if (
-        isinstance(value, allowed_types) and not isinstance(value, bool) and least <= value <= most
-    ):  # NaN is in no range
+    is_number = isinstance(value, allowed_types) and not isinstance(value, bool)
+    if is_number and least <= value <= most:  # NaN is in no range
         return
-    number = "whole number" if kind is int else "number"
-    is_open = most == float_info.max
-    allowed = f"{least} or larger" if is_open else f"from {least} to {most}"
-    raise SettingsError(f"{name} is {value!r}; give a {number}, {allowed}")
+    allowed = f"{least} or larger" if most == float_info.max else f"from {least} to {most}"
+    raise SettingsError(f"{name} is {value!r}; give a {'whole ' * (kind is int)}number, {allowed}")

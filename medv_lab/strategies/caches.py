@@ -4,13 +4,16 @@ With every position seeing every other, each commit changes all keys and values;
 cache is an approximation unless it computes everything (`is_exact`). The first pass of a block computes everything
 (block-wise refresh), and so does every `refresh`-th pass after it. Masked positions that may be filled are always
 computed, wherever they are.
+
+d2Cache (arXiv 2509.23094) is not here: it chooses positions by attention rollout, so that every pass must hand out its
+attention maps, which fused attention does not make; eager attention, which does, costs more than a cache saves here.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from medv_lab.strategies.base import Cache, check_number
+from medv_lab.strategies.base import Cache, check_number, parameter
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,33 @@ class ImageCache(RefreshedCache):
     def computed(self, is_image: np.ndarray, first: int, last: int) -> np.ndarray:
         """Return the indices that hold no image."""
         return ~is_image
+
+
+@dataclass(frozen=True)
+class IntervalCache(RefreshedCache):
+    """Computes the active block, every `answer_refresh`-th pass the answer, every `refresh`-th everything.
+
+    Source: dLLM-Cache (arXiv 2506.06295), its two intervals, counted here from the first pass of each block, which
+    computes everything. Between them the paper computes the quarter of the answer's tokens whose values moved most,
+    found in every layer anew, and keeps the outputs of attention and MLP of all others; here that part is the block:
+    its masks must be computed in any case, since they are read, and its tokens are those that just moved.
+    """
+
+    name = "interval"
+    refresh: int | None = 25
+    answer_refresh: int = parameter(4, 1, 2**31)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("answer_refresh", self.answer_refresh, int, 1)
+
+    def is_answer_full(self, passes: int) -> bool:
+        """Return whether a refresh of the answer is due."""
+        return passes % self.answer_refresh == 0
+
+    def computed(self, is_image: np.ndarray, first: int, last: int) -> np.ndarray:
+        """Return the indices of the block."""
+        return _span(is_image, first, last)
 
 
 def _span(is_image: np.ndarray, first: int, last: int | None) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Guards that keep one pass from writing the same token side by side, a plain failure of few steps.
+"""Guards: what a pass commits of the candidates that a strategy has rated.
 
-Positions that are filled in the same pass do not see each other, so two neighbours often become the same word. A
-guard looks at the candidates of a row from the best rated to the worst and may hold some back for a later pass, as far
-as the number of tokens to transfer allows: what is missing is filled up with the best of those held back. All are ideas
-of this kit.
+One commits the end as soon as it is sure. The others keep one pass from writing the same token side by side, a plain
+failure of few steps: positions that are filled in the same pass do not see each other, so two neighbours often become
+the same word. Such a guard looks at the candidates of a row from the best rated to the worst and may hold some back for
+a later pass, as far as the number of tokens to transfer allows: what is missing is filled up with the best of those
+held back. These are ideas of this kit.
 """
 
 from collections.abc import Callable
@@ -82,6 +83,27 @@ class Spread(Guard):
         return _choose_apart(
             plan, seen, lambda one, other: abs(seen.positions[one] - seen.positions[other]) < self.spacing
         )
+
+
+@dataclass(frozen=True)
+class SureEnd(Guard):
+    """Commits, beside the best rated, the first end token of a row that is confident enough.
+
+    What lies behind the end of an answer need not be filled, so that a row is done as soon as all before it is. Source:
+    the early termination of dInfer (arXiv 2510.08666), which stops where an end token was committed, as all our runs
+    do; here the end is committed as soon as it is sure, whatever is rated above it.
+    """
+
+    name = "sure_end"
+    end_threshold: float = parameter(0.9, 0, 1)
+
+    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
+        """Choose the best rated, and the first sure end of each row."""
+        best = best_per_row(plan.rating, seen.rows, plan.count)
+        is_end = np.isin(seen.tokens, seen.end_ids) & (seen.confidence >= self.end_threshold)
+        ends = np.flatnonzero(is_end & (seen.positions >= 0))
+        _, firsts = np.unique(seen.rows[ends], return_index=True)
+        return np.union1d(best, ends[firsts])
 
 
 def _choose_apart(plan: Plan, seen: Candidates, is_near: Callable[[int, int], bool]) -> np.ndarray:

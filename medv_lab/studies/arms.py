@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 
 from medv_lab.config import (
     PRESETS,
+    Credit,
     Daedal,
+    EditTokens,
     EntropyBound,
     Factor,
     GenerationSettings,
+    Hierarchical,
     KlStability,
     Threshold,
     Wino,
@@ -51,7 +54,7 @@ def frontier_arms() -> list[Arm]:
     Adaptive strategies take as many passes as they need, so that each is varied by its own parameters.
     """
     arms = _z_sweep()
-    for name in ("random", "entropy", "margin", "position"):
+    for name in ("random", "stochastic", "entropy", "margin", "position"):
         arms.append(Arm(f"{name} Z=24", "other order", replace(QUARTER, remasking=name)))
     adaptive = {f"threshold {least}": Threshold(least) for least in THRESHOLDS}
     adaptive |= {f"factor {factor:g}": Factor(factor) for factor in FACTORS}
@@ -59,15 +62,17 @@ def frontier_arms() -> list[Arm]:
     adaptive |= {
         f"kl_stability {least} {bound}": KlStability(least, bound) for least, bound in KL_STABILITIES
     }
+    adaptive |= {"hierarchical 0.9 0.3": Hierarchical(), "credit 0.9": Credit()}
     arms += [Arm(name, "adaptive", replace(EXACT, remasking=rule)) for name, rule in adaptive.items()]
     for least, verified in WINOS:
         settings = replace(EXACT, remasking=Wino(least, verified))
         arms.append(Arm(f"wino {least} {verified}", "revision", settings))
-    for name in ("penalty", "one_of_run", "spread"):
+    arms.append(Arm("edit 0.7 0.5", "revision", replace(EXACT, remasking=EditTokens())))
+    for name in ("penalty", "one_of_run", "spread", "sure_end"):
         arms.append(Arm(f"{name} Z=24", "guard", replace(QUARTER, guard=name)))
-    for name in ("remdm", "revise_duplicates"):
+    for name in ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop", "revise_duplicates"):
         arms.append(Arm(f"{name} Z=24", "revision", replace(QUARTER, remasking=name)))
-    for name in ("prefix", "dual", "image"):
+    for name in ("prefix", "dual", "image", "interval"):
         arms.append(Arm(f"{name} cache Z=24", "cache", replace(QUARTER, cache=name)))
     bounded = replace(EXACT, remasking=EntropyBound(0.2))
     growing = GenerationSettings(

@@ -8,6 +8,7 @@ from medv_lab.config import GenerationSettings
 from tests.diffusion.toy import MASK, Toy
 
 PACED = ("low_confidence", "entropy", "margin", "position")
+END = 13  # the token that the guard "sure_end" takes for an end
 
 
 def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: int | None = None):
@@ -19,7 +20,7 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
     length, block_length = settings.gen_length, settings.block_length
     answer = [MASK] * length
     end = length
-    sure, revisions, history, drafted = {}, {}, {}, [0]
+    sure, revisions, history, drafted, credits = {}, {}, {}, [0], {}
     generator = torch.Generator().manual_seed(settings.seed)
     passes = []
     for start in range(0, length, block_length):
@@ -31,13 +32,19 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
             most = sum(answer[place] == MASK and place < end for place in range(start + block_length))
             if settings.max_passes:
                 most = settings.max_passes // (length // block_length)
-        for step in range(most):
+        edited, after_full = {}, 0
+        for step in range(most + strategy.post_passes):
             open_in_block = [place for place in block if answer[place] == MASK]
             has_ended = end < length and MASK not in answer[:end]
             if not open_in_block or has_ended:
-                break
+                left = [place for place in block if answer[place] != MASK and place < end]
+                if after_full == strategy.post_passes or not step or not passes[-1][0] or not left:
+                    break
+                after_full += 1
             masked = [place for place in range(start + block_length) if answer[place] == MASK and place < end]
             committed = [place for place in block if answer[place] != MASK and place <= end]
+            if strategy.edits:
+                committed = [place for place in committed if place != end]
             hidden = []
             if settings.remasking.verifies:
                 hidden = block
@@ -54,7 +61,7 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
             for place in list(history):
                 if place not in watched:
                     del history[place]
-            need = math.ceil(len(masked) / (most - step))
+            need = math.ceil(len(masked) / max(most - step, 1))
             if settings.remasking.name in PACED:
                 need = schedule[step]
             more = {
@@ -70,20 +77,23 @@ def run_slow(toy: Toy, prompt: list[int], settings: GenerationSettings, stop: in
                 "step": step,
                 "is_last": step == most - 1,
                 "drafted": drafted,
+                "credits": credits,
                 "block": block,
+                "edited": edited,
             }
+            edited.clear()
             commit, remask = RULES[settings.remasking.name](settings, masked, tokens, confidence, **more)
             for place in commit:
                 answer[place] = tokens[place]
                 sure[place] = confidence[place]
             for place in remask:
-                answer[place] = MASK
+                answer[place] = edited.get(place, MASK)
                 revisions[place] = revisions.get(place, 0) + 1
                 if place == end:
                     end = length
             if stop is not None and stop in answer:
                 end = min(end, answer.index(stop))
-            passes.append(({place: tokens[place] for place in commit}, set(remask), end))
+            passes.append(({place: tokens[place] for place in commit} | edited, set(remask), end))
     return passes
 
 
@@ -168,7 +178,13 @@ def apart(masked, rating, need, is_near):
     return taken + later[: need - len(taken)]
 
 
-GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread}
+def sure_end(settings, masked, tokens, rating, need, answer):
+    taken = best(masked, rating, need)
+    ends = [p for p in masked if tokens[p] == END and rating(p) >= settings.guard.end_threshold]
+    return taken + [place for place in ends[:1] if place not in taken]
+
+
+GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread, "sure_end": sure_end}
 
 
 def threshold(settings, masked, tokens, confidence, need, **more):
@@ -211,13 +227,85 @@ def kl_stability(settings, masked, tokens, confidence, need, history, schedule, 
     return stable + best(others, confidence.get, max(0, need - len(stable))), []
 
 
-def remdm(settings, masked, tokens, confidence, need, committed, generator, schedule, step, block, **more):
+def remdm(
+    settings,
+    masked,
+    tokens,
+    confidence,
+    need,
+    committed,
+    generator,
+    schedule,
+    step,
+    block,
+    sure,
+    is_last,
+    **more,
+):
+    rule = settings.remasking
     draws = torch.rand(len(committed), dtype=torch.float64, generator=generator).tolist() if committed else []
     before, after = sum(schedule[:step]) / len(block), sum(schedule[: step + 1]) / len(block)
-    sigma = min(settings.remasking.remask_cap, (1 - after) / before) if before else 0
-    remask = [place for place, draw in zip(committed, draws, strict=True) if draw < sigma]
-    left_open = len(block) - sum(schedule[: step + 1])
-    return best(masked, confidence.get, max(need, len(masked) + len(remask) - left_open)), remask
+    least, is_in_loop = need, True
+    if rule.name == "remdm_loop":
+        before, after = looped(rule, before), looped(rule, after)
+        is_in_loop = before == after == rule.loop_filled
+        least = need if is_last else 0
+    sigma = min(rule.remask_cap, (1 - after) / before) if before and is_in_loop else 0
+    chances = dict.fromkeys(committed, sigma * getattr(rule, "scale", 1))
+    if rule.name == "remdm_conf":
+        total = sum(math.exp(-sure[place]) for place in committed)
+        chances = {place: sigma * math.exp(-sure[place]) / total for place in committed}
+    remask = [place for place, draw in zip(committed, draws, strict=True) if draw < chances[place]]
+    left_open = round((1 - after) * len(block))
+    return best(masked, confidence.get, max(least, len(masked) + len(remask) - left_open)), remask
+
+
+def looped(rule, share):
+    if share < rule.loop_from:
+        return share / rule.loop_from * rule.loop_filled
+    if share <= rule.loop_to:
+        return rule.loop_filled
+    return rule.loop_filled + (share - rule.loop_to) / (1 - rule.loop_to) * (1 - rule.loop_filled)
+
+
+def edit(settings, masked, tokens, confidence, need, committed, answer, probs, edited, **more):
+    above = [place for place in masked if confidence[place] > settings.remasking.threshold]
+    for place in committed:
+        token = max(range(MASK + 1), key=lambda t, at=place: probs[at][t])
+        if token not in (answer[place], MASK) and probs[place][token] > settings.remasking.edit_threshold:
+            edited[place] = token
+    return best(masked, confidence.get, max(need, len(above))), list(edited)
+
+
+def hierarchical(settings, masked, tokens, confidence, need, **more):
+    taken, run = {place for place in masked if confidence[place] >= settings.remasking.threshold}, []
+    for place in [*masked, None]:
+        if run and (place is None or place != run[-1] + 1):
+            top = best(run, confidence.get, 1)[0]
+            if confidence[top] >= settings.remasking.low_threshold:
+                taken.add(top)
+            run = []
+        run.append(place)
+    others = [place for place in masked if place not in taken]
+    return [*taken, *best(others, confidence.get, max(0, need - len(taken)))], []
+
+
+def credit(settings, masked, tokens, confidence, need, probs, credits, **more):
+    rule, raised = settings.remasking, {}
+    for place in masked:
+        own = [rule.decay * one for one in credits.get(place, [0.0] * (MASK + 1))]
+        own[tokens[place]] += confidence[place] ** rule.exponent
+        credits[place] = own
+        logits = [math.log(p) + rule.weight * math.log(1 + c) for p, c in zip(probs[place], own, strict=True)]
+        raised[place] = math.exp(logits[tokens[place]]) / sum(map(math.exp, logits))
+    above = [place for place in masked if raised[place] >= rule.threshold]
+    return best(masked, raised.get, max(need, len(above))), []
+
+
+def stochastic(settings, masked, tokens, confidence, generator, schedule, step, block, **more):
+    draws = torch.rand(len(masked), dtype=torch.float64, generator=generator).tolist()
+    chance = schedule[step] / (len(block) - sum(schedule[:step]))
+    return best(masked, confidence.get, sum(draw < chance for draw in draws)), []
 
 
 def wino(settings, masked, tokens, confidence, need, committed, answer, probs, is_last, drafted, **more):
@@ -259,6 +347,13 @@ RULES = {
     "entropy_bound": entropy_bound,
     "kl_stability": kl_stability,
     "remdm": remdm,
+    "remdm_rescale": remdm,
+    "remdm_conf": remdm,
+    "remdm_loop": remdm,
+    "edit": edit,
+    "hierarchical": hierarchical,
+    "credit": credit,
+    "stochastic": stochastic,
     "wino": wino,
     "revise_duplicates": revise_duplicates,
 }

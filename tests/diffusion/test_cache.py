@@ -1,6 +1,7 @@
 """What is kept between passes: against a slow loop over layers, alone as in a batch, and exact where it says so."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from medv_lab.config import (
     DualCache,
+    EditTokens,
     GenerationSettings,
     ImageCache,
+    IntervalCache,
     NoCache,
     PositionDecay,
     PrefixCache,
@@ -23,6 +26,7 @@ from tests.model.tiny import tiny_model
 SETTINGS = GenerationSettings(gen_length=12, block_length=4, steps=12)
 PROMPT = 7
 KINDS = [PrefixCache, DualCache, ImageCache]
+INTERVAL = partial(IntervalCache, answer_refresh=2)
 STOP = 3
 
 
@@ -99,7 +103,12 @@ def test_refreshed_in_every_pass_it_is_exact_as_it_says(model, kind, guidance):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "variation",
-    [{}, {"refresh": 2, "cfg_scale": 0.5}, {"remasking": Threshold(0.4)}],
+    [
+        {},
+        {"refresh": 2, "cfg_scale": 0.5},
+        {"remasking": Threshold(0.4)},
+        {"remasking": EditTokens(0.4, 0.0, post_passes=2)},
+    ],
     ids=str,
 )
 def test_a_batch_gives_what_single_runs_give_and_differs_from_the_exact_run(model, kind, variation):
@@ -120,14 +129,14 @@ def test_a_batch_gives_what_single_runs_give_and_differs_from_the_exact_run(mode
     exact, _ = run(model, replace(settings, cache=NoCache()))
     assert not settings.cache.is_exact
     drift = [
-        abs(one.candidate_confidence - other.candidate_confidence).max()
+        abs(one.candidate_confidence - other.candidate_confidence).max(initial=0)
         for one, other in zip(free, exact, strict=False)
         if one.candidate_confidence.shape == other.candidate_confidence.shape
     ]
     assert max(drift) > 1e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, INTERVAL])
 @pytest.mark.parametrize("refresh", [None, 3])
 def test_logits_are_those_of_a_slow_loop_over_places_and_layers(model, kind, refresh):
     settings = replace(SETTINGS, cache=kind(refresh))
@@ -144,7 +153,9 @@ def test_logits_are_those_of_a_slow_loop_over_places_and_layers(model, kind, ref
             computed = list(every)
         elif kind is PrefixCache:
             computed = [place for place in every if place >= first]
-        elif kind is DualCache:
+        elif kind is INTERVAL and record.step % 2 == 0:
+            computed = [place for place in every if place >= PROMPT]
+        elif kind in (DualCache, INTERVAL):
             computed = [place for place in every if first <= place < last]
         else:
             computed = [place for place in every if place >= PROMPT or not image[place]]
@@ -194,6 +205,8 @@ def test_between_refreshes_only_what_the_kind_says_is_computed(model):
     assert dual.computed == [total, *[block] * 3] * 3
     _, prefix = run(model, replace(SETTINGS, cache=PrefixCache(2)), slice(0, 1))
     assert prefix.computed == [size for left in (12, 8, 4) for size in (total, left) * 2]
+    _, interval = run(model, replace(SETTINGS, cache=INTERVAL()), slice(0, 1))
+    assert interval.computed == [total, block, SETTINGS.gen_length, block] * 3
     images = int(prompts()[2][0].sum())
     assert images == 5
     _, image = run(model, replace(SETTINGS, cache="image"), slice(0, 1))

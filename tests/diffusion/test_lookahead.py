@@ -8,16 +8,20 @@ import torch
 
 from medv_lab.config import (
     DualCache,
+    EditTokens,
     EntropyBound,
     Factor,
     GenerationSettings,
+    Hierarchical,
     ImageCache,
+    IntervalCache,
     KlStability,
     NoCache,
     PrefixCache,
     ReMDM,
     RepetitionPenalty,
     SettingsError,
+    StochasticTransfer,
     Threshold,
 )
 from medv_lab.diffusion.sampler import sample
@@ -41,6 +45,9 @@ WAYS = (
     {"remasking": EntropyBound(0.7), "block_length": 8},
     {"remasking": KlStability(0.3, kl_bound=0.5, stable_passes=1)},
     {"remasking": ReMDM(0.5), "block_length": 8},
+    {"remasking": Hierarchical(0.6, 0.2), "block_length": 8},
+    {"remasking": EditTokens(0.4, 0.3, post_passes=3), "block_length": 8},
+    {"remasking": StochasticTransfer()},
 )
 
 
@@ -84,7 +91,15 @@ def test_five_hundred_runs_are_the_same_and_take_fewer_passes_in_sequence():
 @pytest.mark.parametrize("cfg_scale", [0.0, 1.0])
 @pytest.mark.parametrize(
     "cache",
-    [NoCache(), PrefixCache(), DualCache(), ImageCache(), DualCache(refresh=3), PrefixCache(refresh=1)],
+    [
+        NoCache(),
+        PrefixCache(),
+        DualCache(),
+        ImageCache(),
+        DualCache(refresh=3),
+        PrefixCache(refresh=1),
+        IntervalCache(answer_refresh=3),
+    ],
     ids=str,
 )
 def test_with_a_cache_too(cache, cfg_scale):

@@ -8,16 +8,24 @@ import pytest
 import torch
 
 from medv_lab.config import (
+    Credit,
+    EditTokens,
     EntropyBound,
     Factor,
     GenerationSettings,
+    Hierarchical,
     KlStability,
     OneOfRun,
     PositionDecay,
     ReMDM,
+    ReMDMConfidence,
+    ReMDMLoop,
+    ReMDMRescale,
     RepetitionPenalty,
     ReviseDuplicates,
     Spread,
+    StochasticTransfer,
+    SureEnd,
     Threshold,
     Wino,
 )
@@ -27,7 +35,7 @@ from medv_lab.diffusion.state import SamplerState
 from medv_lab.diffusion.trace import SampleTrace
 from medv_lab.strategies.base import Guard, Strategy
 from medv_lab.strategies.committing import divergence
-from tests.diffusion.slow import distributions, run_slow
+from tests.diffusion.slow import END, distributions, run_slow
 from tests.diffusion.toy import MASK, STOP, Toy, final, prompts, run, trace_of
 
 LONG = GenerationSettings(gen_length=16, block_length=8, steps=16)
@@ -51,6 +59,15 @@ VARIATIONS = (
     {"remasking": Wino(0.6, verify_threshold=0.9), "max_passes": 6},
     {"remasking": ReviseDuplicates(1), "steps": 8},
     {"remasking": ReviseDuplicates(2), "steps": 10},
+    {"guard": SureEnd(0.1), "steps": 4},
+    {"remasking": Hierarchical(0.6, 0.2)},
+    {"remasking": Credit(0.6)},
+    {"remasking": StochasticTransfer(), "steps": 8},
+    {"remasking": EditTokens(0.4, 0.3, post_passes=3)},
+    {"remasking": EditTokens(0.3, 0.0, post_passes=2), "max_passes": 8},
+    {"remasking": ReMDMRescale(scale=0.5)},
+    {"remasking": ReMDMConfidence(), "seed": 2},
+    {"remasking": ReMDMLoop(0.6, loop_filled=0.7), "steps": 20},
 )
 every = pytest.mark.parametrize("variation", VARIATIONS, ids=lambda v: "-".join(map(str, v.values())))
 
@@ -61,7 +78,7 @@ def settings_of(variation) -> GenerationSettings:
 
 def run_all(variation, **more):
     ids, mask = prompts()
-    return run(Toy(), ids, mask, settings_of(variation), stops=[[STOP]], **more)
+    return run(Toy(), ids, mask, settings_of(variation), stops=[[STOP]], end_ids=(END,), **more)
 
 
 @every
@@ -86,7 +103,7 @@ def test_a_batch_gives_what_single_runs_give(variation):
     toy, settings = Toy(), settings_of(variation)
     for row in range(len(ids)):
         own = ids[row : row + 1, mask[row].bool()]
-        alone = run(toy, own, None, settings, stops=[[STOP]], suffix_ids=(4, 9))
+        alone = run(toy, own, None, settings, stops=[[STOP]], end_ids=(END,), suffix_ids=(4, 9))
         ours, theirs = trace_of(together, row, settings), trace_of(alone, 0, settings)
         for name in ("step", "position", "token_id", "stops", "remasked_step", "remasked_position"):
             assert getattr(ours, name).tolist() == getattr(theirs, name).tolist(), name
@@ -97,7 +114,7 @@ def test_a_batch_gives_what_single_runs_give(variation):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_answer_is_filled_in_time_and_the_prompt_stays(variation, temperature):
     toy, (ids, mask), settings = Toy(), prompts(), replace(settings_of(variation), temperature=temperature)
-    records = run(toy, ids, mask, settings, stops=[[STOP]], suppressed=(MASK,))
+    records = run(toy, ids, mask, settings, stops=[[STOP]], end_ids=(END,), suppressed=(MASK,))
     most = settings.most_passes
     assert len(records) <= most
     for row in range(len(ids)):
@@ -150,7 +167,7 @@ def test_the_same_settings_give_the_same_run_and_seeds_matter_only_where_somethi
     same = len(one) == len(other) and all(
         np.array_equal(a.canvas, b.canvas) for a, b in zip(one, other, strict=True)
     )
-    assert same == (not isinstance(settings.remasking, ReMDM))
+    assert same == (not isinstance(settings.remasking, ReMDM | StochasticTransfer))
 
 
 @every
