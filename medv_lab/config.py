@@ -25,14 +25,13 @@ from medv_lab.strategies.committing import (
 )
 from medv_lab.strategies.editing import EditTokens
 from medv_lab.strategies.growing import Daedal
-from medv_lab.strategies.guards import NoGuard, OneOfRun, RepetitionPenalty, Spread, SureEnd
+from medv_lab.strategies.guards import NoGuard, RepetitionPenalty, Spread, SureEnd
 from medv_lab.strategies.parallel import Credit, Hierarchical, StochasticTransfer
 from medv_lab.strategies.revising import (
     ReMDM,
     ReMDMConfidence,
     ReMDMLoop,
     ReMDMRescale,
-    ReviseDuplicates,
     Wino,
 )
 
@@ -54,7 +53,6 @@ __all__ = [
     "Margin",
     "NoCache",
     "NoGuard",
-    "OneOfRun",
     "PositionDecay",
     "PrefixCache",
     "Random",
@@ -63,7 +61,6 @@ __all__ = [
     "ReMDMLoop",
     "ReMDMRescale",
     "RepetitionPenalty",
-    "ReviseDuplicates",
     "SettingsError",
     "Spread",
     "StochasticTransfer",

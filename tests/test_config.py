@@ -30,9 +30,9 @@ from medv_lab.config import PRESETS, DualCache, GenerationSettings, SettingsErro
         ({"cfg_scale": True}, "give a number"),
         ({"remasking": "lowest"}, "low_confidence, random"),
         ({"remasking": np.array(["random"])}, "low_confidence, random"),
-        ({"guard": "all"}, "none, penalty, one_of_run, spread"),
+        ({"guard": "all"}, "none, penalty, spread"),
         ({"cache": 3}, "none, prefix, dual, image"),
-        ({"remasking": "threshold", "guard": DualCache()}, "none, penalty, one_of_run, spread"),
+        ({"remasking": "threshold", "guard": DualCache()}, "none, penalty, spread"),
         (
             {"remasking": {"name": "threshold", "threshold": 1.5}},
             "threshold is 1.5; give a number, from 0 to 1",

@@ -57,21 +57,6 @@ class RepetitionPenalty(Guard):
 
 
 @dataclass(frozen=True)
-class OneOfRun(Guard):
-    """Commits only the best rated of neighbouring candidates that would all become the same token."""
-
-    name = "one_of_run"
-
-    def choose(self, plan: Plan, seen: Candidates) -> np.ndarray:
-        """Choose at most one of each run of equal tokens."""
-        continues = (  # the run of the candidate before it
-            (np.diff(seen.rows) == 0) & (np.diff(seen.positions) == 1) & (np.diff(seen.tokens) == 0)
-        )
-        run = np.concatenate([[0], np.cumsum(~continues)])[: len(seen.rows)]
-        return _choose_apart(plan, seen, lambda one, other: run[one] == run[other])
-
-
-@dataclass(frozen=True)
 class Spread(Guard):
     """Commits positions that lie at least `spacing` apart."""
 

@@ -156,40 +156,6 @@ class Wino(RemaskingStrategy):
         return Decision(commit, doubtful[worst])
 
 
-@dataclass(frozen=True)
-class ReviseDuplicates(RemaskingStrategy):
-    """Commits the most confident; of two committed neighbours with the same token, remasks the less confident.
-
-    Of equally confident ones the right one goes; a token that equals the last of the block before goes too. A position
-    is remasked `revisions` times at most, since the model may mean it. An idea of this kit.
-    """
-
-    name = "revise_duplicates"
-    revisions: int = parameter(1, 1, 2**31)
-
-    def decide(self, seen: Candidates, committed: Committed, guard: Guard) -> Decision:
-        """Commit the most confident, then look for doubled neighbours among what was committed before."""
-        commit = best_per_row(seen.confidence, seen.rows, seen.num_transfer)
-        if committed.is_last.any():  # all rows have the same number of passes
-            return Decision(commit)
-        remask = []
-        pairs = zip(committed.rows.tolist(), committed.positions.tolist(), strict=True)
-        at = {pair: index for index, pair in enumerate(pairs)}
-        for (row, position), index in at.items():
-            left, right = at.get((row, position - 1)), at.get((row, position + 1))
-            token, confidence = committed.tokens[index], committed.confidence[index]
-            if left is not None:
-                is_double = committed.tokens[left] == token and committed.confidence[left] >= confidence
-            else:
-                starts_block = position % seen.block_length == 0 < position
-                is_double = starts_block and seen.answer[row, position - 1] == token
-            if right is not None:
-                is_double |= committed.tokens[right] == token and committed.confidence[right] > confidence
-            if is_double and committed.remasked[index] < self.revisions:
-                remask.append(index)
-        return Decision(commit, np.array(remask, np.int64))
-
-
 def _largest_sigma(before: float, after: float) -> float:
     """Return the largest chance of remasking with which the schedule can still be met."""
     return (1 - after) / before if before > 0 else 0.0

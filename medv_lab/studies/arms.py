@@ -68,19 +68,25 @@ def frontier_arms() -> list[Arm]:
         settings = replace(EXACT, remasking=Wino(least, verified))
         arms.append(Arm(f"wino {least} {verified}", "revision", settings))
     arms.append(Arm("edit 0.7 0.5", "revision", replace(EXACT, remasking=EditTokens())))
-    for name in ("penalty", "one_of_run", "spread", "sure_end"):
+    for name in ("penalty", "spread", "sure_end"):
         arms.append(Arm(f"{name} Z=24", "guard", replace(QUARTER, guard=name)))
-    for name in ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop", "revise_duplicates"):
+    for name in ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop"):
         arms.append(Arm(f"{name} Z=24", "revision", replace(QUARTER, remasking=name)))
     for name in ("prefix", "dual", "image", "interval"):
         arms.append(Arm(f"{name} cache Z=24", "cache", replace(QUARTER, cache=name)))
-    bounded = replace(EXACT, remasking=EntropyBound(0.2))
     growing = GenerationSettings(
         gen_length=32, block_length=32, steps=32, remasking=Daedal(end_window=16, max_length=EXACT.gen_length)
     )
     return [
         *arms,
-        Arm("dual cache, entropy_bound 0.2", "cache", replace(bounded, cache="dual")),
+        *(
+            Arm(
+                f"dual cache, entropy_bound {bound}",
+                "cache",
+                replace(EXACT, remasking=EntropyBound(bound), cache="dual"),
+            )
+            for bound in ENTROPY_BOUNDS[1:]
+        ),
         Arm("daedal", "length", growing),
         Arm("fast", "fast", PRESETS["fast"]),
     ]

@@ -158,14 +158,6 @@ def penalty(settings, masked, tokens, rating, need, answer):
     return taken
 
 
-def one_of_run(settings, masked, tokens, rating, need, answer):
-    def same_run(one, other):
-        between = range(min(one, other), max(one, other) + 1)
-        return all(place in masked and tokens[place] == tokens[one] for place in between)
-
-    return apart(masked, rating, need, same_run)
-
-
 def spread(settings, masked, tokens, rating, need, answer):
     return apart(masked, rating, need, lambda one, other: abs(one - other) < settings.guard.spacing)
 
@@ -184,7 +176,7 @@ def sure_end(settings, masked, tokens, rating, need, answer):
     return taken + [place for place in ends[:1] if place not in taken]
 
 
-GUARDED = {"penalty": penalty, "one_of_run": one_of_run, "spread": spread, "sure_end": sure_end}
+GUARDED = {"penalty": penalty, "spread": spread, "sure_end": sure_end}
 
 
 def threshold(settings, masked, tokens, confidence, need, **more):
@@ -319,24 +311,6 @@ def wino(settings, masked, tokens, confidence, need, committed, answer, probs, i
     return drafts, [] if is_last or len(drafts) == 1 else worst
 
 
-def revise_duplicates(
-    settings, masked, tokens, confidence, need, committed, answer, sure, revisions, is_last, block, **more
-):
-    commit, remask = best(masked, confidence.get, need), []
-    for place in committed:
-        left, right = place - 1, place + 1
-        doubled = False
-        if place == block[0]:
-            doubled = place > 0 and answer[left] == answer[place]
-        elif left in committed and answer[left] == answer[place] and sure[left] >= sure[place]:
-            doubled = True
-        if right in committed and answer[right] == answer[place] and sure[right] > sure[place]:
-            doubled = True
-        if doubled and not is_last and revisions.get(place, 0) < settings.remasking.revisions:
-            remask.append(place)
-    return commit, remask
-
-
 RULES = {
     "low_confidence": paced(lambda place, sure, p, settings: sure),
     "entropy": paced(lambda place, sure, p, settings: -entropy(p)),
@@ -355,7 +329,6 @@ RULES = {
     "credit": credit,
     "stochastic": stochastic,
     "wino": wino,
-    "revise_duplicates": revise_duplicates,
 }
 
 
