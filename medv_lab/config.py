@@ -72,6 +72,7 @@ __all__ = [
 NOISE = ("masked", "reference")
 REFERENCE_SUPPRESSION = "reference"
 MAX_SEED = 2**63 - 1
+MAX_STEPS = 1_000_000  # passes are listed before the first of them is made
 MAX_DIVISOR_SEARCH = 100_000  # keeps the message about absurd lengths quick
 
 
@@ -133,6 +134,8 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps", "alternatives"):
             check_number(name, getattr(self, name), int, 1)
+        if self.steps > MAX_STEPS:
+            raise SettingsError(f"steps is {self.steps}; {MAX_STEPS} are the most, and gen_length are enough")
         if self.max_passes is not None:
             check_number("max_passes", self.max_passes, int, 1)
         if not isinstance(self.defer_ends, bool):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings
+from medv_lab.config import REFERENCE_SUPPRESSION, GenerationSettings, SettingsError
 from medv_lab.decoding.denoising import Layers, choose_layers, denoise
 from medv_lab.decoding.tracing import ids_in, make_trace, read_lens
 from medv_lab.diffusion.attention_maps import PatchGrid
@@ -157,8 +157,12 @@ def ask_many(
             for canvases of several lengths without settings.
         ImageError: for a picture that cannot be opened.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    if type(batch_size) is not int or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; give 1 or more")
+    if isinstance(questions, str) or not isinstance(questions, Sequence):
+        raise TypeError(f"questions are {questions!r:.80}; give a list of texts or conversations")
+    if settings is not None and not isinstance(settings, GenerationSettings):
+        raise SettingsError(f"settings are {settings!r:.80}; give GenerationSettings(...), or None")
     if model.config.is_causal:
         raise ValueError(
             "the model writes from left to right, so there is nothing to denoise; ask it through "

@@ -13,7 +13,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -40,6 +41,22 @@ LIBRARY_ERRORS = (
 
 class LimitError(ValueError):
     """A file or reply beyond what is read; the text says what was given and what is allowed."""
+
+
+@contextmanager
+def parsed_by_others(kind: type[ValueError], what: str) -> Iterator[None]:
+    """Turn whatever another library raises at a file into one error: of a kind, with what the file is and what it said.
+
+    Everything is caught, since tokenizers raises `Exception` itself; only for code that parses, and runs no model.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except Exception as error:
+        raise kind(
+            f"{what} ({type(error).__name__}: {str(error)[:500]}); copy or download it again"
+        ) from error
 
 
 def open_file(path: str | Path, most: int | None = None) -> BinaryIO:

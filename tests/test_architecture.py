@@ -61,6 +61,9 @@ TORCH_FREE = (
     "medv_lab.training.recipes",
 )
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
+# Where everything is caught, and named: around foreign parsers, of which one raises `Exception` itself, and around a
+# command.
+BOUNDARIES = {"medv_lab.limits", "medv_lab.cli.console"}
 MAX_LINES = 400
 MAX_MODULES = 12
 
@@ -195,7 +198,8 @@ def test_errors_are_caught_by_name(module: str):
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.ExceptHandler):
             caught = "everything" if node.type is None else ast.unparse(node.type)
-            is_broad = re.search(r"\b(everything|Exception|BaseException)\b", caught)
+            broad = "everything|BaseException" + ("" if module in BOUNDARIES else "|Exception")
+            is_broad = re.search(rf"\b({broad})\b", caught)
             assert not is_broad, f"{module}:{node.lineno} catches {caught}"
 
 

@@ -22,10 +22,11 @@ def check(
         str | None, typer.Option(help="compare lengths with this model's limit; decodes every picture")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="another limit than the model's")] = None,
-    output: Annotated[Path | None, typer.Option(help="save every broken row here (.csv)")] = None,
+    table: Annotated[Path | None, typer.Option("--output", help="save every broken row here (.csv)")] = None,
 ) -> None:
     """Report every broken row of a training file; exit code 2 if there is one."""
     from medv_lab.data.validation import check_instructions
+    from medv_lab.store import replace_text
 
     length_of = None
     if model is not None:
@@ -42,8 +43,8 @@ def check(
     )
     for one in report.damages:
         typer.echo(str(one))
-    if output is not None:
-        report.table().to_csv(output, index=False)
+    if table is not None:
+        replace_text(table, report.table().to_csv(index=False, lineterminator="\n"))
     summary = report.summary()
     rows = [(name, *map("{:.6g}".format, row)) for name, row in summary.iterrows()]
     print_table(rows, "quantity", *summary.columns, title="rows that are whole by themselves")
@@ -83,14 +84,13 @@ def count(
 
 def _measure(model: str) -> tuple[LengthOf, int | None]:
     """Return what counts the length of a dialogue in a model, and the longest that it takes; reads no weights."""
-    from medv_lab.model.checkpoint_files import find_source
+    from medv_lab.limits import parsed_by_others
+    from medv_lab.model.checkpoint_files import CheckpointError, find_source
     from medv_lab.model.processing import MedVProcessor
 
     folder = find_source(model).folder
-    try:
+    with parsed_by_others(CheckpointError, f"{str(folder)!r} has no usable tokenizer or processor settings"):
         processor = MedVProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(folder)!r} has no usable tokenizer or processor settings: {error}") from error
     return lambda dialogue, sizes: processor.count_dialogue(dialogue.turns, sizes), processor.max_length
 
 

@@ -4,7 +4,6 @@ R prompts, S ids, L answer positions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -32,8 +31,8 @@ class VisionDenoiser(Denoiser, Protocol):
 class PassWatcher(Protocol):
     """Watches a model while it denoises."""
 
-    def watching(self, model: Any, merged: MergedInputs) -> AbstractContextManager:
-        """Return the context in which passes are watched."""
+    def watch(self, model: Any, merged: MergedInputs) -> Denoiser:
+        """Return the model as a denoiser whose passes are watched."""
 
 
 @torch.no_grad()
@@ -100,20 +99,19 @@ def denoise(
     prompts = model.merge_image_features(
         input_ids, attention_mask=attention_mask, labels=input_ids, padding_side="left", **images
     )
-    with nullcontext() if probe is None else probe.watching(model, prompts):
-        yield from sample(
-            model,
-            prompts.inputs_embeds,
-            settings,
-            **describe_prompts(model, prompts),
-            suppressed=suppressed_ids(model, settings),
-            stop_ids=stop_ids,
-            suffix_ids=suffix_ids,
-            start_ids=start_ids,
-            process_logits=process_logits,
-            cancel=cancel,
-            record_hidden=choose_layers("record_hidden", record_hidden, model.config.num_hidden_layers),
-        )
+    yield from sample(
+        model if probe is None else probe.watch(model, prompts),
+        prompts.inputs_embeds,
+        settings,
+        **describe_prompts(model, prompts),
+        suppressed=suppressed_ids(model, settings),
+        stop_ids=stop_ids,
+        suffix_ids=suffix_ids,
+        start_ids=start_ids,
+        process_logits=process_logits,
+        cancel=cancel,
+        record_hidden=choose_layers("record_hidden", record_hidden, model.config.num_hidden_layers),
+    )
 
 
 def choose_layers(name: str, wanted: Layers, layers: int, others: str = "") -> tuple[int, ...]:

@@ -13,7 +13,15 @@ from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
 from medv_lab.data.images import notes_of, open_image
-from medv_lab.inputs.tiling import TileLayout, cut_tiles, grid_pinpoints, parse_aspect_ratio, plan_tiles
+from medv_lab.inputs.tiling import (
+    TileLayout,
+    check_canvases,
+    cut_tiles,
+    grid_pinpoints,
+    parse_aspect_ratio,
+    plan_tiles,
+)
+from medv_lab.strategies.base import check_number
 
 IMAGE_SETTINGS = (
     "image_size",
@@ -22,6 +30,7 @@ IMAGE_SETTINGS = (
     "mm_patch_merge_type",
     "image_grid_pinpoints",
 )
+MAX_SIDE = 10_000  # pixels of a tile
 TENSORS = (None, "pt", "np")
 
 
@@ -36,7 +45,7 @@ class MedVImageProcessor(BaseImageProcessor):
         image_grid_pinpoints: candidate canvases [[width, height], ...]; None for 1..6 x 1..6 tiles.
 
     Raises:
-        ValueError: for another aspect ratio.
+        ValueError: for another aspect ratio, or sizes and canvases that no model has.
     """
 
     model_input_names = ("pixel_values", "tile_layouts")
@@ -52,6 +61,10 @@ class MedVImageProcessor(BaseImageProcessor):
     ):
         super().__init__(**kwargs)
         parse_aspect_ratio(image_aspect_ratio)
+        for name, size in (("image_size", image_size), ("patch_size", patch_size)):
+            check_number(name, size, int, 1, MAX_SIDE)
+        if image_grid_pinpoints:
+            check_canvases(image_grid_pinpoints, image_size)
         self.image_size, self.patch_size = image_size, patch_size
         self.image_aspect_ratio, self.mm_patch_merge_type = image_aspect_ratio, mm_patch_merge_type
         self.image_grid_pinpoints = image_grid_pinpoints or grid_pinpoints(image_size)

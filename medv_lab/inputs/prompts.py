@@ -338,3 +338,31 @@ def _header(role: str) -> str:
 
 def _turn(role: str, text: str) -> str:
     return f"{_header(role)}{text}{SPECIAL_TOKENS['end_of_turn']}"
+
+
+def as_turns(question: Any) -> list[tuple[str, str]]:
+    """Return a question, or a conversation [(role, text), ...] that ends with a user turn, as turns.
+
+    Raises:
+        TypeError: for a turn of another form, or that is not text.
+        ValueError: for a conversation that ends otherwise, half a character, or an empty question.
+    """
+    turns = [("user", question)] if isinstance(question, str) else [*question]
+    for turn in turns:
+        if not isinstance(turn, list | tuple) or len(turn) != 2 or not isinstance(turn[0], str):
+            raise TypeError(f"a turn of the conversation is {turn!r:.80}; give (role, text)")
+    turns = [(role, said) for role, said in turns]
+    if not turns or turns[-1][0] not in ("user", "human"):
+        raise ValueError("a conversation must end with a user turn ('user', '...'), which the model answers")
+    for role, said in turns:
+        if not isinstance(said, str):
+            raise TypeError(f"a {role} turn holds a {type(said).__name__}; give text")
+        try:
+            said.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"a {role} turn holds {said[error.start]!a}, half of a character; give whole characters"
+            ) from error
+    if not turns[-1][1].replace(IMAGE_TOKEN, "").strip():
+        raise ValueError("the question is empty; ask something")
+    return turns

@@ -25,6 +25,7 @@ from medv_lab.diffusion.attention_maps import PatchGrid
 
 PAD_GREY = (127, 127, 127)
 GRID_LIMIT = 6
+MAX_CANVASES, MAX_TILES = 1000, 100  # the published system has 36 of at most 36
 REDUCE_ABOVE = 1.1
 _ANYRES = re.compile(r"anyres(?:_max_(\d+))?")
 
@@ -255,6 +256,32 @@ def parse_aspect_ratio(aspect_ratio: str) -> tuple[str, int | None]:
             "'anyres_max_N' with a whole number N, as in 'anyres_max_4'"
         )
     return "anyres", int(match[1]) if match[1] else None
+
+
+def check_canvases(canvases: Sequence[Sequence[int]], side: int) -> None:
+    """Check candidate canvases (width, height), which are cut into tiles of a side.
+
+    Raises:
+        ValueError: for none or too many, or one that is no multiple of the tile or has too many of them.
+    """
+    if len(canvases) > MAX_CANVASES:
+        raise ValueError(
+            f"image_grid_pinpoints has {len(canvases)} canvases; {MAX_CANVASES} are the most that are tried"
+        )
+    is_sound = len(canvases) > 0 and all(
+        len(canvas) == 2 and all(isinstance(n, int) and n >= side and n % side == 0 for n in canvas)
+        for canvas in canvases
+    )
+    if not is_sound:
+        raise ValueError(
+            f"image_grid_pinpoints is {str(canvases)[:200]}; give pairs [width, height], both multiples of the "
+            f"tile side {side}"
+        )
+    most = max(math.prod(canvas) // side**2 for canvas in canvases)
+    if most > MAX_TILES:
+        raise ValueError(
+            f"a canvas of image_grid_pinpoints has {most} tiles; {MAX_TILES} are the most that are cut"
+        )
 
 
 def grid_pinpoints(side: int, limit: int = GRID_LIMIT) -> list[list[int]]:

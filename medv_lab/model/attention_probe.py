@@ -1,17 +1,18 @@
 """Record where newly committed tokens look on the prompt's pictures, while a run goes on.
 
-Hooks on the attention layers keep what eager attention computes; one `StepRecord` later the rows of the positions that
-were committed are taken from it. What is kept: a map for each chosen layer (mean over heads), or the rollout of all
-layers, `A_l' = (A_l + I) / 2` multiplied from the first to the last (Abnar & Zuidema, arXiv 2005.00928, section 3).
+Eager attention shows its weights (`watched_attention`), in this run alone; one `StepRecord` later the rows of the
+positions that were committed are taken from them. What is kept: a map for each chosen layer (mean over heads), or the
+rollout of all layers, `A_l' = (A_l + I) / 2` multiplied from the first to the last (Abnar & Zuidema, arXiv 2005.00928,
+section 3).
 
 R' rows of a pass, T sequence indices, K maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
+from medv_lab.model.watched_attention import Watcher, watching
 
 AttentionMaps = Layers | Literal["rollout"]
 
@@ -45,31 +47,13 @@ class AttentionProbe:
         self._taken: list[tuple[np.ndarray, np.ndarray]] = []
         self._pictures = torch.zeros(0, 0, dtype=torch.bool)
 
-    @contextmanager
-    def watching(self, model: MedVForMaskedDiffusion, merged: MergedInputs) -> Iterator[None]:
-        """Record the passes made inside; attention is eager there, whatever the model uses elsewhere."""
+    def watch(self, model: MedVForMaskedDiffusion, merged: MergedInputs) -> WatchedDenoiser:
+        """Return the model as a denoiser whose passes are recorded; they use eager attention, whatever others use."""
         self._prompt = merged.inputs_embeds.shape[1]
         self._pictures = merged.labels == model.config.ignore_index
         if merged.attention_mask is not None:
             self._pictures &= merged.attention_mask.bool()
-        own = model.config._attn_implementation
-        layers = enumerate(model.model.layers)
-        hooks = [
-            layer.self_attn.register_forward_hook(
-                lambda _, __, output, number=number: self._see(number, output[1])
-            )
-            for number, layer in layers
-            if number in self.maps or self.maps == (ROLLOUT,)
-        ]
-        try:
-            model.set_attn_implementation("eager")
-            model.is_watched = True
-            yield
-        finally:
-            model.is_watched = False
-            model.set_attn_implementation(own)
-            for hook in hooks:
-                hook.remove()
+        return WatchedDenoiser(model, self._see)
 
     def take(self, record: StepRecord) -> None:
         """Keep what the pass of this record says about its commits; call it before the next pass."""
@@ -95,6 +79,8 @@ class AttentionProbe:
 
     def _see(self, layer: int, weights: torch.Tensor) -> None:
         """Take in a layer's attention (R', heads, T, T); guided runs have the blanked rows behind, which go unread."""
+        if self.maps != (ROLLOUT,) and layer not in self.maps:
+            return
         weights = weights.float().mean(1)
         behind = slice(self._prompt, None)  # the answer, which may grow, and what follows it
         if self.maps != (ROLLOUT,):
@@ -103,6 +89,27 @@ class AttentionProbe:
         weights = (weights + torch.eye(weights.shape[1], device=weights.device)) / 2
         self._product = weights if layer == 0 else weights @ self._product
         self._seen[ROLLOUT] = self._product[:, behind, : self._prompt]
+
+
+@dataclass(frozen=True)
+class WatchedDenoiser:
+    """A model whose passes are watched; other users of the model are not."""
+
+    model: MedVForMaskedDiffusion
+    watcher: Watcher
+
+    def backbone(self, *inputs: Any, **options: Any) -> torch.Tensor:
+        """Run the language model, as `MedVForMaskedDiffusion.backbone`."""
+        with watching(self.watcher):
+            return self.model.backbone(*inputs, **options)
+
+    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (..., H) of ids (...)."""
+        return self.model.embed_tokens(ids)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, V) of hidden states (N, H)."""
+        return self.model.head(hidden)
 
 
 def _choose_maps(layers: int, maps: AttentionMaps) -> tuple[int | str, ...]:

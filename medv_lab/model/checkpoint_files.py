@@ -6,7 +6,6 @@ here reads weights, and nothing can read a pickle. Every defect is one `Checkpoi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from medv_lab.limits import open_file, parse_json, read_file
 from medv_lab.runtime import examine_machine, hash_model
 
 EMBEDDED = "embedded"
@@ -24,12 +24,33 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = ("F64", "F32", "BF16", "F16")  # as safetensors headers name them
+SETTINGS_FILES = (  # what transformers reads besides config.json and tokenizer.json, where it is there
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json"),
+    *("preprocessor_config.json", "generation_config.json", "chat_template.json"),
+)
 DOWNLOADED_FILES = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
 BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2}
 WORKING_SHARE = 0.1
 """Memory for the activations of one question, as a share of the weights: a generous rule of thumb."""
 PARAMETERS_WITH_VISION = 8_434_837_024
 PARAMETERS_LANGUAGE = 8_015_581_184
+_LLADA_TOP = {
+    "model.transformer.wte.weight": "model.embed_tokens.weight",
+    "model.transformer.ln_f.weight": "model.norm.weight",
+    "model.transformer.ff_out.weight": "lm_head.weight",
+}
+_LLADA_BLOCK = {
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+}
+_LLADA_BLOCK_KEY = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHOWN = 6
 
@@ -152,7 +173,7 @@ def find_source(model: str | Path, *, download: bool = False, revision: str | No
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(filter(Path.is_file, folder.glob("*.safetensors")))
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
@@ -217,7 +238,7 @@ def read_json(path: Path) -> dict[str, Any]:
             "tokenizer.json and safetensors files side by side)"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path))
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}); copy or download the file again"
@@ -244,7 +265,7 @@ def list_tensors(folder: Path, *, is_quantised: bool = False) -> list[StoredTens
         return _read_header(folder / SINGLE, is_quantised)
     if (folder / INDEX).is_file():
         return _list_shards(folder, is_quantised)
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(filter(Path.is_file, folder.glob("*.safetensors")))
     if len(found) == 1:
         return _read_header(found[0], is_quantised)
     if found:
@@ -264,7 +285,7 @@ def list_tensors(folder: Path, *, is_quantised: bool = False) -> list[StoredTens
 
 def _list_shards(folder: Path, is_quantised: bool) -> list[StoredTensor]:
     weight_map = read_json(folder / INDEX).get("weight_map")
-    if not weight_map:
+    if not isinstance(weight_map, dict) or not weight_map or not all(map(_is_text, weight_map.values())):
         raise CheckpointError(
             f"{folder / INDEX} has no weight_map of tensor names to file names; copy it again"
         )
@@ -290,14 +311,27 @@ def _list_shards(folder: Path, is_quantised: bool) -> list[StoredTensor]:
     return tensors
 
 
+def from_llada(key: str) -> str | None:
+    """Return the model's name of an original LLaDA-8B-Instruct key; None if it is none."""
+    match = _LLADA_BLOCK_KEY.fullmatch(key)
+    if match is None:
+        return _LLADA_TOP.get(key)
+    part = _LLADA_BLOCK.get(match[2])
+    return part and f"model.layers.{match[1]}.{part}.weight"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _read_header(file: Path, is_quantised: bool) -> list[StoredTensor]:
     try:
         with safe_open(file, framework="numpy"):  # raises unless the file has the size that its header says
             pass
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-    except (SafetensorError, OSError) as error:
+            header = parse_json(stream.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{file} is not a readable safetensors file ({error}): it is damaged, truncated or something "
             "else; copy or download it again"

@@ -22,18 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from medv_lab.decoding.generation_config import MedVGenerationConfig
+from medv_lab.limits import parsed_by_others
 from medv_lab.model import MedVCausalConfig, MedVConfig, MedVForMaskedDiffusion, MedVProcessor
 from medv_lab.model.causal import MedVForNextToken
 from medv_lab.model.checkpoint_files import (
+    SETTINGS_FILES,
     CheckpointError,
     StoredTensor,
     find_source,
+    from_llada,
     list_tensors,
     read_json,
     shorten,
@@ -56,23 +59,6 @@ LANGUAGE_ONLY = "llada"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 VISUAL_PREFIXES = (VISION_PREFIX, "model.mm_projector.", "model.image_newline")
 VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
-_LLADA_TOP = {
-    "model.transformer.wte.weight": "model.embed_tokens.weight",
-    "model.transformer.ln_f.weight": "model.norm.weight",
-    "model.transformer.ff_out.weight": "lm_head.weight",
-}
-_LLADA_BLOCK = {
-    "q_proj": "self_attn.q_proj",
-    "k_proj": "self_attn.k_proj",
-    "v_proj": "self_attn.v_proj",
-    "attn_out": "self_attn.o_proj",
-    "ff_proj": "mlp.gate_proj",
-    "up_proj": "mlp.up_proj",
-    "ff_out": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ff_norm": "post_attention_layernorm",
-}
-_LLADA_BLOCK_KEY = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight")
 _BUFFER = re.compile(r".*\.(rotary_emb\.inv_freq|position_ids)")  # the model computes these itself
 _LLADA_SIZES = {
     "d_model": "hidden_size",
@@ -168,9 +154,14 @@ def load(
         broken += [key for key, value in network.state_dict().items() if not is_finite(value)]
     else:
         # What is stored against what the model has, and what it needs against what is free.
-        with torch.device("meta"):
-            expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
         tensors = _name_tensors(list_tensors(source.folder), _to_model_key)
+        if config.num_hidden_layers > len(tensors):
+            raise CheckpointError(
+                f"{source.folder / 'config.json'} says {config.num_hidden_layers} layers, but the files hold only "
+                f"{len(tensors)} tensors; give a complete folder whose config.json belongs to its weights"
+            )
+        with parsed_by_others(CheckpointError, _no_model(source.folder)), torch.device("meta"):
+            expected = {key: tuple(value.shape) for key, value in kind(config).state_dict().items()}
         if config.tie_word_embeddings:  # the output layer is the token table
             expected.pop("lm_head.weight")
             tensors.pop("lm_head.weight", None)
@@ -194,7 +185,9 @@ def load(
             f"{shorten(dict.fromkeys(broken))}; copy or download the files again, or use another dtype"
         )
     if not config.is_causal and (source.folder / GENERATION_CONFIG_NAME).is_file():
-        network.generation_config = MedVGenerationConfig.from_pretrained(source.folder, local_files_only=True)
+        with parsed_by_others(CheckpointError, f"{source.folder / GENERATION_CONFIG_NAME} holds no settings"):
+            own = MedVGenerationConfig.from_pretrained(source.folder, local_files_only=True)
+        network.generation_config = own
     mend_packing(network)
     held = describe_quantization(getattr(network.config, "quantization_config", None))
     if held is not None:
@@ -226,11 +219,17 @@ def _read_config(folder: Path, vision_folder: Path | None) -> tuple[MedVConfig, 
         content = {key: content[key] for key in _LLADA_SETTINGS if content.get(key) is not None}
     if vision_folder is not None:
         content["vision_config"] = read_json(vision_folder / "config.json").get("vision_config")
-    try:
+    with parsed_by_others(CheckpointError, _no_model(folder)):
         kind = MedVCausalConfig if model_type == MedVCausalConfig.model_type else MedVConfig
-        return kind.from_dict(content), is_language_only
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} does not describe a model: {error}") from error
+        config = kind.from_dict(content)
+        frequencies = LlamaRotaryEmbedding(config).inv_freq
+        if not (frequencies.isfinite().all() and (frequencies > 0).all()):
+            raise ValueError(f"rope_parameters {config.rope_parameters} give no positive frequencies")
+        return config, is_language_only
+
+
+def _no_model(folder: Path) -> str:
+    return f"{folder / 'config.json'} does not describe a model"
 
 
 def _load_processor(folder: Path, config: MedVConfig) -> MedVProcessor:
@@ -239,15 +238,16 @@ def _load_processor(folder: Path, config: MedVConfig) -> MedVProcessor:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'} lacks {shorten(sorted(absent))}; copy the file again"
         )
-    try:
+    for name in SETTINGS_FILES:
+        if (folder / name).is_file():
+            read_json(folder / name)
+    with parsed_by_others(CheckpointError, f"{folder} has no usable tokenizer or processor settings"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         if (folder / "processor_config.json").is_file():
             settings, _ = MedVProcessor.get_processor_dict(folder, local_files_only=True)
             processor = MedVProcessor.from_args_and_dict([tokenizer], settings)
         else:
             processor = MedVProcessor.from_config(tokenizer, config)
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no usable tokenizer or processor settings: {error}") from error
     if processor.special.mask != config.mask_token_id:
         raise CheckpointError(
             f"{folder}: the tokenizer's mask token is {processor.special.mask}, config.json says "
@@ -259,15 +259,6 @@ def _load_processor(folder: Path, config: MedVConfig) -> MedVProcessor:
 def _to_model_key(key: str) -> str | None:
     """The model's name of a stored key: the key itself if it is unknown, None for stored buffers."""
     return None if _BUFFER.fullmatch(key) else from_llada(key) or key
-
-
-def from_llada(key: str) -> str | None:
-    """Return the model's name of an original LLaDA-8B-Instruct key; None if it is none."""
-    match = _LLADA_BLOCK_KEY.fullmatch(key)
-    if match is None:
-        return _LLADA_TOP.get(key)
-    part = _LLADA_BLOCK.get(match[2])
-    return part and f"model.layers.{match[1]}.{part}.weight"
 
 
 def _from_vision_folder(key: str) -> str | None:

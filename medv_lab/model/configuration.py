@@ -4,15 +4,19 @@
 that folders are interchangeable in both directions. Sizes default to the published 8B model.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from medv_lab.inputs.tiling import grid_pinpoints, parse_aspect_ratio
+from medv_lab.inputs.tiling import MAX_TILES, check_canvases, grid_pinpoints, parse_aspect_ratio
+from medv_lab.model.watched_attention import WATCHED, is_watched
 
 MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
 PROJECTOR_TYPES = ("mlp2x_gelu",)
@@ -24,6 +28,14 @@ SIGLIP2_SO400M = {
     "image_size": 384,
     "patch_size": 14,
     "vision_use_head": False,
+}
+MAX_SIZES = {  # far above any model; config.json is believed no further
+    **dict.fromkeys(
+        ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_channels"), 1000
+    ),
+    **dict.fromkeys(("image_size", "patch_size", "num_labels"), 10_000),
+    **dict.fromkeys(("hidden_size", "mm_hidden_size", "head_dim", "intermediate_size"), 10**6),
+    **dict.fromkeys(("vocab_size", "max_position_embeddings", "tokenizer_model_max_length"), 10**8),
 }
 _PINPOINT_RANGE = re.compile(r"\((\d+)x(\d+)\),\s*(?:\.\.\.,\s*)?\((\d+)x(\d+)\)")
 
@@ -80,6 +92,9 @@ class MedVConfig(LlamaConfig):
     tokenizer_model_max_length: int | None = 8192
 
     def __post_init__(self, **kwargs):
+        _check_sizes({**vars(self), **kwargs})
+        if isinstance(self.vision_config, dict):
+            _check_sizes(self.vision_config)
         if isinstance(self.vision_config, dict):
             self.vision_config = {"vision_use_head": False, **self.vision_config}
         super().__post_init__(**kwargs)
@@ -87,6 +102,15 @@ class MedVConfig(LlamaConfig):
             self.mm_hidden_size = self.vision_config.hidden_size
         self.image_grid_pinpoints = _read_pinpoints(self.image_grid_pinpoints, self.vision_config.image_size)
         self._check_settings()
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        """How the language model attends; in a thread that watches it, as one can be watched."""
+        return WATCHED if is_watched() else self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict | None) -> None:
+        PreTrainedConfig._attn_implementation.fset(self, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields; also `rope_theta`, which published code reads, and no reference to code in the folder."""
@@ -99,6 +123,14 @@ class MedVConfig(LlamaConfig):
     def _check_settings(self) -> None:
         """Check what neither the parent's validation nor the shapes of a checkpoint's tensors would show."""
         parse_aspect_ratio(self.image_aspect_ratio)
+        rope = (self.rope_parameters or {}).get("rope_type", "default")
+        for name, value, known in (
+            ("hidden_act", self.hidden_act, ACT2FN),
+            ("vision_config.hidden_act", self.vision_config.hidden_act, ACT2FN),
+            ("rope_type", rope, {"default", *ROPE_INIT_FUNCTIONS}),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r:.80}; allowed are {', '.join(sorted(known))}")
         if self.mm_hidden_size != self.vision_config.hidden_size:
             raise ValueError(
                 f"mm_hidden_size is {self.mm_hidden_size}, but vision_config.hidden_size is "
@@ -133,14 +165,23 @@ def _read_pinpoints(pinpoints: str | Sequence | None, side: int) -> list[list[in
                 f"image_grid_pinpoints is {pinpoints!r}; write '(1x1),...,(6x6)' (in tiles) or [[width, height], ...]"
             )
         first_i, first_j, last_i, last_j = map(int, match.groups())
+        if last_i * last_j > MAX_TILES:  # before they are listed
+            raise ValueError(
+                f"image_grid_pinpoints is {pinpoints!r:.80}; {MAX_TILES} tiles are the most that a canvas has"
+            )
         columns, rows = range(first_i, last_i + 1), range(first_j, last_j + 1)
-        return [[i * side, j * side] for i in columns for j in rows]
-    canvases = [list(canvas) for canvas in pinpoints]
-    if not canvases or any(
-        len(canvas) != 2 or any(n < side or n % side for n in canvas) for canvas in canvases
-    ):
-        raise ValueError(
-            f"image_grid_pinpoints is {pinpoints!r}; give pairs [width, height], both multiples of the "
-            f"tile side {side}"
-        )
-    return canvases
+        pinpoints = [[i * side, j * side] for i in columns for j in rows]
+    check_canvases(pinpoints, side)
+    return [list(canvas) for canvas in pinpoints]
+
+
+def _check_sizes(values: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a size that no model has: libraries build lists of it before any weight is looked at."""
+    for name, most in MAX_SIZES.items():
+        value = values.get(name)
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise ValueError(f"{name} is {value}; allowed is 1 to {most}")
+    for name in ("rms_norm_eps", "layer_norm_eps", "rope_theta"):
+        value = values.get(name)
+        if isinstance(value, int | float) and not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; give a number above 0")

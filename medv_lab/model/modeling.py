@@ -25,6 +25,7 @@ from medv_lab.inputs.tiling import TileLayout
 from medv_lab.model.backbone import Images, MedVModel, MedVPreTrainedModel
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.last_layer import hidden_at, is_called_alone
+from medv_lab.model.watched_attention import WATCHED, is_watched
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _log = logging.get_logger(__name__)
@@ -55,7 +56,6 @@ class MedVLanguageModel(MedVPreTrainedModel):
     """The model with its output layer; a subclass adds what it is trained for."""
 
     accepts_loss_kwargs = False
-    is_watched = False  # true while attention is recorded: every layer is then computed at every index
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
@@ -133,7 +133,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         Raises:
             ValueError: for a (B, 1, T, T) mask under flash attention, which cannot use one.
         """
-        is_selecting = query_indices is not None and not self.is_watched
+        is_selecting = query_indices is not None and not is_watched()
         # a mask of blocks has no rows to select, and what is hooked or sharded must be called as a whole
         is_selecting &= self.config._attn_implementation != "flex_attention"
         is_selecting = is_selecting and is_called_alone(self.model.layers[-1])
@@ -171,7 +171,7 @@ class MedVLanguageModel(MedVPreTrainedModel):
         backend = self.config._attn_implementation
         if backend == "sdpa":
             return visible.bool()
-        if backend == "eager":
+        if backend in ("eager", WATCHED):
             mask = torch.zeros_like(visible, dtype=embeds.dtype)
             return mask.masked_fill(~visible.bool(), torch.finfo(embeds.dtype).min)
         if backend == "flex_attention":

@@ -22,6 +22,7 @@ from medv_lab.inputs.prompts import (
     IMAGE_TOKEN,
     SPECIAL_TOKENS,
     Turns,
+    as_turns,
     chat_template,
     encode_dialogue,
     encode_prompt,
@@ -30,8 +31,9 @@ from medv_lab.inputs.prompts import (
     render_prompt,
     special_ids,
 )
-from medv_lab.inputs.tiling import TileLayout, grid_pinpoints, parse_aspect_ratio
+from medv_lab.inputs.tiling import TileLayout, grid_pinpoints
 from medv_lab.model.configuration import MedVConfig
+from medv_lab.strategies.base import check_number
 
 # What callers of other processors give and what changes nothing here.
 NEUTRAL_ARGUMENTS = {"add_special_tokens", "videos", "audio", "truncation", "sanitize_control_tokens"}
@@ -79,7 +81,8 @@ class MedVProcessor(ProcessorMixin):
         if kwargs.get("chat_template") is None:
             kwargs["chat_template"] = chat_template(chat_mode, system_prompt)
         super().__init__(tokenizer, **kwargs)
-        parse_aspect_ratio(image_aspect_ratio)
+        if max_length is not None:
+            check_number("max_length", max_length, int, 1)
         self.special = special_ids(tokenizer)
         self.image_size = image_size
         self.patch_size = patch_size
@@ -91,6 +94,7 @@ class MedVProcessor(ProcessorMixin):
         self.system_prompt = system_prompt
         self.drop_after_image = drop_after_image
         self.parse_control_tokens = parse_control_tokens
+        MedVImageProcessor(**{name: getattr(self, name) for name in IMAGE_SETTINGS})  # checks them
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: MedVConfig, **settings: Any) -> MedVProcessor:
@@ -326,6 +330,10 @@ def _settings_of(config: MedVConfig) -> dict[str, Any]:
 
 def _as_batch(text: Any, images: Any) -> tuple[list[str | list[tuple[str, str]]], list[list[Any]]]:
     """Questions as conversations, or whole prompts as they are, and images as one list per question."""
+    if not isinstance(text, str | list | tuple | None):
+        raise TypeError(
+            f"the question is a {type(text).__name__}; give a text, a conversation, or a list of them"
+        )
     if not text:
         raise ValueError("no question was given; give text='...' or a conversation [('user', '...'), ...]")
     first = text[
@@ -348,7 +356,7 @@ def _as_batch(text: Any, images: Any) -> tuple[list[str | list[tuple[str, str]]]
     ]
     start = SPECIAL_TOKENS["start"]
     prompts = [
-        question if isinstance(question, str) and question.startswith(start) else _as_turns(question)
+        question if isinstance(question, str) and question.startswith(start) else as_turns(question)
         for question in questions
     ]
     return prompts, [one[0] if len(one) == 1 and isinstance(one[0], list | tuple) else one for one in lists]
@@ -380,15 +388,3 @@ def _refuse(address: str) -> Any:
         f"a picture is the address {address!r}, and nothing is fetched from the network unless you say "
         "allow_urls=True; or give the picture, or its path"
     )
-
-
-def _as_turns(question: Any) -> list[tuple[str, str]]:
-    turns = [("user", question)] if isinstance(question, str) else [tuple(turn) for turn in question]
-    if not turns or turns[-1][0] not in ("user", "human"):
-        raise ValueError("a conversation must end with a user turn ('user', '...'), which the model answers")
-    for role, said in turns:
-        if not isinstance(said, str):
-            raise TypeError(f"a {role} turn holds a {type(said).__name__}; give text")
-    if not turns[-1][1].replace(IMAGE_TOKEN, "").strip():
-        raise ValueError("the question is empty; ask something")
-    return turns

@@ -1,5 +1,6 @@
 """Recorded attention: it is what eager attention computes, its grids lie where the patches came from."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +73,40 @@ def test_recording_changes_neither_the_answer_nor_the_model(model, processor):
     assert plain.attention is None
     assert model.config._attn_implementation == "sdpa"
     assert [len(layer.self_attn._forward_hooks) for layer in model.model.layers] == hooks
+
+
+def test_runs_at_the_same_time_record_what_they_would_alone(model, processor):
+    asked = [(picture(seed), maps) for seed in range(3) for maps in (True, ROLLOUT, None)]
+
+    def answer(image, maps):
+        more = {} if maps is None else {"record_attention": maps}
+        return ask(model, processor, image, "What?", SETTINGS, progress=False, **more).trace
+
+    alone = [answer(*one) for one in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = list(pool.map(lambda one: answer(*one), asked * 3))
+    for trace, expected in zip(together, alone * 3, strict=True):
+        assert trace.token_id.tolist() == expected.token_id.tolist()
+        if expected.attention is not None:
+            np.testing.assert_array_equal(trace.attention.values, expected.attention.values)
+
+
+def test_a_run_that_records_leaves_the_model_as_others_see_it(model, processor):
+    def hooks():
+        return [len(layer.self_attn._forward_hooks) for layer in model.model.layers]
+
+    before = hooks()
+
+    def look(run):
+        assert model.config._attn_implementation == "sdpa"
+        assert hooks() == before
+        # another question amid the passes of a watched run is not watched
+        ask(model, processor, picture(5), "Why?", SETTINGS, progress=False)
+
+    more = {"record_attention": True, "progress": False}
+    trace = ask(model, processor, picture(0), "What?", SETTINGS, watch=look, **more).trace
+    expected = ask(model, processor, picture(0), "What?", SETTINGS, **more).trace
+    np.testing.assert_array_equal(trace.attention.values, expected.attention.values)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tests of loading: every layout gives the same model, every defect is one clear error."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -148,8 +149,8 @@ def test_special_tokens_are_those_of_the_tokenizer_by_name(folder):
 
 def make_language_only(folder: Path, original_names: bool) -> dict[str, torch.Tensor]:
     """Turn a folder into a LLaDA-8B-Instruct-like one; returns its tensors under the model's names."""
-    block = {part: own for own, part in checkpoints._LLADA_BLOCK.items()}
-    tops = {name: own for own, name in checkpoints._LLADA_TOP.items()}
+    block = {part: own for own, part in checkpoint_files._LLADA_BLOCK.items()}
+    tops = {name: own for own, name in checkpoint_files._LLADA_TOP.items()}
 
     def original(name: str) -> str:
         if name in tops:
@@ -442,3 +443,79 @@ def test_remote_code_is_never_run(folder, tmp_path):
     edit_config(folder, auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
     load(folder)
     assert not (tmp_path / "ran").exists()
+
+
+NONSENSE = [
+    *(
+        {"num_hidden_layers": 10**5},
+        {"num_hidden_layers": 90},
+        {"num_labels": 10**9},
+        {"num_attention_heads": 0},
+    ),
+    *({"hidden_act": "nonsense"}, {"hidden_act": []}, {"rms_norm_eps": float("nan")}, {"id2label": 5}),
+    *({"image_grid_pinpoints": "(1x1),...,(3000x3000)"}, {"image_grid_pinpoints": [[56 * 10**6, 56]]}),
+    *({"image_grid_pinpoints": 7}, {"image_aspect_ratio": 7}, {"hidden_size": "wide"}, {"vision_config": 5}),
+    {"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": float("nan")}},
+    {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": -2.0}},
+    *({"rope_parameters": [1]}, {"quantization_config": 7}, {"tokenizer_model_max_length": -4}),
+]
+
+
+@pytest.mark.parametrize("changes", NONSENSE, ids=str)
+def test_nonsense_in_the_configuration_is_one_clear_error(folder, changes):
+    edit_config(folder, **changes)
+    with pytest.raises(CheckpointError, match=r"config\.json|quantis"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["hidden_act", "num_hidden_layers", "num_labels", "patch_size", "layer_norm_eps"]
+)
+def test_nonsense_about_the_vision_tower_is_one_clear_error(folder, name):
+    vision = json.loads((folder / "config.json").read_text())["vision_config"]
+    for value in ("nonsense", 0, 10**9, None, [1]):
+        edit_config(folder, vision_config={**vision, name: value})
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            load(folder)
+
+
+DEEP = b'{"a":' * 50_000
+DAMAGED = [
+    *(("config.json", DEEP), ("config.json", b"\0" * 100), ("tokenizer.json", b"[" * 100_000)),
+    *(("tokenizer.json", b'{"model": {}, "added_tokens": []}'), ("tokenizer.json", b"[]")),
+    *(("tokenizer_config.json", b"{"), ("tokenizer_config.json", DEEP), ("tokenizer_config.json", b"3")),
+    *(("processor_config.json", b"[1]"), ("processor_config.json", b'{"image_size": "x"}')),
+    ("processor_config.json", b'{"image_size": 56, "image_grid_pinpoints": [[56000000, 56000000]]}'),
+    *(("generation_config.json", b"nope"), ("generation_config.json", b'{"max_new_tokens": -5}')),
+    *(
+        ("model.safetensors", b"\xff" * 100),
+        ("model.safetensors", (20_000).to_bytes(8, "little") + b"[" * 20_000),
+    ),
+    *(("special_tokens_map.json", b"["), ("preprocessor_config.json", DEEP)),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED, ids=lambda value: str(value)[:30])
+def test_a_damaged_file_is_one_clear_error(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{folder.name}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_pipes_folders_and_links_in_a_loop_are_no_files(folder, name):
+    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        make(path)
+        with pytest.raises(CheckpointError):
+            load(folder)
+
+
+def test_an_index_that_is_no_table_is_refused(folder):
+    (folder / SINGLE).unlink()
+    for weight_map in ([1], {"a": 5}, {}, "x"):
+        (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(CheckpointError, match="no weight_map"):
+            load(folder)

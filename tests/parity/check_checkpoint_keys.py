@@ -2,7 +2,7 @@
 
 from accelerate import init_empty_weights
 
-from medv_lab.model.checkpoints import from_llada
+from medv_lab.model.checkpoint_files import from_llada
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from tests.parity.golden import load_json, require
