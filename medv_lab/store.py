@@ -274,10 +274,10 @@ def require_writable(folder: Path | None = None, *, file: Path | None = None) ->
         there = next(one for one in (wanted.absolute(), *wanted.absolute().parents) if os.path.lexists(one))
         if not there.is_dir():
             raise StoreError(f"{str(there)!r} is no folder; name another place for {str(file or folder)!r}")
-        free = shutil.disk_usage(there).free
-        if free < ROOM:
+        disk = shutil.disk_usage(there)
+        if disk.total and disk.free < ROOM:  # some file systems count nothing
             raise StoreError(
-                f"{free} bytes are free for {str(file or folder)!r}; free some space, or name another place"
+                f"{disk.free} bytes are free for {str(file or folder)!r}; free some space, or name another place"
             )
         probe = there / f".medv-{uuid.uuid4().hex}"
         try:

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from medv_lab.store import ExclusiveAccess, Store, StoreError, content_key, read_lines, write_lines
+from medv_lab import store as module
+from medv_lab.store import (
+    ExclusiveAccess,
+    Store,
+    StoreError,
+    content_key,
+    read_lines,
+    replace_text,
+    require_writable,
+    write_lines,
+)
 
 ROOT = Path(__file__).parents[1]
 RECORDS = {"a": {"text": "Ödem\nund mehr"}, "b": {"number": 1.5}, "c": {"empty": None}}
@@ -221,3 +231,50 @@ def test_exclusive_access_names_its_holder_and_dies_with_it(tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
+
+
+def test_half_a_character_is_kept_and_harms_no_reader(tmp_path):
+    fill(tmp_path, {"a": {"text": "one \ud83d two"}})
+    (path,) = files(tmp_path)
+    path.read_text(encoding="utf-8")
+    assert Store(tmp_path)["a"]["text"] == "one \ud83d two"
+    write_lines(tmp_path / "lines.jsonl", [{"text": "\ud800"}])
+    assert read_lines(tmp_path / "lines.jsonl") == [{"text": "\ud800"}]
+
+
+def test_pipes_and_folders_are_no_files_of_a_store(tmp_path):
+    fill(tmp_path)
+    os.mkfifo(tmp_path / "records-1.jsonl")
+    (tmp_path / "records-2.jsonl").mkdir()
+    assert len(Store(tmp_path)) == 3
+
+
+def test_what_cannot_be_written_is_found_before_it_is_computed(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for folder in ("file", "file/below", "loop", "/proc/nowhere"):
+        with pytest.raises(StoreError, match="no folder|cannot be written"):
+            require_writable(tmp_path / folder)
+    for file in (tmp_path, "/dev/full"):
+        with pytest.raises(StoreError, match="folder or a device"):
+            require_writable(file=Path(file))
+    require_writable(tmp_path / "new" / "folder")
+    require_writable(file=tmp_path / "new" / "file")
+    require_writable(file=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]  # nothing is left, nothing is made
+    monkeypatch.setattr(module, "ROOM", 1 << 62)
+    with pytest.raises(StoreError, match="bytes are free"):
+        require_writable(tmp_path)
+
+
+def test_a_draft_that_finds_no_room_is_taken_away(tmp_path, monkeypatch):
+    replace_text(tmp_path / "a.txt", "before")
+
+    def no_room(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        replace_text(tmp_path / "a.txt", "after")
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"

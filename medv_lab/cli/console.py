@@ -1,16 +1,23 @@
-"""What commands print: tables, and by the first process of a launch only; an expected error as one red line.
+"""What commands print: tables, and by the first process of a launch only; an error as one red line.
 
-Errors that a user can put right are `ValueError`s, or what the system says of a file (absent, a folder, read-only, a
-full disk); a fault of this package keeps its traceback.
+Errors that a user can put right are `ValueError`s, what the system says of a file (absent, a folder, read-only, a full
+disk) and of its memory, and what lacks; they end a command with code 2. Anything else is a fault of this package or of
+a library: it is one line, too, with code 1, and MEDV_TRACEBACK=1 shows where it came from.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
+
+TRACEBACK = "MEDV_TRACEBACK"
+_SHOWN = 2000
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
 
 def print_table(rows: Iterable[Iterable[object]], *columns: str, title: str | None = None) -> None:
@@ -23,13 +30,37 @@ def print_table(rows: Iterable[Iterable[object]], *columns: str, title: str | No
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show an expected error as one red line, and exit with code 2."""
+    """Show an error as one red line, and exit with code 2, or 1 where nobody expected it."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a character loses no answer
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (typer.Exit, typer.Abort, click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        text, code = _explain(error)
+        shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(text.split()))
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(" ".join(str(error).split()), style="red", markup=False)
-        raise typer.Exit(2) from error
+        console.print(shown[:_SHOWN], style="red", markup=False)
+        raise typer.Exit(code) from error
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Say what an error means to whoever gave the command, and with which code it ends."""
+    said = str(error)
+    if isinstance(error, MemoryError) or any(part in said.lower() for part in _MEMORY):
+        return (
+            f"there is not enough memory: {said or 'nothing was left'}; free some, or ask for less at a time",
+            2,
+        )
+    if isinstance(error, ValueError | OSError | FloatingPointError | ImportError):
+        return said or type(error).__name__, 2
+    name = type(error).__name__
+    advice = f"this is a fault of medv-lab or of a library that it uses; please report it ({TRACEBACK}=1 shows where)"
+    return f"{name}: {said}; {advice}", 1
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 from medv_lab.cli.console import print_table
 from medv_lab.cli.model_options import DeviceOptions, ModelOptions
 from medv_lab.cli.options import Fields
+from medv_lab.store import require_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,8 @@ def benchmark(
     """Time a step of every sampler, in one process and taking turns."""
     from medv_lab.studies.timing import FOLDER_SETTINGS, SIZES, Size, make_subject, run_benchmark
 
+    if as_json not in (None, "-"):
+        require_writable(file=Path(as_json))
     if size not in SIZES:
         raise ValueError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
     chosen = SIZES[size]

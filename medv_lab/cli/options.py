@@ -16,6 +16,7 @@ from ast import literal_eval
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, getdoc, signature
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -23,8 +24,11 @@ import typer
 from medv_lab.cli.console import clear_errors
 from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.explorer.choices import read_suppressed
+from medv_lab.store import require_writable
 from medv_lab.strategies.base import Choice
 
+FOLDERS = ("output", "out", "save", "cache", "offload")  # options of folders that a command writes to
+FILES = ("trace", "html", "gif", "table")  # and of files
 Maker = Callable[[dict[str, Any]], Any]
 
 
@@ -90,6 +94,8 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         with clear_errors():
+            if not any(value for name, value in values.items() if name.endswith("dry_run")):
+                _check_places({name: value for name, value in values.items() if isinstance(value, Path)})
             made = {name: make(values) for name, make in makers.items()}
             function(**{name: value for name, value in values.items() if name in hints}, **made)
 
@@ -97,6 +103,16 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = Signature(parameters)
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _check_places(paths: Mapping[str, Path]) -> None:
+    """Check that what a command will write can be written, before it computes anything."""
+    for option, path in paths.items():
+        name = option.rpartition("_")[2]
+        if name in FOLDERS:
+            require_writable(path)
+        elif name in FILES:
+            require_writable(file=path)
 
 
 def read_choice(text: str) -> str | dict[str, Any]:

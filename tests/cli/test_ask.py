@@ -95,3 +95,14 @@ def test_a_rehearsal_folder_is_written_and_answers_in_few_bits(asked, tmp_path):
     few = () if find_spec("torchao") is None else ("--quantization", "int8")
     assert succeeds("ask", picture, question, "--model", tmp_path / "tiny", *SHORT, *few).split()
     assert "not empty" in fails_in_one_line("rehearse", "--size", "small", "--out", tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("option", ["--trace", "--html", "--gif"])
+@pytest.mark.parametrize("place", [".", "/dev/full", "file/x", "/proc/nowhere/x"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_asked(
+    tmp_path, monkeypatch, option, place
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("medv_lab.model.checkpoints.load", None)  # whoever loads a model fails
+    line = fails_in_one_line("ask", draw(tmp_path / "a.png"), "What?", option, tmp_path / place)
+    assert "cannot be written" in line or "folder" in line
