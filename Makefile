@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PHANTOM := results/panels/pictures/test-00.png
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: figures test conformance browser lab lint
+.PHONY: figures test fuzz crash conformance browser lab lint
 
 # Asks the embedded model about a phantom, then draws every figure and table anew.
 figures: $(STAMP)
@@ -17,6 +17,15 @@ figures: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+# Damaged pictures, checkpoints, settings, data, traces, journals, replies and commands, each read or refused by name.
+# The seeds are fixed: MEDV_FUZZ_INPUTS=2000 make fuzz tries more of each kind.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m fuzz tests/fuzz
+
+# Every command that writes: killed, without room, where nothing may be written, and two at a time; 105 faults.
+crash: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m crash tests/fuzz
 
 # transformers' own test mixins on our classes; they come from its source distribution, so this needs a package index.
 conformance: $(STAMP)

@@ -111,10 +111,9 @@ class Endpoint:
         limits = [one for one in (self.max_tokens, self.max_completion_tokens) if one is not None]
         return min(limits, default=None)
 
-    def parameters(self, attempt: int = 0) -> dict[str, Any]:
-        """Return what is sent besides model and messages, without what is None; every attempt has its own seed."""
-        seed = None if self.seed is None else self.seed + attempt
-        values = {**{name: getattr(self, name) for name in PARAMETERS}, "seed": seed}
+    def parameters(self) -> dict[str, Any]:
+        """Return what is sent besides model and messages, without what is None."""
+        values = {name: getattr(self, name) for name in PARAMETERS}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -159,13 +158,13 @@ class ChatClient:
             http_client=_BoundedClient(endpoint.timeout),
         )
 
-    def complete(self, messages: Messages, *, idempotency_key: str, attempt: int = 0) -> str:
+    def complete(self, messages: Messages, *, seed: int | None, idempotency_key: str) -> str:
         """Make a call, and return the body of the answer, unread; an API key in it is blanked.
 
         Args:
             messages: of the chat-completions protocol.
+            seed: sent along in place of the endpoint's; None leaves it out.
             idempotency_key: the same for the same call, across tries and processes.
-            attempt: which time the same is asked, from 0; moves the seed.
 
         Raises:
             FilteredError: if the endpoint's content filter refuses the messages.
@@ -177,7 +176,7 @@ class ChatClient:
                 model=point.model,
                 messages=list(messages),
                 extra_headers={"Idempotency-Key": idempotency_key},
-                **point.parameters(attempt),
+                **replace(point, seed=seed).parameters(),
             )
         except (APIConnectionError, APIStatusError) as error:  # a time-out is a connection error here
             # without the cause, which would show the key that is blanked here

@@ -263,7 +263,7 @@ class EndpointJudge:
             future.result()
 
     def _ask_once(self, job: _Job, client: ChatClient, calls: _Calls, store: Store) -> None:
-        attempt = len(calls.bodies.get(job.key, []))
+        attempt, seed = len(calls.bodies.get(job.key, [])), self._endpoint.seed
 
         def note(event: str, **more: Any) -> None:
             record = {"judge": self._identity, "job": job.key, "attempt": attempt, "event": event, **more}
@@ -276,7 +276,9 @@ class EndpointJudge:
             note("begun", id=job.question_id, tokens_in=estimate_tokens(job.messages))
         try:
             body = client.complete(
-                job.messages, idempotency_key=content_key(job.key, attempt), attempt=attempt
+                job.messages,
+                seed=None if seed is None else seed + attempt,
+                idempotency_key=content_key(job.key, attempt),
             )
         except FilteredError as error:
             with self._guard:

@@ -220,6 +220,7 @@ class EndpointResponder(Responder):
         try:
             body = self._client.complete(
                 [{"role": "user", "content": content}],
+                seed=self._endpoint.seed,
                 idempotency_key=content_key(self.model, self.settings, content),
             )
             text = read_completion(body)[0]

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from medv_lab.decoding.denoising import Layers, choose_layers
+from medv_lab.decoding.watched_attention import Watcher, watching
 from medv_lab.diffusion.attention_maps import ROLLOUT, PatchAttention, PatchGrid
 from medv_lab.diffusion.state import StepRecord
 from medv_lab.inputs.image_features import MergedInputs
 from medv_lab.model.modeling import MedVForMaskedDiffusion
-from medv_lab.model.watched_attention import Watcher, watching
 
 AttentionMaps = Layers | Literal["rollout"]
 

@@ -15,8 +15,8 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from medv_lab.decoding.watched_attention import WATCHED, is_watched
 from medv_lab.inputs.tiling import MAX_TILES, check_canvases, grid_pinpoints, parse_aspect_ratio
-from medv_lab.model.watched_attention import WATCHED, is_watched
 
 MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
 PROJECTOR_TYPES = ("mlp2x_gelu",)

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from medv_lab.decoding.generating import MedVGenerationMixin
+from medv_lab.decoding.watched_attention import WATCHED, is_watched
 from medv_lab.diffusion.cache import KeyValueCache
 from medv_lab.diffusion.forward import ForwardNoise, draw_noise, masked_cross_entropy, masked_diffusion_loss
 from medv_lab.diffusion.forward_runner import WatchedLayers
@@ -25,7 +26,6 @@ from medv_lab.inputs.tiling import TileLayout
 from medv_lab.model.backbone import Images, MedVModel, MedVPreTrainedModel
 from medv_lab.model.configuration import MedVConfig
 from medv_lab.model.last_layer import hidden_at, is_called_alone
-from medv_lab.model.watched_attention import WATCHED, is_watched
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _log = logging.get_logger(__name__)

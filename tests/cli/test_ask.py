@@ -76,11 +76,14 @@ def test_what_is_impossible_is_one_line(arguments, message):
     assert message in fails_in_one_line("ask", "x.png", "What?", *arguments)
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_fault_of_ours_is_one_line_and_its_traceback_is_a_variable_away(monkeypatch):
     def fault():
         raise KeyError("a fault")
 
     monkeypatch.setattr("medv_lab.model.checkpoint_files.doctor", fault)
+    found = invoke("doctor")
+    assert found.exit_code == 1 and "MEDV_TRACEBACK=1" in found.stderr
+    monkeypatch.setenv("MEDV_TRACEBACK", "1")
     assert isinstance(invoke("doctor").exception, KeyError)
 
 

@@ -35,7 +35,7 @@ class Books:
     fails: float = 0.0
     garbles: float = 0.0
     delay: float = 0.0
-    hang: float = 0.5
+    hang: float = 1.2
     charges_once: bool = True
     content: str = "8 6\nThe second answer leaves out the side."
     usage: dict | None = None
@@ -55,7 +55,7 @@ class Books:
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def endpoint(self, **settings) -> Endpoint:
-        defaults = {"model": "tiny-judge", "timeout": 0.25}
+        defaults = {"model": "tiny-judge", "timeout": 1.0}
         return Endpoint(base_url=self.url, **{**defaults, **settings})
 
     def decide(self, key: str, request: dict) -> tuple[int, str]:

@@ -27,7 +27,8 @@ MESSAGES = ({"role": "user", "content": "x" * 400},)
 
 
 def call(books: Books, **settings) -> str:
-    return ChatClient(books.endpoint(**settings)).complete(MESSAGES, idempotency_key="key")
+    endpoint = books.endpoint(**settings)
+    return ChatClient(endpoint).complete(MESSAGES, seed=endpoint.seed, idempotency_key="key")
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529, 0])
@@ -222,7 +223,7 @@ def test_no_redirect_is_followed(status):
             )
 
         with serve_raw(redirect) as url, pytest.raises(EndpointError, match=f"redirects to .*{other.url}"):
-            ChatClient(Endpoint("m", url, timeout=5)).complete(MESSAGES, idempotency_key="key")
+            ChatClient(Endpoint("m", url, timeout=5)).complete(MESSAGES, seed=0, idempotency_key="key")
         assert other.requests == []
 
 
@@ -253,7 +254,9 @@ def test_an_answer_in_drips_ends_at_the_time_out(before, part):
     with serve_raw(drip(before, part)) as url:
         began = time.monotonic()
         with pytest.raises(EndpointError, match="did not answer in 1 tries"):
-            ChatClient(Endpoint("m", url, timeout=0.3, tries=1)).complete(MESSAGES, idempotency_key="key")
+            ChatClient(Endpoint("m", url, timeout=0.3, tries=1)).complete(
+                MESSAGES, seed=0, idempotency_key="key"
+            )
         assert time.monotonic() - began < 2
     assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
 
@@ -267,4 +270,4 @@ def test_a_body_without_end_ends_at_a_size(encoding):
         handler.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode() + packed)
 
     with serve_raw(respond) as url, pytest.raises(EndpointError, match="4000000 bytes|is not unpacked"):
-        ChatClient(Endpoint("m", url, timeout=20)).complete(MESSAGES, idempotency_key="key")
+        ChatClient(Endpoint("m", url, timeout=20)).complete(MESSAGES, seed=0, idempotency_key="key")
