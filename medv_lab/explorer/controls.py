@@ -189,13 +189,21 @@ class SettingsPanel(widgets.VBox):
         Raises:
             ValueError: for suppressed tokens that are none; everything else can only be valid.
         """
+        strategy, steps, most = self.remasking.value, self.steps.value, None
+        if strategy.is_adaptive and not strategy.is_growing:
+            # it takes as many passes as it needs; a Z below L that is chosen here is the most that it may take
+            if steps == (self._taken.max_passes or self._taken.steps):
+                steps, most = self._taken.steps, self._taken.max_passes
+            elif steps < self.gen_length.value:
+                most = steps
         return replace(
             self._taken,
             gen_length=self.gen_length.value,
             block_length=self.block_length.value,
-            steps=self.steps.value,
+            steps=steps,
+            max_passes=most,
             temperature=self.temperature.value,
-            remasking=self.remasking.value,
+            remasking=strategy,
             guard=self.guard.value,
             cache=self.cache.value,
             stop=choices.read_stops(self.stop.value),
@@ -245,7 +253,7 @@ class SettingsPanel(widgets.VBox):
             self.stop.value = ", ".join(settings.stop)
             tokens = settings.suppressed_tokens
             self.suppressed.value = tokens if isinstance(tokens, str) else ", ".join(map(str, tokens))
-            self._set_lengths(settings.L, settings.B, settings.Z)
+            self._set_lengths(settings.L, settings.B, settings.max_passes or settings.Z)
             self._offer()
 
     def _take_preset(self, change: dict) -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from medv_lab.config import PRESETS, GenerationSettings, NoCache, PrefixCache, Threshold, Wino
+from medv_lab.config import PRESETS, GenerationSettings, LowConfidence, NoCache, PrefixCache, Threshold, Wino
 from medv_lab.explorer.controls import START, Recording, SettingsPanel
 from medv_lab.strategies.base import Strategy
 
@@ -67,6 +67,17 @@ def test_a_strategy_of_the_user_s_own_is_offered_like_ours(right_first):
     panel.remasking.names.value = "low_confidence"
     panel.remasking.names.value = "right_first"
     assert panel.settings().remasking == right_first()
+
+
+def test_fewer_steps_than_positions_are_the_most_passes_of_an_adaptive_strategy():
+    panel = SettingsPanel(GenerationSettings(16, 8, 16, remasking="threshold"))
+    assert panel.settings().max_passes is None
+    panel.steps.value = 4
+    assert panel.settings().max_passes == 4
+    panel.take(GenerationSettings(16, 8, 16, remasking="threshold", max_passes=8))
+    assert panel.steps.value == panel.settings().max_passes == 8
+    panel.remasking.take(LowConfidence())
+    assert panel.settings().max_passes is None and panel.settings().steps == 8
 
 
 def test_an_answer_that_grows_starts_no_longer_than_it_may_become():
