@@ -1,0 +1,142 @@
+"""A file of at most 10 MB is read, or refused by name, within 10 seconds and 1 GB, whoever made it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medv_lab.model.checkpoint_files import embedded_folder
+
+ROOT = Path(__file__).parents[1]
+MOST_BYTES, MOST_MEMORY, MOST_SECONDS = 10_000_000, 1_000_000_000, 10
+
+# What a reader is called with is the path; how long it took, what it took and what it said is printed.
+READER = """
+import json, resource, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+{imports}
+began = time.process_time()
+try:
+    said = {call}
+    said = "read"
+except ValueError as error:
+    said = f"{{type(error).__name__}}: {{error}}"
+seconds = time.process_time() - began
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([said[:300], seconds, memory]))
+"""
+READERS = {
+    "rows": ("from medv_lab.data.rows import read_rows", "sum(1 for _ in read_rows(Path(sys.argv[1])))"),
+    "trace": ("from medv_lab.diffusion.trace import SampleTrace", "SampleTrace.load(sys.argv[1]).text"),
+    "journal": ("from medv_lab.store import Store", "Store(Path(sys.argv[1]).parent)"),
+    "answers": ("from medv_lab.store import read_lines", "read_lines(Path(sys.argv[1]))"),
+    "manifest": ("from medv_lab.records import read_manifest", "read_manifest(Path(sys.argv[1]).parent)"),
+    "checkpoint": (
+        "from medv_lab.model.checkpoints import load",
+        "load(Path(sys.argv[1]).parent, device='cpu')",
+    ),
+}
+
+
+def read(reader: str, path: Path) -> str:
+    """Read a file in a process of its own, hold it to the limits, and return what was said."""
+    imports, call = READERS[reader]
+    code = READER.format(imports=imports, call=call)
+    assert path.stat().st_size <= MOST_BYTES
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    assert seconds < MOST_SECONDS and memory < MOST_MEMORY, (said, seconds, memory)
+    return said
+
+
+def full(part: bytes, head: bytes = b"", tail: bytes = b"") -> bytes:
+    """As often a part as fits between head and tail."""
+    return head + part * ((MOST_BYTES - len(head) - len(tail)) // len(part)) + tail
+
+
+JSON = {  # of what a reader could choke on, and whether it is to be refused
+    "deep list": (full(b"["), True),
+    "deep objects": (full(b'{"a":'), True),
+    "deep in a row": (b'[{"id": 1}, ' + full(b"[")[:-20], True),
+    "wide": (full(b"[],", b"[", b"[]]"), False),
+    "objects": (full(b'{"":0},', b"[", b"{}]"), False),
+    "digits": (full(b"9", b"[", b"]"), True),
+    "text": (full(b"x", b'["', b'"]'), False),
+    "escapes": (full(b"\\u0000", b'["', b'"]'), False),
+}
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json_lists(tmp_path, name):
+    content, _ = JSON[name]
+    (tmp_path / "data.json").write_bytes(content)
+    assert read("rows", tmp_path / "data.json") == "read"  # broken rows are told among the rows
+
+
+@pytest.mark.parametrize("reader", ["rows", "journal", "answers", "manifest"])
+def test_lines_and_documents(tmp_path, reader):
+    names = {"rows": "data.jsonl", "journal": "records-1.jsonl", "manifest": "manifest.json"}
+    for name in ("deep objects", "objects"):
+        line = b'{"key": "x", "a": ' + JSON[name][0][:-40] + b"}\n"
+        path = tmp_path / names.get(reader, "answers.jsonl")
+        path.write_bytes(line)
+        said = read(reader, path)
+        if name == "deep objects" and reader != "rows":
+            assert "deep" in said
+
+
+def npz(path: Path, **arrays) -> Path:
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def test_traces(tmp_path):
+    flat = {"meta": np.array(json.dumps({"format": "medv-lab trace 2"}))}
+    assert "most that are read" in read(
+        "trace", npz(tmp_path / "a.npz", **flat, step=np.zeros(500_000_000, np.uint8))
+    ) or "no item named" in read("trace", tmp_path / "a.npz")
+    wide = "[" + "[]," * 3_000_000 + "[]]"
+    assert "trace" in read("trace", npz(tmp_path / "b.npz", meta=np.array(wide)))
+
+
+def change_config(folder: Path, **changes) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["vision_config"] |= changes.pop("vision", {})
+    path.write_text(json.dumps(content | changes))
+
+
+def link_checkpoint(folder: Path) -> Path:
+    folder.mkdir()
+    for file in embedded_folder().iterdir():
+        if file.suffix in (".json", ".safetensors"):
+            (folder / file.name).write_bytes(file.read_bytes()) if file.suffix == ".json" else (
+                folder / file.name
+            ).symlink_to(file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**5},
+        {"num_hidden_layers": 900},
+        {"image_grid_pinpoints": "(1x1),...,(3000x3000)"},
+        {"image_grid_pinpoints": [[56_000, 56_000]]},
+        {"num_labels": 10**9},
+        {"vision": {"num_labels": 10**9}},
+        {"vision": {"num_hidden_layers": 10**6}},
+    ],
+    ids=str,
+)
+def test_a_configuration_is_not_believed_beyond_its_weights(tmp_path, changes):
+    folder = link_checkpoint(tmp_path / "model")
+    change_config(folder, **changes)
+    assert read("checkpoint", folder / "config.json").startswith("CheckpointError: ")
