@@ -57,7 +57,7 @@ def test_figures(tmp_path):
 
 
 def test_evaluation_with_the_judges_that_call_nobody(tmp_path):
-    asked = ["evaluate", "chat", "--pictures", 2, "--limit", 2]
+    asked = ["evaluate", "chat", "--pictures", 5, "--limit", 2]
     short = [
         "--gen-length",
         8,

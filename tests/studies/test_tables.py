@@ -70,7 +70,9 @@ def test_scores_are_those_of_the_answers(oracles, tmp_path):
     facts = one[one.judge == "phantom facts"].set_index(["system", "group"]).estimate
     assert facts["diffusion", "all"] == 100
     assert facts["question-only", "conversation"] == 10  # 1 of 10 points for silence
-    assert two.groupby("system").estimate.mean().to_dict() == {"diffusion": 100, "question-only": 0}
+    means = two.groupby("system").estimate.mean().to_dict()
+    assert 0 < means.pop("says yes no to everything") < 50  # the control, which strict scores give nothing
+    assert means == {"diffusion": 100, "question-only": 0}
     assert set(three[three.steps.notna()].system) == {"diffusion"}
     assert set(three.steps.dropna()) == {96, 6}
     passes = three[three.quantity == "passes_per_question"]
