@@ -34,7 +34,8 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 def is_watched() -> bool:
     """Return True while this thread's passes are watched; every layer is then computed at every index."""
-    return _watcher.get() is not None
+    # a compiled graph cannot read the variable, and shows nothing
+    return not torch.compiler.is_compiling() and _watcher.get() is not None
 
 
 def attend(module: torch.nn.Module, *inputs: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:

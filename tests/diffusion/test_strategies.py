@@ -52,7 +52,7 @@ VARIATIONS = (
     {"remasking": ReMDM(0.5), "seed": 1},
     {"remasking": ReMDM(0.6), "steps": 8},
     {"remasking": KlStability(0.3, kl_bound=0.5, stable_passes=1), "steps": 8},
-    {"remasking": Wino(0.7, verify_threshold=0.99)},
+    {"remasking": Wino(0.4, verify_threshold=0.99)},
     {"remasking": Wino(0.6, verify_threshold=0.9), "max_passes": 6},
     {"guard": SureEnd(0.1), "steps": 4},
     {"remasking": Hierarchical(0.6, 0.2)},
@@ -201,7 +201,8 @@ def test_a_remasked_stop_is_no_stop_any_more():
 
 
 def test_with_as_many_steps_as_positions_one_is_enough_for_an_adaptive_pass():
-    for strategy in (Threshold(1.0), Factor(0.0), KlStability(kl_bound=0.0)):
+    # not Factor, which lets the last candidate of a row go along
+    for strategy in (Threshold(1.0), KlStability(kl_bound=0.0)):
         ours = run_all({"remasking": strategy})
         plain = run_all({})
         assert len(ours) == len(plain)
