@@ -295,7 +295,7 @@ def _print_answering(
     typer.echo(
         f"answers: {len(questions)} calls of the model, about {tokens:,} tokens of questions without pictures, at most "
         f"{len(questions) * settings.gen_length:,} tokens of answers (L = {settings.gen_length}) and "
-        f"{len(questions) * settings.steps:,} forward passes (Z = {settings.steps}, a diffusion model)"
+        f"{len(questions) * settings.most_passes:,} forward passes (a diffusion model)"
     )
 
 
