@@ -244,7 +244,7 @@ class Explorer(widgets.VBox):
             if before.model_code != self._model.code:
                 raise ValueError(f"run {before.key} is of another model; load that one, or ask this one anew")
         self._count += 1
-        sides, steps = [plan.side for plan in plans], [plan.settings.Z for plan in plans]
+        sides, steps = [plan.side for plan in plans], [plan.settings.most_passes for plan in plans]
         self.results.begin(sides, keep_others=before is not None)
         self.progress.value, self.progress.max = 0, sum(steps)
 

@@ -24,6 +24,12 @@ def step_counts(gen_length: int, block_length: int) -> tuple[int, ...]:
     return tuple(range(blocks, gen_length + 1, blocks))
 
 
+def most_passes(strategy: Strategy, gen_length: int, steps: int) -> int | None:
+    """Return the `max_passes` that a chosen Z stands for: Z where the strategy does not read it and it is below L."""
+    is_capped = strategy.is_adaptive and not strategy.is_growing and steps < gen_length
+    return steps if is_capped else None
+
+
 def settle_lengths(
     gen_length: int, block_length: int, steps: int, before: int | None = None, is_growing: bool = False
 ) -> tuple[int, int]:

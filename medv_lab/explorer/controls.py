@@ -189,15 +189,12 @@ class SettingsPanel(widgets.VBox):
         Raises:
             ValueError: for suppressed tokens that are none; everything else can only be valid.
         """
-        strategy, steps, most = self.remasking.value, self.steps.value, None
-        if strategy.is_adaptive and not strategy.is_growing:
-            # it takes as many passes as it needs; a Z below L that is chosen here is the most that it may take
-            if steps == (self._taken.max_passes or self._taken.steps):
-                steps, most = self._taken.steps, self._taken.max_passes
-            elif steps < self.gen_length.value:
-                most = steps
+        taken, strategy, steps = self._taken, self.remasking.value, self.steps.value
+        most = choices.most_passes(strategy, self.gen_length.value, steps)
+        if most is not None and steps == (taken.max_passes or taken.steps):  # as it was taken
+            steps, most = taken.steps, taken.max_passes
         return replace(
-            self._taken,
+            taken,
             gen_length=self.gen_length.value,
             block_length=self.block_length.value,
             steps=steps,

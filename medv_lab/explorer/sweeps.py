@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from medv_lab.config import GenerationSettings
 from medv_lab.diffusion.trace import MASK_GLYPH, SampleTrace
-from medv_lab.explorer.choices import step_counts
+from medv_lab.explorer.choices import most_passes, step_counts
 from medv_lab.explorer.runs import Run, state_of
 from medv_lab.views.page import colour_ramp
 
@@ -56,7 +56,8 @@ class SweepPanel(widgets.HBox):
         """Return the settings of every value under its name, "Z 8".
 
         Raises:
-            ValueError: for values that are no whole numbers, too many, or do not go with the other settings.
+            ValueError: for values that are no whole numbers, too many, or do not go with the other settings, and for
+                numbers of passes of a strategy that grows, which chooses them itself.
         """
         parts = [part.strip() for part in self.values.value.split(",") if part.strip()]
         if not 1 <= len(parts) <= MOST_VALUES or not all(part.isdecimal() for part in parts):
@@ -64,8 +65,14 @@ class SweepPanel(widgets.HBox):
                 f"the values of the sweep are {self.values.value!r}; give 1 to {MOST_VALUES} whole numbers, "
                 "separated by commas"
             )
-        name = self.setting.value
-        return {f"{SWEPT[name]} {int(part)}": replace(start, **{name: int(part)}) for part in parts}
+        name, strategy = self.setting.value, start.remasking
+        if name == "steps" and strategy.is_growing:
+            raise ValueError(f"{strategy.name!r} takes as many passes as its answer needs; sweep the seed")
+        found = {}
+        for value in map(int, parts):
+            more = {"max_passes": most_passes(strategy, start.L, value)} if name == "steps" else {}
+            found[f"{SWEPT[name]} {value}"] = replace(start, **{name: value}, **more)
+        return found
 
 
 def proposed_steps(settings: GenerationSettings) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from medv_lab.config import PRESETS, DualCache, GenerationSettings
+from medv_lab.config import PRESETS, GenerationSettings
 from medv_lab.decoding.denoising import suppressed_ids
 from medv_lab.diffusion.reference import sample_reference
 from medv_lab.diffusion.sampler import sample
@@ -31,7 +31,7 @@ from medv_lab.phantoms.scenes import make_scene
 from medv_lab.runtime import make_manifest, resolve_device
 
 PARTS = ("backbone", "head", "sampler")
-SAMPLERS = ("exact", "fast", "dual", "fast_batch")
+SAMPLERS = ("exact", "fast", "fast_batch")
 WAYS = ("reference", "floor", *SAMPLERS)
 BATCH = 8  # answers at a time of the fast settings; the published loop has one
 WATCHED_STEPS = 2  # for memory: the first computes everything, the second what a cache leaves
@@ -143,7 +143,6 @@ def sampler_settings(settings: GenerationSettings) -> dict[str, tuple[Generation
     return {
         "exact": (settings, 1),
         "fast": (fast, 1),
-        "dual": (replace(fast, cache=DualCache()), 1),
         "fast_batch": (fast, BATCH),
     }
 

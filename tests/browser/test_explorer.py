@@ -250,7 +250,9 @@ def test_passes_are_scrubbed_and_tokens_pointed_at(work: Work):
 
 
 def test_masks_show_their_drafts_and_a_token_its_probability_over_all_passes(work: Work):
-    work.question.fill("Describe the image.")  # of more than 32 tokens, so that no end leaves masks without drafts
+    work.question.fill(
+        "Describe the image."
+    )  # of more than 32 tokens, so that no end leaves masks without drafts
     work.ask()
     player = work.player()
     player.locator("#pass").focus()

@@ -32,6 +32,18 @@ def test_seeds_are_swept_and_everything_else_stays():
     assert panel.values.value == "1, 2, 4, 8"
 
 
+def test_passes_are_swept_where_a_strategy_reads_no_z():
+    panel = sweeps.SweepPanel(lambda: None)
+    start = GenerationSettings(8, 8, 8, remasking="threshold")
+    panel.propose(start)
+    swept = panel.settings(start)
+    assert [one.max_passes for one in swept.values()] == [
+        8 // part if part > 1 else None for part in (8, 4, 2, 1)
+    ]
+    with pytest.raises(ValueError, match="sweep the seed"):
+        panel.settings(GenerationSettings(8, 8, 8, remasking="daedal"))
+
+
 @pytest.mark.parametrize("text", ["", "1 2", "-1", "1.5", "x", ", ".join("1" * 13)])
 def test_other_values_are_refused(text):
     panel = sweeps.SweepPanel(lambda: None)
