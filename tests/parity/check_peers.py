@@ -129,11 +129,12 @@ CASES = load_json("peers")["cases"] if (golden_dir() / "peers.json").is_file() e
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_the_original_gives_the_same_tokens_in_as_many_passes(case):
-    if case["group"] in OTHER_TOKENS:
-        pytest.skip(OTHER_TOKENS[case["group"]])
     records = run(case)
     canvas = records[-1].canvas
-    assert (canvas if case["kind"] == "padded" else canvas[0]).tolist() == case["tokens"]
+    tokens = (canvas if case["kind"] == "padded" else canvas[0]).tolist()
+    if tokens != case["tokens"] and case["group"] in OTHER_TOKENS:
+        pytest.xfail(OTHER_TOKENS[case["group"]])  # a case of such a group that agrees is held to it
+    assert tokens == case["tokens"]
     if case["group"] in FEWER_PASSES:
         assert len(records) < case["passes"]
     else:
