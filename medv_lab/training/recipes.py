@@ -263,7 +263,7 @@ EMBEDDED = {
     "vqa": _embedded("fine-tuning", 300, "projector", "language_model", muon_lr=2e-3),
 }
 """The same stages at the size of the embedded model, after a text-only stage that makes its backbone, and with
-single questions before all others and pictures with two findings after them."""
+single questions before all others and a last stage with more reports of two findings."""
 
 RECIPES = {"full": PUBLISHED, "embedded": {name: EMBEDDED[name] for name in ("alignment", "instruct", "vqa")}}
 """What a stage from a checkpoint is trained by."""
