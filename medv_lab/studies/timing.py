@@ -265,13 +265,13 @@ def _measure_memory(subject: Subject, settings: GenerationSettings) -> dict[str,
 
 
 def _measure_parts(subject: Subject, settings: GenerationSettings, batch: int) -> dict[str, float]:
-    """Return the mean seconds per step that a sampler spends in backbone, head, and elsewhere."""
+    """Return the mean seconds per step and answer that a sampler spends in backbone, head, and elsewhere."""
     timed = _TimedDenoiser(subject.model)
     started = timed.clock()
     records = list(sample(timed, subject.prefix_embeds.repeat(batch, 1, 1), settings, **subject.known))
     whole = timed.clock() - started
     parts = timed.seconds | {"sampler": whole - sum(timed.seconds.values())}
-    return {part: spent / len(records) for part, spent in parts.items()}
+    return {part: spent / len(records) / batch for part, spent in parts.items()}
 
 
 class _TimedDenoiser:
