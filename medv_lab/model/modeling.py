@@ -191,8 +191,8 @@ class MedVLanguageModel(MedVPreTrainedModel):
         layer = self.lm_head
         # no adapter, not quantised, sharded, offloaded or hooked
         is_plain = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and is_called_alone(layer)
-        is_small = hidden.ndim == 2 and len(hidden) in _FEW_ROWS and hidden.device.type == "cpu"
-        if is_plain and is_small and not torch.is_grad_enabled():
+        is_served = not torch.is_grad_enabled() and hidden.ndim == 2 and hidden.device.type == "cpu"
+        if is_plain and is_served and len(hidden) in _FEW_ROWS:
             return (layer.weight @ hidden.T).T.contiguous()
         return layer(hidden).to(hidden.device)
 

@@ -147,7 +147,7 @@ class Engine:
     Attributes:
         accumulation: batches whose gradients make one optimiser step.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
-        compile: run the model through `torch.compile`: faster after some minutes; needs a C++ compiler.
+        compile: run the backbone's layers through `torch.compile`: faster after a minute; needs a C++ compiler.
         save_steps: optimiser steps between checkpoints, of which the newest two are kept; 0 writes none.
         log_steps: optimiser steps between reports of the loss.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".

@@ -276,7 +276,6 @@ def make_arguments(
         max_grad_norm=recipe.max_grad_norm,
         bf16=resolve_precision(recipe.precision, device) == "bf16",
         gradient_checkpointing=engine.gradient_checkpointing or None,  # False is deprecated
-        torch_compile=engine.compile,
         use_cpu=device.type == "cpu",
         ddp_find_unused_parameters=True,  # the projector, in a batch without images
         remove_unused_columns=False,
@@ -351,6 +350,9 @@ def run_stage(
         model.model.image_newline.requires_grad_(False)
     torch.manual_seed(seed)  # adapters begin with draws from torch's own generator
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
+    layers = model.model.layers if engine.compile else ()
+    for layer in layers:  # one by one: what is around them looks at data, and compiling it gains nothing
+        layer.forward = torch.compile(layer.forward, dynamic=True)
 
     # the trainer, with its callbacks
     steps = recipe.count_steps(len(dataset))
@@ -379,6 +381,8 @@ def run_stage(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # the weights
+    for layer in layers:
+        del layer.forward
     if recipe.lora is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer.model = learner.merge_and_unload()
     if output is not None:

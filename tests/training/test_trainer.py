@@ -1,5 +1,6 @@
 """Stages train what they name and nothing else; noise does not depend on the number of processes."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -225,6 +226,19 @@ def test_recomputing_activations_changes_nothing(tmp_path):
     assert losses["loss"].tolist() == same["loss"].tolist()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow  # a minute of compiling
+@pytest.mark.skipif(shutil.which("g++") is None, reason="layers are compiled by a C++ compiler, and there is no g++")
+def test_compiled_layers_learn_the_same_and_are_plain_again_afterwards(tmp_path):
+    torch._dynamo.reset()
+    plain, losses = train_tiny(tmp_path / "a", engine=Engine(log_steps=1))
+    again, same = train_tiny(tmp_path / "b", engine=Engine(compile=True, log_steps=1))
+    torch.testing.assert_close(losses["loss"].tolist(), same["loss"].tolist(), rtol=1e-4, atol=0)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not any("forward" in vars(layer) for layer in again.model.layers)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
 def test_accumulated_batches_are_one_step_on_their_mean(tmp_path, monkeypatch):
