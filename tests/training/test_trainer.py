@@ -229,7 +229,9 @@ def test_recomputing_activations_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow  # a minute of compiling
-@pytest.mark.skipif(shutil.which("g++") is None, reason="layers are compiled by a C++ compiler, and there is no g++")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="layers are compiled by a C++ compiler, and there is no g++"
+)
 def test_compiled_layers_learn_the_same_and_are_plain_again_afterwards(tmp_path):
     torch._dynamo.reset()
     plain, losses = train_tiny(tmp_path / "a", engine=Engine(log_steps=1))
