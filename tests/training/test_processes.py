@@ -15,11 +15,13 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from medv_lab.hardware.rehearsal import write_rehearsal
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.training.callbacks import find_checkpoint
 from medv_lab.training.recipes import EMBEDDED
 from medv_lab.training.single_stage import PhantomRun, train_on_phantoms
 from medv_lab.training.trainer import Engine
+from tests.data.released import draw, write_json
 from tests.training.test_trainer import are_equal
 
 ENGINES = files("medv_lab.training") / "engines"
@@ -61,9 +63,9 @@ def alone(start, tmp_path_factory):
     return folder
 
 
-def launch(command, start, output, *more):
+def launch(command, start, output, *more, train=TRAIN):
     done = subprocess.run(
-        [*command, *TRAIN, "--model", str(start), "--output", str(output), *more],
+        [*command, *train, "--model", str(start), "--output", str(output), *more],
         capture_output=True,
         text=True,
         check=False,
@@ -89,6 +91,24 @@ def test_two_processes_train_as_one_and_resume(start, alone, tmp_path, command):
     (tmp_path / "model.safetensors").unlink()
     launch(command, start, tmp_path, "--resume")
     assert are_equal(load_file(tmp_path / "model.safetensors"), two)
+
+
+def test_two_processes_train_a_rehearsal_of_the_published_layout_as_one(tmp_path):
+    model = tmp_path / "model"
+    write_rehearsal("tiny", model)
+    draw(tmp_path / "a.png")
+    turns = [{"from": "human", "value": "<image>\nWhat is shown?"}, {"from": "gpt", "value": "A lung."}]
+    rows = [{"id": str(number), "image": "a.png", "conversations": turns} for number in range(4)]
+    data = write_json(tmp_path / "data.json", rows)
+    train = [
+        *("train", "--preset", "full", "--stage", "instruct", "--data", str(data), "--images", str(tmp_path)),
+        *("--set", "batch_size=2", "--set", "precision=fp32", "--max-steps", "3", "--log-steps", "1"),
+    ]
+    launch([sys.executable, "-m", "medv_lab"], model, tmp_path / "one", "--device", "cpu", train=train)
+    launch(FSDP2, model, tmp_path / "two", train=train)
+    one, two = (pd.read_csv(tmp_path / name / "losses.csv")["loss"] for name in ("one", "two"))
+    assert len(two) == 3
+    np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 def test_the_engine_files_are_the_setting_of_table_6():
