@@ -30,7 +30,7 @@ from medv_lab.phantoms.reports import LENGTHS, REQUESTS, make_dialogue, write_re
 from medv_lab.phantoms.scenes import Scene
 from medv_lab.training.vision import to_pixels
 
-FILL, CANVAS = 12, 128  # tokens
+FILL, SENTENCE, CANVAS = 12, 32, 128  # tokens
 # These families have few answers, so few of the balanced questions are theirs.
 RARE_PROBES = [probe for probe in PROBES if probe.family in ("side", "zone", "extent", "normality")]
 
@@ -80,6 +80,16 @@ def fact_examples(questions: Sequence[Draw], scenes: Sequence[Scene], seed: int)
     ]
 
 
+def retold_examples(length: str, scenes: Sequence[Scene], seed: int) -> list[Example]:
+    """Ask for one report of a length per scene, given a report in one sentence in place of the picture."""
+    rng = np.random.default_rng([seed, 8])
+    return [
+        Example([(f"{write_report(scenes[one.scene], rng, 'sentence')} {request}", report)], None)
+        for one in report_examples(length, scenes, seed)
+        for request, report in one.turns
+    ]
+
+
 def without_images(examples: Sequence[Example]) -> list[Example]:
     """Return the same dialogues without their pictures."""
     return [Example(example.turns, None) for example in examples]
@@ -111,7 +121,13 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> tupl
     return ids, labels
 
 
-def encode_examples(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, seed: int) -> list[dict]:
+def encode_examples(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    *,
+    sentence_canvas: int = CANVAS,
+) -> list[dict]:
     """Encode dialogues about phantoms: token ids, labels and scene of each.
 
     End-of-text tokens follow the last answer, a random number of them, so that the number of masks does not tell the
@@ -122,6 +138,7 @@ def encode_examples(examples: Sequence[Example], tokenizer: PreTrainedTokenizerF
         examples: what to encode.
         tokenizer: of the model.
         seed: draws the number of end-of-text tokens.
+        sentence_canvas: in place of `CANVAS` for reports of at most `SENTENCE` tokens.
     """
     rng, items = np.random.default_rng([seed, 4]), []
     encoded: dict[tuple, tuple[list[int], list[int]]] = {}  # the same questions come again and again
@@ -131,7 +148,8 @@ def encode_examples(examples: Sequence[Example], tokenizer: PreTrainedTokenizerF
             encoded[key] = encode_example(example, tokenizer)
         ids, labels = encoded[key]
         length = len(tokenizer.encode(example.turns[-1][1], add_special_tokens=False)) + 1
-        most = FILL if length <= FILL else max(0, CANVAS - length)
+        canvas = sentence_canvas if length <= SENTENCE else CANVAS
+        most = FILL if length <= FILL else max(0, canvas - length)
         extra = [tokenizer.eos_token_id] * int(rng.integers(0, most + 1))
         items.append({"input_ids": ids + extra, "labels": labels + extra, "scene": example.scene})
     return items

@@ -5,16 +5,17 @@ backbone (what LLaDA is to LLaDA-MedV) and the vision tower of the embedded chec
 share that part.
 
 Two comparisons. *Equal in steps*: a stage has the same number of steps in every arm that has it, so arms with fewer
-stages train less. *Equal in compute*: counted from the text-only backbone on, every arm has as many steps as the
-longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added to its
-stage 2. All steps have the same batch, and count alike, whichever parts learn.
+stages train less. *Equal in compute*: counted from the text-only backbone on, every arm sees as many dialogues as the
+longest (V2, with its general-domain training, which is the same in both); what an arm has too few is added behind its
+stage 2, as more of it. All dialogues count alike, whichever parts learn.
 
 Two regimes of data. *Plenty*: no picture is asked about again and again. *Few*: ours and its autoregressive twin with
 as many steps on `FEW` pictures, so many epochs; masked diffusion is reported to overtake there (arXiv 2507.15857).
 The text-only backbone is the same, since pictures are what is few.
 
 Stage 2 (SFT) goes through single questions first and through questions, captions and descriptions mixed after, as
-the embedded model does: in a mixture alone, yes/no answers stay at chance.
+the embedded model does: in a mixture alone, yes/no answers stay at chance. Its batches are small, which teaches as
+much in less time. The backbone learns the language of reports before it sees a picture, once for all arms of a seed.
 """
 
 import hashlib
@@ -30,8 +31,8 @@ import torch
 from medv_lab.model.modeling import MedVLanguageModel
 from medv_lab.model.processing import MedVProcessor
 from medv_lab.phantoms import general
-from medv_lab.phantoms.questions import balanced_questions
-from medv_lab.phantoms.reports import LENGTHS, make_dialogue
+from medv_lab.phantoms.questions import PROBES, balanced_questions
+from medv_lab.phantoms.reports import make_dialogue
 from medv_lab.phantoms.scenes import DOMAINS, Scene, make_scenes
 from medv_lab.training.examples import (
     Collator,
@@ -41,6 +42,7 @@ from medv_lab.training.examples import (
     fact_examples,
     question_examples,
     report_examples,
+    retold_examples,
     training_questions,
     without_images,
 )
@@ -52,10 +54,11 @@ from medv_lab.training.vision import frozen_features, render_all
 EQUAL = ("steps", "compute")
 OURS = "ours"
 MAIN = (OURS, "V1", "V2", "twin")
-BATCH = 64  # dialogues
 FEW = 500  # pictures
+CAPTION_CANVAS = 48  # tokens; captions are scored at 32, and long rows take time
 BASES = {"V2": (OURS, "V1"), "twin-few": ("ours-few",)}
 """Arms that others are compared with, where that is not ours alone."""
+CLOSED_MODALITY = [probe for probe in PROBES if probe.family == "modality" and probe.is_closed]
 QUESTIONS, INSTRUCTIONS = "questions", "instructions"
 DATA_SETS = {"radiology": DOMAINS[:3], "pathology": DOMAINS[3:]}
 """Data sets of phantoms for stage 3: questions about some domains, as VQA-RAD and SLAKE ask about radiology
@@ -100,17 +103,22 @@ class AblationArm:
         """Count optimiser steps after the text-only backbone."""
         return sum(stage.recipe.count_steps() for stage in self.stages[1:])
 
+    @property
+    def dialogues(self) -> int:
+        """Count dialogues, those seen again too, after the text-only backbone."""
+        return sum(stage.recipe.count_steps() * stage.recipe.batch_size for stage in self.stages[1:])
+
 
 BASE = {
-    "text": ("text", 200),
-    "alignment": ("alignment", 60),
-    "questions": ("questions", 400),
-    "instruct": ("instruct", 1600),
-    "vqa": ("vqa", 60),
-    "general-alignment": ("alignment", 60),
-    "general-instruct": ("instruct", 200),
+    "text": ("text", 1200, 32),
+    "alignment": ("alignment", 60, 64),
+    "questions": ("questions", 900, 64),
+    "instruct": ("instruct", 900, 32),
+    "vqa": ("vqa", 60, 64),
+    "general-alignment": ("alignment", 60, 64),
+    "general-instruct": ("instruct", 200, 64),
 }
-"""Stage to the embedded recipe that it is a small copy of, and its steps."""
+"""Stage to the embedded recipe that it is a small copy of, its steps, and dialogues in a batch."""
 
 
 def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
@@ -131,7 +139,8 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
             )
         own[stage].append(setting)
     recipes = {
-        stage: replace(EMBEDDED[kind], steps=steps, batch_size=BATCH) for stage, (kind, steps) in BASE.items()
+        stage: replace(EMBEDDED[kind], steps=steps, batch_size=batch)
+        for stage, (kind, steps, batch) in BASE.items()
     }
     return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
@@ -162,10 +171,10 @@ def make_arms(changes: Sequence[str] = ()) -> tuple[AblationArm, ...]:
     unaligned = AblationArm("no-alignment", "as ours, without alignment", (text, *sft))
     return (
         *(ours, v1, v2, twin),
-        *(equalise(arm, v2.steps) for arm in (ours, v1, v2, twin)),
+        *(equalise(arm, v2.dialogues) for arm in (ours, v1, v2, twin)),
         replace(ours, name="ours-few", label=f"as ours, on {FEW} pictures", stages=few),
         replace(twin, name="twin-few", label=f"as the twin, on {FEW} pictures", stages=few),
-        *(unaligned, equalise(unaligned, v2.steps)),
+        *(unaligned, equalise(unaligned, v2.dialogues)),
         *(
             AblationArm(f"stage3-{name}", f"ours, then stage 3 on {name}", (*ours.stages, stage))
             for name, stage in vqa.items()
@@ -203,11 +212,12 @@ def choose_arms(
     return [arm for arm in arms if (not names or arm.name in wanted) and equal in (None, arm.equal)]
 
 
-def equalise(arm: AblationArm, steps: int) -> AblationArm:
-    """Return the same arm with `steps` in all after the text-only backbone: its last stage is made longer."""
-    *before, last = arm.stages
-    recipe = replace(last.recipe, steps=last.recipe.count_steps() + steps - arm.steps)
-    return replace(arm, stages=(*before, replace(last, recipe=recipe)), equal="compute")
+def equalise(arm: AblationArm, dialogues: int) -> AblationArm:
+    """Return the same arm with `dialogues` in all after the text-only backbone: its last stage is taken up again."""
+    last = arm.stages[-1]
+    steps = round((dialogues - arm.dialogues) / last.recipe.batch_size)
+    more = (replace(last, recipe=replace(last.recipe, steps=steps)),) if steps else ()
+    return replace(arm, stages=(*arm.stages, *more), equal="compute")
 
 
 @dataclass(frozen=True)
@@ -217,14 +227,15 @@ class Amounts:
     Attributes:
         scenes, general_scenes: medical phantoms, and pictures of the general domain.
         rounds, general_rounds: balanced rounds of questions about them.
-        reports: share of the pictures that stage 2 has reports of, one of each length.
+        reports: share of the pictures that stage 2 has brief and detailed reports of; of every picture it has two in
+            one sentence.
     """
 
     scenes: int = 8000
     general_scenes: int = 4000
     rounds: int = 150
     general_rounds: int = 120
-    reports: float = 1.0
+    reports: float = 0.5
 
 
 class PhantomData:
@@ -295,7 +306,8 @@ class PhantomData:
         """
         tokenizer = processor.tokenizer
         data = self if stage.pictures is None else self.limit(stage.pictures)
-        items = encode_examples(COLLECTIONS[stage.data](data, seed), tokenizer, seed)
+        examples = COLLECTIONS[stage.data](data, seed)
+        items = encode_examples(examples, tokenizer, seed, sentence_canvas=CAPTION_CANVAS)
         pad = tokenizer.eos_token_id
         if stage.data == "text":
             return items, Collator(pad, None)
@@ -304,12 +316,21 @@ class PhantomData:
         return items, Collator(pad, self.features(stage.data, model, vision_digest))
 
     def _questions(self, seed: int, domains: Sequence[str] = DOMAINS) -> list[Example]:
-        questions = training_questions(self.scenes, self.amounts.rounds, seed)
+        rounds = self.amounts.rounds
+        questions = training_questions(self.scenes, rounds, seed)
+        # what yes and no to "is this an x-ray?" take was learned last
+        questions += balanced_questions(self.scenes, 2 * rounds, seed + 9, CLOSED_MODALITY)
         return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
 
     def _instruct(self, seed: int) -> list[Example]:
         few = self.scenes[: round(self.amounts.reports * len(self.scenes))]
-        reports = [one for length in LENGTHS for one in report_examples(length, few, seed + 1)]
+        chosen = [
+            ("sentence", 1, self.scenes),
+            ("sentence", 2, self.scenes),
+            ("brief", 1, few),
+            ("detailed", 1, few),
+        ]
+        reports = [one for length, copy, of in chosen for one in report_examples(length, of, seed + copy)]
         return [*self._questions(seed), *reports]
 
     def _general_captions(self, seed: int) -> list[Example]:
@@ -336,7 +357,10 @@ class PhantomData:
         reports = report_examples("sentence", self.scenes, seed)
         questions = balanced_questions(self.scenes, self.amounts.rounds, seed + 4)
         facts = fact_examples(questions, self.scenes, seed)
-        return [*without_images([*reports, *self._general_captions(seed)]), *facts]
+        retold = [
+            one for length in ("brief", "detailed") for one in retold_examples(length, self.scenes, seed)
+        ]
+        return [*without_images([*reports, *self._general_captions(seed)]), *facts, *retold]
 
 
 COLLECTIONS: dict[str, Callable[[PhantomData, int], list[Example]]] = {
@@ -365,6 +389,7 @@ MINIATURE = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)
 def data_digest(collection: str) -> str:
     """Hash a miniature of a collection with its pictures: another digest if the code that makes them changes."""
     data = PhantomData(MINIATURE, TensorCache(Path()))
-    examples = json.dumps([[e.turns, e.scene] for e in COLLECTIONS[collection](data, 0)], default=int)
+    turns = [[e.turns, e.scene] for e in COLLECTIONS[collection](data, 0)]
+    examples = json.dumps([CAPTION_CANVAS, turns], default=int)
     pictures = data.images(collection).numpy().tobytes()
     return hashlib.sha256(examples.encode() + pictures).hexdigest()[:16]

@@ -46,17 +46,16 @@ def test_arms_equal_in_steps_share_every_stage_that_they_have():
         assert len({stage for arm in plain for stage in arm.stages if stage.data == data}) == 1
 
 
-def test_arms_equal_in_compute_have_the_steps_of_the_longest():
+def test_arms_equal_in_compute_see_as_many_dialogues_as_the_longest():
     longest = pick("V2")
     equal = [arm for arm in ARMS if arm.equal == "compute"]
     assert {arm.name for arm in equal} >= {*MAIN, "no-alignment"}
     assert pick("V2", "compute").stages == longest.stages
-    assert {arm.steps for arm in equal} == {longest.steps}
+    assert {arm.dialogues for arm in equal} == {longest.dialogues}
     for arm in equal:
-        short = pick(arm.name)
-        assert [s for s in arm.stages if s.data != INSTRUCTIONS] == [
-            s for s in short.stages if s.data != INSTRUCTIONS
-        ]
+        short = pick(arm.name).stages
+        assert arm.stages[: len(short)] == short
+        assert [stage.data for stage in arm.stages[len(short) :]] == [INSTRUCTIONS] * (arm.name != "V2")
 
 
 def test_the_arms_differ_in_what_they_are_named_for():
@@ -82,7 +81,7 @@ def test_recipes_are_small_copies_of_the_embedded_ones():
         assert recipe.parts == base.parts
         assert recipe.learning_rates == base.learning_rates
         assert recipe.betas == base.betas
-        assert recipe.count_steps() < base.count_steps()
+        assert stage in ("text", "questions") or recipe.count_steps() < base.count_steps()
 
 
 def test_changes_hold_in_every_arm_and_compute_stays_equal():
@@ -91,8 +90,8 @@ def test_changes_hold_in_every_arm_and_compute_stays_equal():
         s.recipe.steps for arm in arms if arm.equal == "steps" for s in arm.stages if s.data == INSTRUCTIONS
     }
     assert found == {7}
-    longest = next(arm for arm in arms if arm.name == "V2")
-    assert {arm.steps for arm in arms if arm.equal == "compute"} == {longest.steps}
+    most, batch = arms[2].dialogues, arms[0].stages[-1].recipe.batch_size
+    assert all(abs(arm.dialogues - most) <= batch / 2 for arm in arms if arm.equal == "compute")
     for change in ("steps=3", "vision.steps=3", "instruct.stepps=3"):
         with pytest.raises(ValueError, match=change.partition("=")[0].split(".")[-1]):
             make_arms([change])
