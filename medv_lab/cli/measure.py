@@ -66,6 +66,7 @@ def exactness(
     """Report how far batch size, attention backend, dtype and caches, or fewer bits, move logits and tokens."""
     from medv_lab.studies.exactness import run_exactness
 
+    require_writable(output)
     scores = run_exactness(*model.load(), output, questions, against or ())
     measures = {"different": "sum", "positions": "sum", "largest_drift": "max"}
     typer.echo(scores.groupby("comparison", sort=False).agg(measures).to_string())
@@ -94,6 +95,8 @@ def benchmark(
 
     if as_json not in (None, "-"):
         require_writable(file=Path(as_json))
+    if output is not None:
+        require_writable(output)
     if size not in SIZES:
         raise ValueError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
     chosen = SIZES[size]

@@ -2,14 +2,15 @@
 
 `exactness_report` compares any two ways. `run_exactness` compares the plain one with others on descriptions of phantoms
 and writes a results folder: scores.csv, one row per prompt and comparison with the columns of the report, and
-manifest.json.
+manifest.json. What was compared is kept in its store, so a run that was cut off goes on.
 """
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,15 @@ import torch
 from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
 from medv_lab.decoding.denoising import describe_prompts, suppressed_ids
 from medv_lab.diffusion.sampler import sample
+from medv_lab.evaluation.responders import describe_model, dtype_name
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
+from medv_lab.model.quantization import describe_quantization, make_quantization_config
 from medv_lab.phantoms.rendering import render
 from medv_lab.phantoms.scenes import make_scenes
 from medv_lab.runtime import make_manifest
-from medv_lab.store import replace_text
+from medv_lab.store import Store, content_key, replace_text
 
 QUESTION = "Describe the image."
 BASE = GenerationSettings(gen_length=32, block_length=16, steps=16)
@@ -114,13 +117,22 @@ def run_exactness(
     pictures = [render(scene) for scene in make_scenes("test", questions)]
     inputs = processor(pictures, [QUESTION] * questions)
     if quantizations:
-        reports = _compare_quantised(model, inputs, quantizations)
+        comparisons = _list_quantised(model, inputs, quantizations)
     else:
-        reports = {name: exactness_report(model, inputs, BASE, BASE, **way) for name, way in WAYS.items()}
-        for name, cache in CACHES.items():
-            reports[name] = exactness_report(model, inputs, BASE, replace(BASE, cache=cache))
-    scores = [report.assign(comparison=name, prompt=range(questions)) for name, report in reports.items()]
-    scores = pd.concat(scores, ignore_index=True)
+        comparisons = {
+            name: partial(exactness_report, model, inputs, BASE, BASE, **way) for name, way in WAYS.items()
+        }
+        for name, kind in CACHES.items():
+            other = replace(BASE, cache=kind)
+            comparisons[name] = partial(exactness_report, model, inputs, BASE, other)
+    about, parts = (describe_model(model, "model"), dtype_name(model), BASE.to_dict(), questions), []
+    with Store(folder, "rows") as store:
+        for name, compare in comparisons.items():
+            key = content_key(*about, name)
+            if key not in store:
+                store.put(key, {"report": compare().to_dict("list")})
+            parts.append(pd.DataFrame(store[key]["report"]).assign(comparison=name, prompt=range(questions)))
+    scores = pd.concat(parts, ignore_index=True)
     settings = {"questions": questions, "quantizations": list(quantizations), **BASE.to_dict()}
     manifest = make_manifest(settings, seed=BASE.seed, model=model)
     replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
@@ -128,18 +140,20 @@ def run_exactness(
     return scores
 
 
-def _compare_quantised(
+def _list_quantised(
     model: MedVForMaskedDiffusion, inputs: Mapping[str, Any], quantizations: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """Load the model's checkpoint in bfloat16 and in fewer bits, two at a time, and compare them."""
-    folder, device = model.medv_source.folder, str(model.device)
-    whole, _ = load(folder, device=device, dtype="bfloat16")
-    reports = {}
-    for name in quantizations:
-        coarse, _ = load(folder, device=device, dtype="bfloat16", quantization=name)
-        title = f"bfloat16, {coarse.medv_source.quantization}"
-        reports[title] = exactness_report(whole, inputs, BASE, BASE, other=coarse)
-    return reports
+) -> dict[str, Callable[[], pd.DataFrame]]:
+    """List comparisons of the checkpoint in fewer bits with bfloat16; each loads the former, all share the latter."""
+    loaded = partial(load, model.medv_source.folder, device=str(model.device), dtype="bfloat16")
+    whole = cache(lambda: loaded()[0])
+
+    def compare(name: str) -> pd.DataFrame:
+        return exactness_report(whole(), inputs, BASE, BASE, other=loaded(quantization=name)[0])
+
+    held = {name: make_quantization_config(name, model.device, torch.bfloat16) for name in quantizations}
+    return {
+        f"bfloat16, {describe_quantization(held[name])}": partial(compare, name) for name in quantizations
+    }
 
 
 class _Pass(NamedTuple):

@@ -92,3 +92,23 @@ def test_every_way_is_compared_for_every_prompt(tmp_path):
     assert (refreshed.different == 0).all()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["settings"]["questions"] == 2 and manifest["versions"]
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    whole = run_exactness(tiny_model(), tiny_processor(), tmp_path / "whole", questions=2)
+    compared, cut = [], 3
+
+    def compare(*given, **way):
+        if len(compared) == cut:
+            raise KeyboardInterrupt
+        compared.append(way)
+        return exactness_report(*given, **way)
+
+    monkeypatch.setattr("medv_lab.studies.exactness.exactness_report", compare)
+    with pytest.raises(KeyboardInterrupt):
+        run_exactness(tiny_model(), tiny_processor(), tmp_path / "cut", questions=2)
+    assert not (tmp_path / "cut" / "scores.csv").exists()
+    cut = None
+    scores = run_exactness(tiny_model(), tiny_processor(), tmp_path / "cut", questions=2)
+    assert len(compared) == len(WAYS) + len(CACHES)  # none of them twice
+    pd.testing.assert_frame_equal(scores, whole, check_dtype=False)
