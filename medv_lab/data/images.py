@@ -18,6 +18,7 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ for _order, _photometric, *_rest in list(TiffImagePlugin.OPEN_INFO):
         TiffImagePlugin.OPEN_INFO.setdefault((_order, WHITE_IS_ZERO, *_rest), _mode)
 DARK = 48  # levels of 255 that are next to black, or to white
 MOSTLY = 0.9
+BAND = 256  # rows that are worked on together
 _NOTES = "medv_lab_notes"
 
 SAMPLES = {  # name -> file in the packages pydicom or pydicom-data
@@ -158,42 +160,63 @@ def _decode(file: io.BufferedIOBase, frame: int, notes: list[str]) -> Image.Imag
         check_size(*image.size)
         check_frame(frame, getattr(image, "n_frames", 1))
         image.seek(frame)
-        return _convert(image, notes)
+        return _convert(image, notes, is_own=True)
 
 
-def _convert(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert the current frame of a Pillow image to 8-bit RGB, upright."""
+def _convert(image: Image.Image, notes: list[str], *, is_own: bool = False) -> Image.Image:
+    """Convert the current frame of a Pillow image to 8-bit RGB, upright; one that is our own may be changed."""
     check_size(*image.size)
-    upright = ImageOps.exif_transpose(image)
-    profile = image.info.get("icc_profile")
+    profile, is_inverted = image.info.get("icc_profile"), _has_white_zero(image)
+    upright = image if is_own else ImageOps.exif_transpose(image)
+    if is_own:  # without the copy, which of a large picture is 256 MB
+        ImageOps.exif_transpose(image, in_place=True)
     if upright.mode.startswith(("I", "F")):
         values, clear = np.asarray(upright), image.info.get("transparency")
         padding = values == clear if isinstance(clear, int) else None
         grey = window_grey(values, notes, padding)
-        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+        if is_inverted:
             grey = 255 - grey  # which Pillow does for 8 bits and fewer only
         return Image.fromarray(grey).convert("RGB")
     if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        opaque = upright.convert("L") if upright.mode in ("LA", "La") else layer.convert("RGB")
-        colours = to_srgb(opaque, profile, notes).convert("RGBA")
-        colours.putalpha(layer.getchannel("A"))
-        return _lay_on_ground(colours, notes)
+        return _lay_on_ground(upright, profile, notes)
     if upright.mode == "CMYK" and not profile:
         notes.append("The picture's CMYK colours have no profile: they are approximate.")
     return to_srgb(upright, profile, notes).convert("RGB")
 
 
-def _lay_on_ground(layer: Image.Image, notes: list[str]) -> Image.Image:
+def _has_white_zero(image: Image.Image) -> bool:
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
+
+
+def _lay_on_ground(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
     """Lay a picture with transparency on black, or on white if nearly all of it would be lost on black."""
-    weight = np.asarray(layer.getchannel("A"), np.float32)  # how much of each pixel is seen
-    light = np.asarray(layer.convert("RGB").convert("L"), np.float32) * (weight / 255)
-    lost = float(weight[light < DARK].sum()), float(weight[light + 255 - weight > 255 - DARK].sum())
-    is_white = lost[0] > MOSTLY * weight.sum() and lost[1] < lost[0]
+    # what each ground would hide: pixels by how much of them is seen
+    seen, lost = 0.0, np.zeros(2)
+    for _, layer in _layers(image, profile, notes):
+        weight = np.asarray(layer.getchannel("A"), np.float32)
+        light = np.asarray(layer.convert("RGB").convert("L"), np.float32) * (weight / 255)
+        seen += float(weight.sum())
+        lost += weight[light < DARK].sum(), weight[light + 255 - weight > 255 - DARK].sum()
+    is_white = bool(lost[0] > MOSTLY * seen and lost[1] < lost[0])
     if is_white:
         notes.append("The picture is dark on a transparent ground: it was laid on white.")
-    ground = Image.new("RGBA", layer.size, (255,) * 4 if is_white else (0, 0, 0, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB")
+
+    laid = Image.new("RGB", image.size)
+    for top, layer in _layers(image, profile, []):
+        ground = Image.new("RGBA", layer.size, (255,) * 4 if is_white else (0, 0, 0, 255))
+        laid.paste(Image.alpha_composite(ground, layer).convert("RGB"), (0, top))
+    return laid
+
+
+def _layers(image: Image.Image, profile: bytes | None, notes: list[str]) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a picture with transparency in sRGB, RGBA, in bands, each with its top row; whole, it takes 2.5 GB."""
+    for top in range(0, image.height, BAND):
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        layer = band.convert("RGBA")
+        opaque = band.convert("L") if band.mode in ("LA", "La") else layer.convert("RGB")
+        colours = to_srgb(opaque, profile, notes).convert("RGBA")
+        colours.putalpha(layer.getchannel("A"))
+        yield top, colours
 
 
 def _array_to_image(array: np.ndarray, notes: list[str]) -> Image.Image:

@@ -82,15 +82,16 @@ def window_grey(
 
 def _far_value(values: np.ndarray) -> float | None:
     """Return the lowest or highest value (N,) if it is far from all others, else None."""
-    for end in (values.min(), values.max()):
-        rest = values[values != end]
-        if not 0 < rest.size < (1 - WINDOW_PERCENTILES[0] / 100) * values.size:
-            continue  # there is nothing else, or the percentiles leave it out anyway
-        low, high = np.percentile(rest, WINDOW_PERCENTILES)
-        has_greys = np.unique(rest[:: rest.size // 10_000 + 1]).size > FEW_GREYS
-        if has_greys and max(low - float(end), float(end) - high) > high - low:
-            return float(end)
-    return None
+    return next((float(end) for end in (values.min(), values.max()) if _is_far(values, end)), None)
+
+
+def _is_far(values: np.ndarray, end: np.number) -> bool:
+    rest = values[values != end]
+    if not 0 < rest.size < (1 - WINDOW_PERCENTILES[0] / 100) * values.size:
+        return False  # there is nothing else, or the percentiles leave it out anyway
+    has_greys = np.unique(rest[:: rest.size // 10_000 + 1]).size > FEW_GREYS
+    low, high = np.percentile(rest, WINDOW_PERCENTILES, overwrite_input=True)  # another copy takes 256 MB
+    return bool(has_greys and max(low - float(end), float(end) - high) > high - low)
 
 
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
