@@ -112,8 +112,8 @@ class AblationArm:
 BASE = {
     "text": ("text", 1200, 32),
     "alignment": ("alignment", 60, 64),
-    "questions": ("questions", 1300, 64),
-    "instruct": ("instruct", 1200, 32),
+    "questions": ("questions", 700, 64),
+    "instruct": ("instruct", 1100, 32),
     "vqa": ("vqa", 60, 64),
     "general-alignment": ("alignment", 60, 64),
     "general-instruct": ("instruct", 200, 64),
@@ -142,6 +142,9 @@ def make_recipes(changes: Sequence[str] = ()) -> dict[str, Recipe]:
         stage: replace(EMBEDDED[kind], steps=steps, batch_size=batch)
         for stage, (kind, steps, batch) in BASE.items()
     }
+    # Answers of a word are given in the first passes. Trained with nearly all of an answer masked, as it is there,
+    # 86 of 100 yes/no questions were answered after 500 steps, 78 with levels from 0.3 on (validation, one seed).
+    recipes["questions"] = replace(recipes["questions"], t_min=0.8)
     return {stage: vary(recipe, own[stage]) for stage, recipe in recipes.items()}
 
 
@@ -318,8 +321,8 @@ class PhantomData:
     def _questions(self, seed: int, domains: Sequence[str] = DOMAINS) -> list[Example]:
         rounds = self.amounts.rounds
         questions = training_questions(self.scenes, rounds, seed)
-        # yes and no are learned last: after as many questions as open ones need they are right in 84 of 100
-        questions += balanced_questions(self.scenes, 2 * rounds, seed + 9, CLOSED_PROBES)
+        # yes and no are learned last
+        questions += balanced_questions(self.scenes, rounds, seed + 9, CLOSED_PROBES)
         return question_examples([q for q in questions if self.scenes[q.scene].domain in domains])
 
     def _instruct(self, seed: int) -> list[Example]:
