@@ -9,6 +9,7 @@ The `datasets` library is not used. It would save few lines; left to find the sp
 
 import hashlib
 import os
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,8 @@ def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
                 for batch in table.iter_batches(batch_size=BATCH_ROWS):
                     yield batch.to_pylist()
             return
+        with pyarrow.memory_map(str(file)) as source:
+            _check_compression(pyarrow.ipc.MessageReader.open_stream(source))
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             for batch in batches:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
@@ -135,6 +138,39 @@ def _check_expansion(metadata: Any, size: int) -> None:
         raise LimitError(
             f"its {size} bytes unpack to {expanded}; {MAX_RATIO} times as many, or {MAX_EXPANSION}, are the most"
         )
+
+
+def _check_compression(messages: Iterable[Any]) -> None:
+    """Refuse an Arrow stream with compressed batches, which pyarrow unpacks whole; `datasets` writes none."""
+    for message in messages:
+        if message.type == "schema":
+            continue
+        try:
+            is_compressed = _is_compressed(message.metadata.to_pybytes(), message.type == "dictionary")
+        except struct.error as error:
+            raise ValueError(f"a {message.type} is damaged: {error}") from error
+        if is_compressed:
+            raise LimitError("its batches are compressed; save it again uncompressed, or as Parquet")
+
+
+def _is_compressed(message: bytes, is_dictionary: bool) -> bool:
+    """Return True if a message of a batch says that its body is compressed.
+
+    A message is a FlatBuffers table whose third field is the batch (of a dictionary its second), whose fourth field is
+    there if it is compressed. Arrow 0.17 said so in a text instead.
+    """
+
+    def field(table: int, number: int) -> int:
+        """Return the table that a field of another leads to, 0 without one."""
+        fields = table - struct.unpack_from("<i", message, table)[0]
+        is_there = 4 + 2 * number < struct.unpack_from("<H", message, fields)[0]
+        place = struct.unpack_from("<H", message, fields + 4 + 2 * number)[0] if is_there else 0
+        return place and table + place + struct.unpack_from("<I", message, table + place)[0]
+
+    batch = field(struct.unpack_from("<I", message)[0], 2)
+    if is_dictionary:
+        batch = field(batch, 1)
+    return bool(field(batch, 3)) or b"ARROW:experimental_compression" in message
 
 
 def _picture(value: Any, folder: Path, pictures: Path) -> Path:

@@ -37,12 +37,13 @@ def write_parquet(folder, split, table, parts=2, place="data"):
         pa.parquet.write_table(table.slice(part * size, size), folder / place / name)
 
 
-def write_saved(folder, split, table):
+def write_saved(folder, split, table, compression=None):
     (folder / split).mkdir(parents=True)
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
     name = "data-00000-of-00001.arrow"
     (folder / split / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    with pa.ipc.new_stream(folder / split / name, table.schema) as stream:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(folder / split / name, table.schema, options=options) as stream:
         stream.write_table(table)
 
 
@@ -149,3 +150,17 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ModuleNotFoundError, match=r"medv-lab\[tables\]"):
         read_vqa("slake", tmp_path, pictures=tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+@pytest.mark.parametrize("kind", ["batch", "dictionary"])
+def test_compressed_batches_are_refused(tmp_path, compression, kind):
+    table = rows_of(ANSWERS)
+    if kind == "dictionary":
+        table = table.set_column(2, "answer", table["answer"].dictionary_encode())
+        write_saved(tmp_path / "plain", "train", table)
+        reading = read_vqa("vqa-rad", tmp_path / "plain", pictures=tmp_path / "pictures")
+        assert [one.reference for one in reading.questions] == ANSWERS
+    write_saved(tmp_path / "set", "train", table, compression)
+    with pytest.raises(ValueError, match="batches are compressed; save it again uncompressed"):
+        read_vqa("vqa-rad", tmp_path / "set", pictures=tmp_path / "pictures")
