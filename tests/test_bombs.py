@@ -1,14 +1,21 @@
 """A file of at most 10 MB is read, or refused by name, within 10 seconds and 1 GB, whoever made it."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from medv_lab.model.checkpoint_files import embedded_folder
+from tests.data.test_dicom import make
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES, MOST_MEMORY, MOST_SECONDS = 10_000_000, 1_000_000_000, 10
@@ -42,6 +49,11 @@ READERS = {
     "checkpoint": (
         "from medv_lab.model.checkpoints import load",
         "load(Path(sys.argv[1]).parent, device='cpu')",
+    ),
+    "picture": ("from medv_lab.data.images import open_image", "open_image(sys.argv[1])"),
+    "table": (
+        "from medv_lab.data.hugging_face import _batches",
+        "sum(map(len, _batches(Path(sys.argv[1]))))",
     ),
 }
 
@@ -144,3 +156,72 @@ def test_a_configuration_is_not_believed_beyond_its_weights(tmp_path, changes):
     folder = link_checkpoint(tmp_path / "model")
     change_config(folder, **changes)
     assert read("checkpoint", folder / "config.json").startswith("CheckpointError: ")
+
+
+SIDE = 8000  # whose square is the most pixels that a picture may have
+
+
+def levels(dtype: str, *channels: int) -> np.ndarray:
+    return np.resize(np.arange(997).astype(dtype), (SIDE, SIDE, *channels))
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def deflated(pixels: np.ndarray, photometric: str = "MONOCHROME2", **elements) -> bytes:
+    return make(pixels, photometric, DeflatedExplicitVRLittleEndian, **elements)
+
+
+def run_lengths(dtype: str, photometric: str, segments: int) -> bytes:
+    segment = b"".join(bytes([129, place % 251]) for place in range(SIDE**2 // 128))
+    head = np.zeros(16, "<u4")
+    head[: segments + 1] = [segments, *(64 + place * len(segment) for place in range(segments))]
+    pixels = np.zeros((1, 1, 3) if photometric == "RGB" else (1, 1), dtype)
+    data = encapsulate([head.tobytes() + segment * segments])
+    return make(pixels, photometric, RLELossless, Rows=SIDE, Columns=SIDE, PixelData=data)
+
+
+PICTURES = {
+    "RGBA PNG": lambda: saved(Image.new("RGBA", (SIDE, SIDE)), "PNG"),
+    "PNG of few rows": lambda: saved(Image.new("RGBA", (SIDE * 500, SIDE // 500)), "PNG"),
+    "palette PNG": lambda: saved(Image.new("P", (SIDE, SIDE)), "PNG", transparency=3),
+    "16-bit PNG": lambda: saved(Image.fromarray(levels("u2")), "PNG", compress_level=1),
+    "float TIFF": lambda: saved(
+        Image.fromarray(np.zeros((SIDE, SIDE), "f4")), "TIFF", compression="tiff_deflate"
+    ),
+    "DICOM": lambda: deflated(levels("u2"), RescaleSlope=1, RescaleIntercept=-1024),
+    "DICOM with padding": lambda: deflated(levels("u2"), RescaleSlope=0.37, PixelPaddingValue=0),
+    "DICOM of 32 bits": lambda: deflated(levels("i4"), RescaleSlope=0.37),
+    "DICOM RGB": lambda: deflated(levels("u1", 3), "RGB"),
+    "DICOM RGB of 16 bits": lambda: deflated(levels("u2", 3), "RGB"),
+    "DICOM YBR": lambda: deflated(levels("u1", 3), "YBR_FULL"),
+    "DICOM of runs": lambda: run_lengths("i2", "MONOCHROME1", 2),
+    "DICOM RGB of runs": lambda: run_lengths("u2", "RGB", 6),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_64_megapixels(tmp_path, kind):
+    (tmp_path / "picture").write_bytes(PICTURES[kind]())
+    assert read("picture", tmp_path / "picture") == "read"
+
+
+def test_dicom_that_takes_more_is_refused(tmp_path):
+    (tmp_path / "picture").write_bytes(deflated(np.zeros((SIDE, SIDE), "u8")))
+    assert "inflates to more than" in read("picture", tmp_path / "picture")
+    (tmp_path / "picture").write_bytes(run_lengths("u4", "RGB", 1))
+    assert "takes 768000000 bytes while it is decompressed" in read("picture", tmp_path / "picture")
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", None])
+def test_arrow_streams(tmp_path, compression):
+    size = 9_000_000 if compression is None else 10**8
+    batch = pa.record_batch({"a": pa.array([b"\0" * size])})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(tmp_path / "a.arrow", batch.schema, options=options) as stream:
+        stream.write_batch(batch)
+    said = read("table", tmp_path / "a.arrow")
+    assert said == "read" if compression is None else "batches are compressed" in said

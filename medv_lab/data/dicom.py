@@ -9,6 +9,7 @@ count, and what colours they are, is read here.
 import io
 import struct
 import zlib
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
@@ -24,16 +26,20 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     RLELossless,
 )
 
 from medv_lab.data.display import GREY_ELEMENTS, show_grey, show_palette
-from medv_lab.data.pixels import MAX_PIXELS, ImageError, check_frame, check_size, stretch, to_srgb
+from medv_lab.data.pixels import MAX_PIXELS, ImageError, check_frame, check_size, in_bands, stretch, to_srgb
 
 PREAMBLE = 128
 HEAD_LENGTH = 1024  # bytes of a file that `is_dicom` wants to see
-MAX_INFLATED = 8 * MAX_PIXELS  # bytes
+MAX_DECODED = 6 * MAX_PIXELS  # bytes: colours of 16 bits, which are held twice
+MAX_INFLATED = MAX_DECODED + (1 << 24)
+_INFLATED_AT_ONCE = 1 << 24
+MAX_DEFLATION = 1032  # bytes that one byte can inflate to
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT")
 PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_RCT", *YBR)
@@ -59,8 +65,8 @@ def is_dicom(head: bytes) -> bool:
     return False
 
 
-def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> np.ndarray:
-    """Decode one frame of a DICOM file to uint8 RGB.
+def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> Image.Image:
+    """Decode one frame of a DICOM file to 8-bit RGB.
 
     Args:
         file: open binary file for which `is_dicom` holds.
@@ -68,7 +74,7 @@ def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> np.ndarray:
         notes: receives what the file says and could not be used, and what was used instead.
 
     Returns:
-        uint8 array (rows, columns, 3).
+        A Pillow image of mode RGB.
 
     Raises:
         ImageError: for files without a picture, a frame out of range, too many pixels, or a transfer syntax without
@@ -76,6 +82,7 @@ def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> np.ndarray:
     """
     _check_deflated(file)
     dataset = pydicom.dcmread(file, force=True)
+    dataset.buffer = None  # the inflated file, which its elements have been read from
     if not any(element in dataset for element in PIXEL_ELEMENTS):
         kind = dataset.get("SOPClassUID", "unknown SOP class")
         raise ImageError(
@@ -102,23 +109,47 @@ def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> np.ndarray:
             f"({syntax}) is installed: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or convert "
             "the file to Explicit VR Little Endian."
         ) from error
-    return _to_rgb(dataset, pixels, photometric, frame, notes)
+    # Of a large picture, what is no longer needed takes hundreds of megabytes.
+    for element in PIXEL_ELEMENTS:
+        dataset.pop(element, None)
+    shown = _show(dataset, pixels, photometric, frame, notes)
+    del pixels
+    image, profile = Image.fromarray(shown), None if shown.ndim == 2 else _color_profile(dataset)
+    del shown
+    return to_srgb(image, profile, notes).convert("RGB")
 
 
 def _check_deflated(file: BinaryIO) -> None:
     """Refuse a deflated data set that would inflate far beyond the pixel limit."""
-    head = file.read(HEAD_LENGTH)
+    read_preamble(file, force=True)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        rest = file.read()
+    while rest and not inflater.eof and size <= MAX_INFLATED:
+        size += len(inflater.decompress(rest, _INFLATED_AT_ONCE))
+        rest = inflater.unconsumed_tail
+    # After a command set pydicom would begin where this ends.
+    size += MAX_DEFLATION * len(inflater.unused_data)
     file.seek(0)
-    meta = head[PREAMBLE + 4 :]
-    if DeflatedExplicitVRLittleEndian.encode() not in meta or meta[:8] != b"\x02\x00\x00\x00UL\x04\x00":
-        return
-    file.seek(PREAMBLE + 4 + 12 + struct.unpack("<I", meta[8:12])[0])
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflater.decompress(file.read(), MAX_INFLATED)
-    file.seek(0)
-    if inflater.unconsumed_tail:
+    if size > MAX_INFLATED:
         raise ImageError(
             f"inflates to more than {MAX_INFLATED} bytes. Store it uncompressed if you trust it."
+        )
+
+
+def _check_compressed(dataset: Dataset) -> None:
+    """Refuse a compressed frame that would take far more memory than others while it is decoded."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        return
+    # JPEG 2000 is decoded in words of 32 bits.
+    depth = 4 if syntax in JPEG2000TransferSyntaxes else int(dataset.get("BitsAllocated") or 8) // 8
+    size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1) * depth
+    if size > MAX_DECODED:
+        raise ImageError(
+            f"takes {size} bytes while it is decompressed; {MAX_DECODED} are allowed. Store it uncompressed, or make "
+            "it smaller."
         )
 
 
@@ -134,7 +165,9 @@ def _decode_stored(dataset: Dataset, frame: int) -> tuple[np.ndarray, str]:
     # Partial-range colours are laid out in the file as those of the full range, which pydicom knows.
     options = {"photometric_interpretation": photometric.replace("YBR_PARTIAL", "YBR_FULL")}
     is_jpeg = syntax == JPEGBaseline8Bit
-    pixels, found = get_decoder(syntax).as_array(
+    decoder = get_decoder(syntax)
+    _check_compressed(dataset)
+    pixels, found = decoder.as_array(
         dataset,
         index=frame,
         raw=True,
@@ -146,7 +179,8 @@ def _decode_stored(dataset: Dataset, frame: int) -> tuple[np.ndarray, str]:
         # The bits that count end at the high bit; others hold overlays, or anything.
         stored = int(dataset.BitsStored)
         above = dataset.BitsAllocated - 1 - int(dataset.get("HighBit", stored - 1))
-        pixels = pixels << max(above, 0) >> dataset.BitsAllocated - stored
+        pixels <<= max(above, 0)
+        pixels >>= dataset.BitsAllocated - stored
     if is_jpeg and pixels.ndim == 3:
         frames = int(dataset.get("NumberOfFrames") or 1)
         with Image.open(io.BytesIO(get_frame(dataset.PixelData, frame, number_of_frames=frames))) as own:
@@ -156,25 +190,23 @@ def _decode_stored(dataset: Dataset, frame: int) -> tuple[np.ndarray, str]:
     return pixels, photometric if photometric.startswith("YBR_PARTIAL") else decoded
 
 
-def _to_rgb(
-    dataset: Dataset, pixels: np.ndarray, photometric: str, frame: int, notes: list[str]
-) -> np.ndarray:
-    """Convert stored values (H, W) or (H, W, 3) to uint8 RGB by their photometric interpretation."""
+def _show(dataset: Dataset, pixels: np.ndarray, photometric: str, frame: int, notes: list[str]) -> np.ndarray:
+    """Convert stored values (H, W) or (H, W, 3) to uint8 grey (H, W) or RGB (H, W, 3) by what they stand for."""
     if photometric in ("MONOCHROME1", "MONOCHROME2") and pixels.ndim == 2:
-        grey = show_grey(_grey_elements(dataset, frame, notes), pixels, notes)
-        return np.repeat(grey[..., None], 3, axis=2)
+        return show_grey(_grey_elements(dataset, frame, notes), pixels, notes)
     is_colour = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype.kind == "u"
+    bits = int(dataset.BitsStored)
     if photometric == "PALETTE COLOR" and pixels.ndim == 2:
-        colours = show_palette(dataset, pixels, notes)
-    elif is_colour and photometric == "RGB":
-        colours = stretch(pixels, 0, 2 ** int(dataset.BitsStored) - 1)
-    elif is_colour and photometric in YBR:
-        colours = ybr_to_rgb(pixels, int(dataset.BitsStored), photometric.startswith("YBR_PARTIAL"))
-    else:
-        raise ImageError(
-            f"has {pixels.dtype} pixels of shape {pixels.shape}, which are not {photometric}. Export it again."
+        return show_palette(dataset, pixels, notes)
+    if is_colour and photometric == "RGB":
+        return in_bands(partial(stretch, low=0, high=2**bits - 1), pixels)
+    if is_colour and photometric in YBR:
+        return in_bands(
+            partial(ybr_to_rgb, bits=bits, is_partial=photometric.startswith("YBR_PARTIAL")), pixels
         )
-    return np.asarray(to_srgb(Image.fromarray(colours), _color_profile(dataset), notes))
+    raise ImageError(
+        f"has {pixels.dtype} pixels of shape {pixels.shape}, which are not {photometric}. Export it again."
+    )
 
 
 def ybr_to_rgb(pixels: np.ndarray, bits: int, is_partial: bool) -> np.ndarray:

@@ -14,18 +14,23 @@ know no padding and no window of the picture's own, and refuse tables of 8 bits 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from medv_lab.data.pixels import (
-    WINDOW_PERCENTILES,
     ImageError,
     check_finite,
+    count_levels,
+    find_percentiles,
+    find_window,
     grey_range,
+    in_bands,
     stretch,
-    window_grey,
 )
+
+Rule = Callable[[np.ndarray], np.ndarray]  # what looks at single pixels
 
 COLOURS = ("Red", "Green", "Blue")
 PADDING = {  # a padding value, and the other end of its range
@@ -82,27 +87,39 @@ def show_grey(elements: Dataset, stored: np.ndarray, notes: list[str]) -> np.nda
     Raises:
         ImageError: when a value is NaN or infinite.
     """
-    padding = _find_padding(elements, stored, notes)
-    values = _to_modality(elements, stored, notes)
-    body = values[~padding]
+    # What is seen of a pixel depends on its value and on how many pixels have which, not on where they are.
+    levels, counts = count_levels(stored)
+    is_padding = _find_padding(elements, levels, notes)
+    to_modality = _find_modality(elements, levels, notes)
+    is_body = ~is_padding(levels)
+    body, counts = to_modality(levels)[is_body], counts[is_body]
     check_finite(body)
-    if padding.any():
-        values = np.where(padding, body.min(), values)  # padding may be NaN
-    low, high = np.percentile(body, WINDOW_PERCENTILES)
-    for name, rule in _list_rules(elements, stored, values, notes):
-        grey = rule(values)
-        if low == high or grey_range(grey[~padding])[2] > 1:
-            clipped = np.isin(grey[~padding], (0, 255)).mean()
+    lowest = body.min()
+
+    def to_values(part: np.ndarray) -> np.ndarray:
+        return np.where(is_padding(part), lowest, to_modality(part))  # padding may be NaN
+
+    low, high = find_percentiles(body, counts)
+    for name, rule in _list_rules(elements, levels, to_values(levels), notes):
+        grey = rule(body)
+        if low == high or grey_range(grey, counts)[2] > 1:
+            clipped = counts[np.isin(grey, (0, 255))].sum() / counts.sum()
             if clipped > MOSTLY_CLIPPED and stored.dtype.itemsize > 1:
                 notes.append(f"{name} makes {100 * clipped:.1f} % of the pixels black or white.")
             break
         notes.append(f"{name} makes one grey of values from {low:g} to {high:g}: not used.")
     else:
-        grey = window_grey(values, notes, padding)
-    if elements.get("PhotometricInterpretation") == "MONOCHROME1":
-        grey = 255 - grey
-    grey[padding] = 0
-    return grey
+        low, high = find_window(body, counts, notes)
+        rule = partial(stretch, low=low, high=high)
+    is_inverted = elements.get("PhotometricInterpretation") == "MONOCHROME1"
+
+    def show(part: np.ndarray) -> np.ndarray:
+        grey = rule(to_values(part))
+        grey = 255 - grey if is_inverted else grey
+        grey[is_padding(part)] = 0
+        return grey
+
+    return in_bands(show, stored)
 
 
 def show_palette(dataset: Dataset, stored: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -121,46 +138,56 @@ def show_palette(dataset: Dataset, stored: np.ndarray, notes: list[str]) -> np.n
     if bits > 8 and max(table.entries.max() for table in tables) < 256:
         notes.append(f"The palette's entries of {bits} bits hold numbers of 8 bits, and were read as such.")
         bits = 8
-    return np.stack([stretch(table.look_up(stored), 0, 2**bits - 1) for table in tables], axis=-1)
+
+    def show(part: np.ndarray) -> np.ndarray:
+        return np.stack([stretch(table.look_up(part), 0, 2**bits - 1) for table in tables], axis=-1)
+
+    return in_bands(show, stored)
 
 
-def _find_padding(elements: Dataset, stored: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Return which pixels are padding, bool (H, W): those of the padding value, or of its range with both ends."""
+def _find_padding(elements: Dataset, levels: np.ndarray, notes: list[str]) -> Rule:
+    """Return what says of stored values whether they are padding: the padding value, or its range with both ends."""
     for name, limit in PADDING.items():
         ends = _read_numbers(elements, name, notes, allow_nan=True)[:1]
         if ends:
             ends += _read_numbers(elements, limit, notes)[:1]
-            if stored.dtype.kind in "iu":  # written as US for a signed picture, or as SS for an unsigned one
-                info = np.iinfo(stored.dtype)
+            if levels.dtype.kind in "iu":  # written as US for a signed picture, or as SS for an unsigned one
+                info = np.iinfo(levels.dtype)
                 ends = [(int(end) - info.min) % (info.max - info.min + 1) + info.min for end in ends]
-            is_padding = (stored >= min(ends)) & (stored <= max(ends))
-            if math.isnan(ends[0]):
-                is_padding = np.isnan(stored)
-            if not is_padding.all():
-                return is_padding
+            rule = np.isnan if math.isnan(ends[0]) else partial(_is_between, low=min(ends), high=max(ends))
+            if not rule(levels).all():
+                return rule
             notes.append(f"All pixels are padding by {name}: it was not used.")
-    return np.zeros(stored.shape, bool)
+    return lambda part: np.zeros(part.shape, bool)
 
 
-def _to_modality(elements: Dataset, stored: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Apply the modality table, or slope and intercept, where absent and unusable ones are 1 and 0 (C.11.1)."""
-    for table in _read_tables(elements, "ModalityLUTSequence", stored, notes):
-        return table.look_up(stored)
+def _is_between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return (values >= low) & (values <= high)
+
+
+def _find_modality(elements: Dataset, levels: np.ndarray, notes: list[str]) -> Rule:
+    """Return the modality table, or slope and intercept, where absent and unusable ones are 1 and 0 (C.11.1)."""
+    for table in _read_tables(elements, "ModalityLUTSequence", levels, notes):
+        return table.look_up
     slope = next(iter(_read_numbers(elements, "RescaleSlope", notes)), 1.0)
     intercept = next(iter(_read_numbers(elements, "RescaleIntercept", notes)), 0.0)
     if slope == 0:
         notes.append("RescaleSlope is 0: read as 1.")
         slope = 1.0
-    return stored if (slope, intercept) == (1, 0) else stored * slope + intercept
-
-
-Rule = Callable[[np.ndarray], np.ndarray]
+    return lambda part: part if (slope, intercept) == (1, 0) else part * slope + intercept
 
 
 def _list_rules(
-    elements: Dataset, stored: np.ndarray, values: np.ndarray, notes: list[str]
+    elements: Dataset, levels: np.ndarray, values: np.ndarray, notes: list[str]
 ) -> Iterator[tuple[str, Rule]]:
-    """Yield the ways that the file has of making values grey, with their names, in the order in which they count."""
+    """Yield the ways that the file has of making values grey, with their names, in the order in which they count.
+
+    Args:
+        elements: see `show_grey`.
+        levels: the different stored values (N,).
+        values: the same after the modality transform.
+        notes: see `show_grey`.
+    """
     for table in _read_tables(elements, "VOILUTSequence", values, notes):
         yield "The VOI LUT", lambda given, own=table: stretch(own.look_up(given), 0, 2**own.bits - 1)
     centers, widths = (_read_numbers(elements, name, notes) for name in ("WindowCenter", "WindowWidth"))
@@ -176,7 +203,7 @@ def _list_rules(
         else:
             notes.append(f"{name} was not used: a width is above 0.")
     bits = int(elements.get("BitsStored") or 64)
-    if bits <= 8 and stored.dtype.kind == "u" and np.array_equal(values, stored):
+    if bits <= 8 and levels.dtype.kind == "u" and np.array_equal(values, levels):
         yield "The full range", lambda given: stretch(given, 0, 2**bits - 1)
 
 
@@ -225,7 +252,7 @@ def _read_numbers(elements: Dataset, keyword: str, notes: list[str], allow_nan: 
 def _read_tables(
     elements: Dataset, keyword: str, values: np.ndarray, notes: list[str]
 ) -> Iterator[LookupTable]:
-    """Yield the usable tables of a sequence, for values (H, W) that they are to be applied to."""
+    """Yield the usable tables of a sequence, for values that they are to be applied to."""
     items = elements.get(keyword) if keyword in elements else ()
     if keyword in elements and not items:
         notes.append(f"{keyword} is empty: not used.")
@@ -252,7 +279,7 @@ def read_table(
         descriptor: number of entries (0 for 65536), the first value, bits of an entry.
         data: words as bytes in the file's order, or as numbers.
         is_little: whether the file is little-endian.
-        values: what the table is for (H, W), since whether the first value is signed is at times written wrongly.
+        values: what the table is for, since whether the first value is signed is at times written wrongly.
 
     Raises:
         ValueError: for fewer entries than the descriptor says.

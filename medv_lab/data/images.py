@@ -29,6 +29,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from medv_lab.data.dicom import HEAD_LENGTH, decode_dicom, is_dicom
 from medv_lab.data.pixels import (
     ImageError,
+    boxes,
     check_frame,
     check_size,
     note_few_greys,
@@ -54,7 +55,6 @@ for _order, _photometric, *_rest in list(TiffImagePlugin.OPEN_INFO):
         TiffImagePlugin.OPEN_INFO.setdefault((_order, WHITE_IS_ZERO, *_rest), _mode)
 DARK = 48  # levels of 255 that are next to black, or to white
 MOSTLY = 0.9
-BAND = 256  # rows that are worked on together
 _NOTES = "medv_lab_notes"
 
 SAMPLES = {  # name -> file in the packages pydicom or pydicom-data
@@ -148,7 +148,7 @@ def _decode(file: io.BufferedIOBase, frame: int, notes: list[str]) -> Image.Imag
     if not head:
         raise ImageError(f"is empty. Give a {ALLOWED} file.")
     if is_dicom(head):
-        return Image.fromarray(decode_dicom(file, frame, notes))
+        return decode_dicom(file, frame, notes)
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -202,21 +202,23 @@ def _lay_on_ground(image: Image.Image, profile: bytes | None, notes: list[str]) 
         notes.append("The picture is dark on a transparent ground: it was laid on white.")
 
     laid = Image.new("RGB", image.size)
-    for top, layer in _layers(image, profile, []):
+    for place, layer in _layers(image, profile, []):
         ground = Image.new("RGBA", layer.size, (255,) * 4 if is_white else (0, 0, 0, 255))
-        laid.paste(Image.alpha_composite(ground, layer).convert("RGB"), (0, top))
+        laid.paste(Image.alpha_composite(ground, layer).convert("RGB"), place)
     return laid
 
 
-def _layers(image: Image.Image, profile: bytes | None, notes: list[str]) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a picture with transparency in sRGB, RGBA, in bands, each with its top row; whole, it takes 2.5 GB."""
-    for top in range(0, image.height, BAND):
-        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+def _layers(
+    image: Image.Image, profile: bytes | None, notes: list[str]
+) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """Yield a picture with transparency in sRGB, RGBA, in parts, each with its place; whole, it takes 2.5 GB."""
+    for box in boxes(*image.size):
+        band = image.crop(box)
         layer = band.convert("RGBA")
         opaque = band.convert("L") if band.mode in ("LA", "La") else layer.convert("RGB")
         colours = to_srgb(opaque, profile, notes).convert("RGBA")
         colours.putalpha(layer.getchannel("A"))
-        yield top, colours
+        yield box[:2], colours
 
 
 def _array_to_image(array: np.ndarray, notes: list[str]) -> Image.Image:

@@ -1,8 +1,9 @@
 """Parts that the image decoders share: windows of deep grey."""
 
 import numpy as np
+import pytest
 
-from medv_lab.data.pixels import grey_range, window_grey
+from medv_lab.data.pixels import count_levels, find_percentiles, grey_range, window_grey
 
 
 def test_a_window_follows_no_outlier_and_keeps_the_order():
@@ -44,3 +45,16 @@ def test_the_middle_of_the_greys():
     grey = np.repeat(np.arange(256, dtype=np.uint8), 1000)
     assert grey_range(grey) == (1, 254, 254)
     assert grey_range(np.full((9, 9), 77, np.uint8)) == (77, 77, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("most", [1, 40, 40_000])
+def test_counted_values_have_the_percentiles_of_all_pixels(dtype, most):
+    rng = np.random.default_rng(most)
+    for _ in range(20):
+        limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo(np.int64)
+        values = np.clip(rng.normal(0, most, rng.integers(1, 60, 2)), limits.min, limits.max).astype(dtype)
+        levels, counts = count_levels(values)
+        assert np.array_equal(np.repeat(levels, counts), np.sort(values, axis=None))
+        turned = rng.permutation(len(levels))
+        assert find_percentiles(levels[turned], counts[turned]) == tuple(np.percentile(values, (0.5, 99.5)))
