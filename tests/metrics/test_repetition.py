@@ -135,6 +135,11 @@ def test_the_last_commit_of_a_position_makes_the_duplicate():
     assert duplicate_commits(undone).empty
 
 
+def test_commits_in_the_prompt_are_not_counted_with_those_of_the_answer():
+    trace = make_trace([0, 0, 1, 2], [0, 1, -1, 2, 3], [0, 0, 0, 1, 1])
+    assert duplicate_commits(trace).committed_in_step.tolist() == [2]
+
+
 def test_a_duplicate_over_a_special_token_is_one_since_the_text_shows_it():
     found = duplicate_commits(make_trace([0, END, 0, 1], [0, 1, 2, 3], [0, 0, 0, 0]))
     assert found.position.tolist() == [2]
