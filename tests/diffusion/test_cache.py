@@ -34,11 +34,12 @@ class Recorder:
     """The model, with what its backbone was given and what head gave."""
 
     def __init__(self, model):
-        self.model, self.computed, self.logits = model, [], []
+        self.model, self.computed, self.logits, self.masks = model, [], [], []
         self.embed_tokens = model.embed_tokens
 
     def backbone(self, embeds, *rest, **more):
         self.computed.append(embeds.shape[1])
+        self.masks.append(rest[0])
         return self.model.backbone(embeds, *rest, **more)
 
     def head(self, hidden):
@@ -85,6 +86,12 @@ def run(model, settings, rows=slice(None), stops=(), **more):
             )
         )
     return records, recorder
+
+
+def test_one_mask_is_for_all_heads_and_says_what_each_computed_index_sees(model):
+    _, recorder = run(model, replace(SETTINGS, cache=DualCache()))
+    total = PROMPT + SETTINGS.gen_length
+    assert {mask.shape for mask in recorder.masks} == {(4, 1, count, total) for count in recorder.computed}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """Properties of the sampler on a small denoiser; its numbers are held by the parity tests."""
 
+import math
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from medv_lab.config import Threshold
 from tests.diffusion.toy import MASK, SETTINGS, STOP, Toy, final, prompts, run, trace_of
 
 
@@ -54,6 +56,9 @@ def test_deferred_ends_are_predicted_and_committed_last(changes):
     is_end = [np.isin(record.candidate_tokens, ends) for record in records]
     assert any(found.any() for found in is_end)
     for record, found in zip(records, is_end, strict=True):
+        count = np.bincount(record.rows, minlength=len(ids))
+        assert (count == record.num_transfer).all() or settings.remasking.is_adaptive
+        assert (count >= record.num_transfer).all()
         waiting = np.bincount(record.candidate_rows[~found], minlength=len(ids))
         committed = np.bincount(record.rows[~np.isin(record.tokens, ends)], minlength=len(ids))
         for row in np.unique(record.rows[np.isin(record.tokens, ends)]):
@@ -123,8 +128,11 @@ def test_more_steps_than_positions_end_early():
 
 def test_blocks_are_filled_from_left_to_right():
     ids, _ = prompts(1)
-    for record in run(Toy(), ids):
+    records = run(Toy(), ids)
+    for record in records:
         assert (record.positions // SETTINGS.block_length == record.block).all()
+    passes = [(block, step) for block in range(2) for step in range(6)]
+    assert [(record.block, record.step) for record in records] == passes
 
 
 def test_suppressed_tokens_are_never_predicted():
@@ -134,6 +142,23 @@ def test_suppressed_tokens_are_never_predicted():
     held = run(Toy(), ids, mask, suppressed=(common,))
     assert common in free[-1].canvas
     assert common not in held[-1].canvas
+
+
+def test_logits_are_processed_with_the_answers_of_their_rows():
+    ids, mask = prompts()
+    seen = []
+
+    def forbid(answers, logits):
+        seen.append(answers.tolist())
+        return logits.index_fill(-1, torch.tensor([4, 9]), -torch.inf)
+
+    records = run(Toy(), ids, mask, process_logits=forbid, suppressed=(5,))
+    held = run(Toy(), ids, mask, suppressed=(4, 5, 9))
+    assert [record.canvas.tolist() for record in records] == [record.canvas.tolist() for record in held]
+    before = np.full_like(records[0].canvas, MASK)
+    for record, answers in zip(records, seen, strict=True):
+        assert answers == before[record.candidate_rows].tolist()
+        before = record.canvas
 
 
 def test_a_predicted_mask_stays_masked_competes_in_later_blocks_and_can_be_in_the_answer():
@@ -150,6 +175,20 @@ def test_a_mask_in_the_prompt_is_filled_and_uses_up_its_share():
     records = run(toy, ids, mask, prompt_masked=ids == MASK)
     assert any((record.positions == -2).any() for record in records)
     assert (records[-1].canvas == MASK).sum() == 1
+
+
+@pytest.mark.parametrize("passes", [2, 5])
+def test_an_adaptive_pass_shares_out_the_masks_that_are_left_those_of_the_prompt_in_the_last_only(passes):
+    ids, _ = prompts(1)
+    ids[0, -1] = MASK
+    settings = replace(SETTINGS, remasking=Threshold(1.0), max_passes=2 * passes)
+    records = run(Toy(), ids, settings=settings, prompt_masked=ids == MASK)
+    assert len(records) == 2 * passes
+    for record in records:
+        left = passes - record.step
+        masks = (record.candidate_positions >= 0).sum() if left > 1 else len(record.candidate_positions)
+        assert record.num_transfer.tolist() == [math.ceil(masks / left)]
+        assert record.num_transfer.dtype == np.int64
 
 
 def test_the_head_sees_only_masked_positions_of_reached_blocks():

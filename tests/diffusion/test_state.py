@@ -80,6 +80,7 @@ def test_masks_in_the_prompt_are_candidates_that_are_no_part_of_the_answer():
     assert positions.tolist() == [-1, 0, 1]
     commit(state, -1, 5)
     assert state.answer.tolist() == [[MASK, MASK]]
+    assert np.isnan(state.confidence).all()
     assert not state.masked[0, 1]
 
 
@@ -95,6 +96,7 @@ def test_what_is_remasked_is_masked_again_and_nothing_behind_the_stop_may_be():
     assert list(zip(rows.tolist(), positions.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2), (1, 3)]
     state.remask(np.array([1]), np.array([3]))
     assert state.answer[1].tolist() == [1, MASK, 2, MASK]
+    assert state.remasked.tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
     assert state.masked[1].tolist() == [False, False, False, True, False, True, False]
 
 
@@ -109,3 +111,24 @@ def test_a_stop_that_loses_a_token_is_forgotten_and_looked_for_again():
     commit(state, 4, 8)
     state.find_stops(everything)
     assert state.stops.tolist() == [3]
+
+
+def test_a_given_stop_may_still_move_forward_as_any_other():
+    state = SamplerState(np.zeros((1, 2), bool), 5, (5,), MASK, [[8]])
+    state.start(np.array([[MASK, MASK, MASK, 8, MASK]]))
+    assert state.stops.tolist() == [3]
+    commit(state, 1, 8)
+    state.find_stops(np.array([True]))
+    assert state.stops.tolist() == [1]
+
+
+@pytest.mark.parametrize(("grown_at", "given_at"), [(1, 4), (2, 4), (3, 2)])
+def test_what_was_given_moves_with_an_answer_that_grows_and_is_still_in_it(grown_at, given_at):
+    for stop_at in {*range(6)} - {given_at}:
+        state = SamplerState(np.zeros((1, 2), bool), 4, (5,), MASK, [[8]])
+        state.start(np.array([[MASK, MASK, 4, MASK]]))
+        state.grow(grown_at, 2)
+        assert np.flatnonzero(state.given).tolist() == [given_at]
+        commit(state, stop_at, 8)
+        state.find_stops(np.array([True]))
+        assert state.stops.tolist() == [stop_at if stop_at > given_at else 6]

@@ -209,6 +209,18 @@ def test_with_as_many_steps_as_positions_one_is_enough_for_an_adaptive_pass():
         assert all(np.array_equal(a.canvas, b.canvas) for a, b in zip(ours, plain, strict=True)), strategy
 
 
+@pytest.mark.parametrize(("bound", "passes"), [(0.01, 3 + 2), (0.0, 16)])
+def test_where_nothing_moves_all_is_stable_after_as_many_passes_and_nothing_at_a_bound_of_zero(bound, passes):
+    class Still(Toy):
+        def mixed(self, inputs_embeds, attention_mask, position_ids):
+            rows, length, _ = inputs_embeds.shape
+            return self.table(torch.arange(length) % MASK).expand(rows, -1, -1)
+
+    # block 0: two passes of one token until two changes were small; block 1 is watched meanwhile, but has a first pass
+    settings = replace(LONG, remasking=KlStability(0.0, kl_bound=bound, stable_passes=2))
+    assert len(run(Still(), prompts(1)[0], settings=settings)) == passes
+
+
 def test_verification_hides_the_token_and_follows_the_guidance():
     toy, (ids, _) = Toy(), prompts(1)
     settings = replace(LONG, remasking="wino", cfg_scale=1.5)
