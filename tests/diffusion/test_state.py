@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medv_lab.diffusion.state import SamplerState
+from medv_lab.diffusion.state import SamplerState, find_first_stops
 
 MASK = 99
 
@@ -120,6 +120,11 @@ def test_a_given_stop_may_still_move_forward_as_any_other():
     commit(state, 1, 8)
     state.find_stops(np.array([True]))
     assert state.stops.tolist() == [1]
+
+
+def test_answers_to_start_from_end_where_a_given_stop_stands():
+    answers = np.array([[MASK, 8, MASK], [MASK, 4, MASK], [8, 8, 4]])
+    assert find_first_stops(answers, MASK, [[8]]).tolist() == [1, 3, 0]
 
 
 @pytest.mark.parametrize(("grown_at", "given_at"), [(1, 4), (2, 4), (3, 2)])

@@ -209,16 +209,38 @@ def test_with_as_many_steps_as_positions_one_is_enough_for_an_adaptive_pass():
         assert all(np.array_equal(a.canvas, b.canvas) for a, b in zip(ours, plain, strict=True)), strategy
 
 
-@pytest.mark.parametrize(("bound", "passes"), [(0.01, 3 + 2), (0.0, 16)])
-def test_where_nothing_moves_all_is_stable_after_as_many_passes_and_nothing_at_a_bound_of_zero(bound, passes):
-    class Still(Toy):
-        def mixed(self, inputs_embeds, attention_mask, position_ids):
-            rows, length, _ = inputs_embeds.shape
-            return self.table(torch.arange(length) % MASK).expand(rows, -1, -1)
+class Still(Toy):
+    """Predicts at each position what it always predicts there, but for the first pass where that is to move."""
 
-    # block 0: two passes of one token until two changes were small; block 1 is watched meanwhile, but has a first pass
-    settings = replace(LONG, remasking=KlStability(0.0, kl_bound=bound, stable_passes=2))
-    assert len(run(Still(), prompts(1)[0], settings=settings)) == passes
+    def __init__(self, moves=0):
+        super().__init__()
+        self.moves = moves
+
+    def mixed(self, inputs_embeds, attention_mask, position_ids):
+        rows, length, _ = inputs_embeds.shape
+        places, self.moves = torch.arange(length) + self.moves, 0
+        return self.table(places % MASK).expand(rows, -1, -1)
+
+
+# Block 0: passes of one token until enough changes were small. Block 1 is watched meanwhile, but has a first pass.
+@pytest.mark.parametrize(
+    ("bound", "stable_passes", "moves", "passes"),
+    [(0.01, 1, 0, 2 + 2), (0.01, 2, 0, 3 + 2), (0.01, 1, 1, 3 + 2), (0.0, 1, 0, 8 + 8)],
+)
+def test_a_position_is_stable_after_as_many_small_changes(bound, stable_passes, moves, passes):
+    settings = replace(LONG, remasking=KlStability(0.0, kl_bound=bound, stable_passes=stable_passes))
+    assert len(run(Still(moves), prompts(1)[0], settings=settings)) == passes
+
+
+@pytest.mark.parametrize("sure", [1, 3])
+def test_of_stable_positions_those_above_the_threshold_are_committed(sure):
+    ids, settings = prompts(1)[0], replace(LONG, steps=8)
+    threshold = np.sort(run(Still(), ids, settings=settings)[1].candidate_confidence)[-1 - sure]
+    settings = replace(settings, remasking=KlStability(float(threshold), stable_passes=1))
+    second = run(Still(), ids, settings=settings)[1]
+    is_sure = second.candidate_confidence > threshold
+    assert is_sure.sum() == sure
+    assert second.positions.tolist() == second.candidate_positions[is_sure].tolist()
 
 
 def test_verification_hides_the_token_and_follows_the_guidance():

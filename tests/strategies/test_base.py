@@ -7,8 +7,12 @@ import pytest
 
 from medv_lab.config import (
     DualCache,
+    EntropyBound,
+    Factor,
     GenerationSettings,
+    KlStability,
     NoCache,
+    PositionDecay,
     RepetitionPenalty,
     SettingsError,
     Threshold,
@@ -122,6 +126,18 @@ def test_what_is_no_choice_says_what_is_allowed(value, says):
 def test_parameters_are_checked(value):
     with pytest.raises(SettingsError, match="verify_threshold is .* give a number, from 0 to 1"):
         Wino(verify_threshold=value)
+
+
+@pytest.mark.parametrize("kind", [Threshold, KlStability])
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_thresholds_are_probabilities(kind, value):
+    with pytest.raises(SettingsError, match="threshold is .* give a number, from 0 to 1"):
+        kind(value)
+
+
+def test_defaults_stay_as_they_were_published():
+    made = [PositionDecay(0.25), Threshold(0.9), Factor(1.0), EntropyBound(0.1), KlStability(0.9, 0.01, 2)]
+    assert [type(one)() for one in made] == made
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 50])
