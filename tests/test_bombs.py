@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.ipc
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from medv_lab.model.checkpoint_files import embedded_folder
 from tests.data.test_dicom import make
@@ -214,6 +215,22 @@ def test_dicom_that_takes_more_is_refused(tmp_path):
     assert "inflates to more than" in read("picture", tmp_path / "picture")
     (tmp_path / "picture").write_bytes(run_lengths("u4", "RGB", 1))
     assert "takes 768000000 bytes while it is decompressed" in read("picture", tmp_path / "picture")
+
+
+@pytest.mark.parametrize("is_deflated", [False, True])
+def test_dicom_of_very_many_elements_is_refused(tmp_path, is_deflated):
+    syntax = DeflatedExplicitVRLittleEndian if is_deflated else ExplicitVRLittleEndian
+    name = syntax.encode() + b"\0" * (len(syntax) % 2)
+    head = bytes(128) + b"DICM\x02\x00\x10\x00UI" + len(name).to_bytes(2, "little") + name
+    if is_deflated:
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        empty = b"\x08\x00\x50\x00SH\x00\x00" * 1_000_000
+        body = b"".join(packer.compress(empty) for _ in range(45)) + packer.flush()
+    else:
+        items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 1_240_000
+        body = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff" + items
+    (tmp_path / "picture").write_bytes(head + body)
+    assert "more than 500000 elements or items" in read("picture", tmp_path / "picture")
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", None])

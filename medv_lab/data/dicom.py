@@ -39,6 +39,23 @@ HEAD_LENGTH = 1024  # bytes of a file that `is_dicom` wants to see
 MAX_DECODED = 6 * MAX_PIXELS  # bytes: colours of 16 bits, which are held twice
 MAX_INFLATED = MAX_DECODED + (1 << 24)
 _INFLATED_AT_ONCE = 1 << 24
+MAX_PARTS = 500_000  # elements and items of sequences, of which pydicom reads some 100,000 in a second
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, in either byte order
+_LONG = {
+    b"OB",
+    b"OD",
+    b"OF",
+    b"OL",
+    b"OV",
+    b"OW",
+    b"SQ",
+    b"SV",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"UV",
+}  # 32-bit lengths
 MAX_DEFLATION = 1032  # bytes that one byte can inflate to
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT")
@@ -80,6 +97,7 @@ def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> Image.Image:
         ImageError: for files without a picture, a frame out of range, too many pixels, or a transfer syntax without
             an installed decoder (named, with what to install). Damaged files raise what pydicom raises.
     """
+    _check_items(file)
     _check_deflated(file)
     dataset = pydicom.dcmread(file, force=True)
     dataset.buffer = None  # the inflated file, which its elements have been read from
@@ -119,15 +137,47 @@ def decode_dicom(file: BinaryIO, frame: int, notes: list[str]) -> Image.Image:
     return to_srgb(image, profile, notes).convert("RGB")
 
 
+def _check_items(file: BinaryIO) -> None:
+    """Refuse a file with so many items of sequences that reading it takes long."""
+    items, part = 0, file.read(_INFLATED_AT_ONCE)
+    while part:
+        items += sum(map(part.count, _ITEMS))
+        part = file.read(_INFLATED_AT_ONCE)
+    file.seek(0)
+    _check_parts(items)
+
+
+def _check_parts(count: int) -> None:
+    if count > MAX_PARTS:
+        raise ImageError(
+            f"has more than {MAX_PARTS} elements or items of sequences. Give the picture in a file of its own."
+        )
+
+
+def _count_parts(data: bytearray) -> int:
+    """Count elements and items of an explicit little-endian data set, inside sequences too, until they are too many."""
+    at = count = 0
+    while at + 8 <= len(data) and count <= MAX_PARTS:
+        group, kind, short = struct.unpack_from("<H2x2sH", data, at)
+        is_long = kind in _LONG and at + 12 <= len(data)
+        length = struct.unpack_from("<I", data, at + 8)[0] if is_long else short
+        at += 12 if is_long else 8
+        if group != 0xFFFE and kind != b"SQ" and length != 0xFFFFFFFF:
+            at += length  # of items and sequences, what they hold comes next
+        count += 1
+    return count
+
+
 def _check_deflated(file: BinaryIO) -> None:
-    """Refuse a deflated data set that would inflate far beyond the pixel limit."""
+    """Refuse a deflated data set that would inflate far beyond the pixel limit, or into far too many elements."""
     read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+    inflater, rest, size, inflated = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0, bytearray()
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         rest = file.read()
     while rest and not inflater.eof and size <= MAX_INFLATED:
-        size += len(inflater.decompress(rest, _INFLATED_AT_ONCE))
+        inflated += inflater.decompress(rest, _INFLATED_AT_ONCE)
+        size = len(inflated)
         rest = inflater.unconsumed_tail
     # After a command set pydicom would begin where this ends.
     size += MAX_DEFLATION * len(inflater.unused_data)
@@ -136,6 +186,7 @@ def _check_deflated(file: BinaryIO) -> None:
         raise ImageError(
             f"inflates to more than {MAX_INFLATED} bytes. Store it uncompressed if you trust it."
         )
+    _check_parts(_count_parts(inflated))
 
 
 def _check_compressed(dataset: Dataset) -> None:
