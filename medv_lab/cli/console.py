@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +35,7 @@ def clear_errors() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except (typer.Exit, typer.Abort, click.ClickException, click.exceptions.Exit, BrokenPipeError):
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
         if os.environ.get(TRACEBACK):
