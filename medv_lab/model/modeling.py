@@ -176,9 +176,9 @@ class MedVLanguageModel(MedVPreTrainedModel):
             return mask.masked_fill(~visible.bool(), torch.finfo(embeds.dtype).min)
         if backend == "flex_attention":
             rows, _, queries, keys = visible.shape
-            seen = visible.bool()
+            seen = visible.bool()[:, 0]
             return create_block_mask(
-                lambda row, _, query, key: seen[row, 0, query, key], rows, None, queries, keys, seen.device
+                lambda row, _, query, key: seen[row, query, key], rows, None, queries, keys, seen.device
             )
         raise ValueError(
             f"attn_implementation is {backend!r}, which takes no mask of single queries and keys "
