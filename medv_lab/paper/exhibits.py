@@ -130,7 +130,10 @@ def read_measured(results: Path, name: str, command: str, **options: Any) -> pd.
     path = results / name
     if not path.is_file():
         raise MissingResults(f"{name} is not there; make it with '{command}'")
-    return pd.read_csv(path, **options).assign(source=measured_source(path, results))
+    # pandas 2 would lose the last digits otherwise.
+    return pd.read_csv(path, float_precision="round_trip", **options).assign(
+        source=measured_source(path, results)
+    )
 
 
 def measured_source(path: Path, results: Path) -> str:
