@@ -1,12 +1,13 @@
 # Every target sets up .venv by itself when it is missing or older than what it is made from.
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
-VENV := .venv
-BIN := $(VENV)/bin
+VENV = .venv
+CONSTRAINTS = constraints.txt
+BIN = $(VENV)/bin
 STAMP := $(VENV)/.installed
 PHANTOM := results/panels/pictures/test-00.png
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: figures test fuzz crash conformance browser lab lint
+.PHONY: figures test floors fuzz crash conformance browser lab lint
 
 # Asks the embedded model about a phantom, then draws every figure and table anew.
 figures: $(STAMP)
@@ -17,6 +18,12 @@ figures: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+# The default tests with the oldest version of everything that pyproject.toml allows, in an environment of 8 GB.
+floors: VENV = .venv-floors
+floors: CONSTRAINTS = tests/floors.txt
+floors: .venv-floors/.installed
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # Damaged pictures, checkpoints, settings, data, traces, journals, replies and commands, each read or refused by name.
 # The seeds are fixed: MEDV_FUZZ_INPUTS=2000 make fuzz tries more of each kind.
@@ -44,11 +51,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): constraints.txt
+.venv-floors/.installed: tests/floors.txt
+$(STAMP) .venv-floors/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "medv-lab needs Python 3.11 or newer, and '$(PYTHON)' is not."; \
 		echo "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools
 	$(PIP) --no-build-isolation --editable '.[demo,test]'
-	@touch $(STAMP)
+	@touch $@

@@ -1,4 +1,4 @@
-"""environment.yml asks for what pyproject.toml asks for, and constraints.txt pins all of it exactly."""
+"""environment.yml asks for what pyproject.toml asks for; constraints.txt and floors.txt pin all of it exactly."""
 
 import re
 import tomllib
@@ -8,6 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from rattler import MatchSpec
 
 ROOT = Path(__file__).parents[1]
@@ -76,12 +77,29 @@ def test_environment_equals_project():
     assert read_environment(environment.read_text()) == read_project(project.read_text())
 
 
-def test_constraints_pin_every_direct_requirement_exactly_within_its_range():
+def direct_requirements() -> list[Requirement]:
+    """All that pyproject.toml asks for by name: to run, to build, to test and in every extra."""
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*tables["project"]["dependencies"], *tables["build-system"]["requires"]]
     for extra in tables["project"]["optional-dependencies"].values():
         wanted += [line for line in extra if not line.startswith("medv-lab[")]
+    return [Requirement(line) for line in wanted]
+
+
+def test_constraints_pin_every_direct_requirement_exactly_within_its_range():
     pins = read_pins((ROOT / "constraints.txt").read_text())
-    for requirement in map(Requirement, wanted):
+    for requirement in direct_requirements():
         version = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
+
+
+def test_floors_pin_the_oldest_version_of_every_direct_requirement_and_ipykernel_6():
+    pins = read_pins((ROOT / "tests/floors.txt").read_text())
+    kernel = Version(pins.pop("ipykernel"))
+    newest = Version(read_pins((ROOT / "constraints.txt").read_text())["ipykernel"])
+    assert (kernel.major, newest.major) == (6, 7)
+    oldest = {}
+    for requirement in direct_requirements():
+        (floor,) = (part.version for part in requirement.specifier if part.operator == ">=")
+        oldest[canonicalize_name(requirement.name)] = Version(floor)
+    assert {name: Version(version) for name, version in pins.items()} == oldest
