@@ -21,7 +21,7 @@ import torch
 from medv_lab.config import DualCache, GenerationSettings, ImageCache, PrefixCache
 from medv_lab.decoding.denoising import describe_prompts, suppressed_ids
 from medv_lab.diffusion.sampler import sample
-from medv_lab.evaluation.responders import describe_model, dtype_name
+from medv_lab.evaluation.responders import describe_model
 from medv_lab.model.checkpoints import load
 from medv_lab.model.modeling import MedVForMaskedDiffusion
 from medv_lab.model.processing import MedVProcessor
@@ -125,7 +125,11 @@ def run_exactness(
         for name, kind in CACHES.items():
             other = replace(BASE, cache=kind)
             comparisons[name] = partial(exactness_report, model, inputs, BASE, other)
-    about, parts = (describe_model(model, "model"), dtype_name(model), BASE.to_dict(), questions), []
+    settings = {"questions": questions, "quantizations": list(quantizations), **BASE.to_dict()}
+    manifest = make_manifest(settings, seed=BASE.seed, model=model)
+    # Rounding is another on another device or by other versions: what is kept is taken up where all that is the same.
+    where = {name: value for name, value in manifest.items() if name not in ("created", "settings")}
+    about, parts = (describe_model(model, "model"), where, BASE.to_dict(), questions), []
     with Store(folder, "rows") as store:
         for name, compare in comparisons.items():
             key = content_key(*about, name)
@@ -133,8 +137,6 @@ def run_exactness(
                 store.put(key, {"report": compare().to_dict("list")})
             parts.append(pd.DataFrame(store[key]["report"]).assign(comparison=name, prompt=range(questions)))
     scores = pd.concat(parts, ignore_index=True)
-    settings = {"questions": questions, "quantizations": list(quantizations), **BASE.to_dict()}
-    manifest = make_manifest(settings, seed=BASE.seed, model=model)
     replace_text(folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return scores

@@ -112,3 +112,8 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     scores = run_exactness(tiny_model(), tiny_processor(), tmp_path / "cut", questions=2)
     assert len(compared) == len(WAYS) + len(CACHES)  # none of them twice
     pd.testing.assert_frame_equal(scores, whole, check_dtype=False)
+
+    # nor is what another commit computed taken for this one's
+    monkeypatch.setattr("medv_lab.runtime._checkout_state", lambda: ("another", False))
+    run_exactness(tiny_model(), tiny_processor(), tmp_path / "cut", questions=2)
+    assert len(compared) == 2 * (len(WAYS) + len(CACHES))
