@@ -30,6 +30,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     RLELossless,
 )
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from medv_lab.data.display import GREY_ELEMENTS, show_grey, show_palette
 from medv_lab.data.pixels import MAX_PIXELS, ImageError, check_frame, check_size, in_bands, stretch, to_srgb
@@ -41,21 +42,7 @@ MAX_INFLATED = MAX_DECODED + (1 << 24)
 _INFLATED_AT_ONCE = 1 << 24
 MAX_PARTS = 500_000  # elements and items of sequences, of which pydicom reads some 100,000 in a second
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, in either byte order
-_LONG = {
-    b"OB",
-    b"OD",
-    b"OF",
-    b"OL",
-    b"OV",
-    b"OW",
-    b"SQ",
-    b"SV",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"UV",
-}  # 32-bit lengths
+_LONG = {name.encode() for name in EXPLICIT_VR_LENGTH_32}
 MAX_DEFLATION = 1032  # bytes that one byte can inflate to
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT")
@@ -172,15 +159,14 @@ def _check_deflated(file: BinaryIO) -> None:
     """Refuse a deflated data set that would inflate far beyond the pixel limit, or into far too many elements."""
     read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    inflater, rest, size, inflated = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0, bytearray()
+    inflater, rest, inflated = zlib.decompressobj(-zlib.MAX_WBITS), b"", bytearray()
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         rest = file.read()
-    while rest and not inflater.eof and size <= MAX_INFLATED:
+    while rest and not inflater.eof and len(inflated) <= MAX_INFLATED:
         inflated += inflater.decompress(rest, _INFLATED_AT_ONCE)
-        size = len(inflated)
         rest = inflater.unconsumed_tail
     # After a command set pydicom would begin where this ends.
-    size += MAX_DEFLATION * len(inflater.unused_data)
+    size = len(inflated) + MAX_DEFLATION * len(inflater.unused_data)
     file.seek(0)
     if size > MAX_INFLATED:
         raise ImageError(

@@ -378,11 +378,10 @@ COLLECTIONS: dict[str, Callable[[PhantomData, int], list[Example]]] = {
     "general captions": PhantomData._general_captions,
     "general instructions": PhantomData._general_instruct,
 }
-"""text: captions of both, without pictures, and questions about facts that are given as text (none without facts: blind
-answers to balanced questions teach guessing). captions: one per phantom (stage 1). questions: single ones about
-phantoms; instructions: others, with reports of all lengths (stage 2). questions, ...: about one data set (stage 3).
-general ...:
-the same of the general domain, with dialogues."""
+"""text: captions of both, without pictures, and questions and longer reports about facts that are given as text (no
+questions without facts: blind answers to balanced ones teach guessing). captions: one per phantom (stage 1). questions:
+single ones about phantoms; instructions: others, with reports of all lengths (stage 2). questions, ...: about one data
+set (stage 3). general ...: the same of the general domain, with dialogues."""
 
 
 MINIATURE = Amounts(scenes=60, general_scenes=30, rounds=1, general_rounds=1)

@@ -11,7 +11,8 @@ through public hooks:
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,8 @@ class MuonAdamW(torch.optim.AdamW):
         self.dtype = torch.bfloat16 if is_coarse else torch.float32
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        torch.optim.Optimizer.__setstate__(
-            self, state
-        )  # Adam's own looks for Adam's state in every parameter
+        # Adam's own looks for Adam's state in every parameter
+        torch.optim.Optimizer.__setstate__(self, state)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -208,10 +208,8 @@ class MaskedDiffusionTrainer(Trainer):
             step % arguments.logging_steps and step % arguments.save_steps
         )
         if (is_due or outputs.loss.device.type == "cpu") and not torch.isfinite(outputs.loss):
-            raise FloatingPointError(
-                f"the loss is {outputs.loss.item()} in step {step}; lower the learning rate, or check the weights that "
-                "the stage starts from"
-            )
+            fault = f"the loss is {outputs.loss.item()} in step {step}; lower the learning rate, or check the weights "
+            raise FloatingPointError(fault + "that the stage starts from")
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def create_optimizer(self, model=None):
@@ -301,6 +299,18 @@ def make_arguments(
     return arguments
 
 
+@contextmanager
+def _compiled(layers: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Compile layers one by one, as long as it lasts: what is around them looks at data, where a graph would end."""
+    for layer in layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
 def run_stage(
     model: MedVLanguageModel,
     recipe: Recipe,
@@ -350,9 +360,6 @@ def run_stage(
         model.model.image_newline.requires_grad_(False)
     torch.manual_seed(seed)  # adapters begin with draws from torch's own generator
     learner = model if recipe.lora is None else add_adapters(model, recipe.lora)
-    layers = model.model.layers if engine.compile else ()
-    for layer in layers:  # one by one: what is around them looks at data, and compiling it gains nothing
-        layer.forward = torch.compile(layer.forward, dynamic=True)
 
     # the trainer, with its callbacks
     steps = recipe.count_steps(len(dataset))
@@ -378,11 +385,10 @@ def run_stage(
     # training, without what a killed run left half-written
     if trainer.args.should_save:
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with _compiled(model.model.layers if engine.compile else ()):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # the weights
-    for layer in layers:
-        del layer.forward
     if recipe.lora is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer.model = learner.merge_and_unload()
     if output is not None:
