@@ -24,7 +24,7 @@ import pandas as pd
 from medv_lab.metrics.intervals import crossed_interval, next_seed_range
 from medv_lab.store import ExclusiveAccess, InUseError, Store, content_key, replace_text
 from medv_lab.training.ablations import AblationRunner
-from medv_lab.training.pipelines import BASES, OURS, AblationArm, make_arms
+from medv_lab.training.pipelines import BASES, EQUAL, OURS, AblationArm, make_arms
 
 MAIN_SCORES = ("closed", "open", "facts", "duplicates")
 PAUSE = 10.0  # seconds until cells that other processes have in work are looked at again
@@ -88,20 +88,30 @@ def _run_cell(
     if path.is_file():  # exported elsewhere, if this is a fresh clone of the repository
         there = json.loads(path.read_text(encoding="utf-8"))
         store.put(content_key(*(there[part] for part in ("arm", "equal", "seed", "digest")), 0), there)
-    cell = arm.name, arm.equal, seed, runner.digest(arm, seed)
+    digest = runner.digest(arm, seed)
 
-    def count_runs() -> int:
+    def find(equal: str) -> tuple[str, dict[str, Any] | None]:
+        """Return the key of the next record and the last record: none changes, so a rerun adds one, which stands."""
         store.refresh()
-        # records never change, so a rerun adds one, and the last one stands
-        return next(number for number in count() if content_key(*cell, number) not in store)
+        record = None
+        for number in count():
+            key = content_key(arm.name, equal, seed, digest, number)
+            if key not in store:
+                return key, record
+            record = {k: v for k, v in store[key].items() if k != "key"}
 
-    if rerun or not count_runs():
+    if rerun or find(arm.equal)[1] is None:
         with ExclusiveAccess(folder / "store", name, patience=0):
-            if rerun or not count_runs():
-                runner.log(f"{what}: {arm.steps} steps")
-                record = runner.run(arm, seed, fresh=rerun)
-                store.put(content_key(*cell, count_runs()), record)
-    record = {k: v for k, v in store[content_key(*cell, count_runs() - 1)].items() if k != "key"}
+            key, there = find(arm.equal)
+            if rerun or there is None:
+                # the longest chain is one recipe in both comparisons, so its one run stands in both
+                others = (find(equal)[1] for equal in EQUAL if equal != arm.equal and not rerun)
+                if same := next(filter(None, others), None):
+                    store.put(key, same | {"equal": arm.equal})
+                else:
+                    runner.log(f"{what}: {arm.steps} steps")
+                    store.put(key, runner.run(arm, seed, fresh=rerun))
+    record = find(arm.equal)[1]
 
     # export it, lists of numbers in one line each
     text = re.sub(

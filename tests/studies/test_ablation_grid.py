@@ -85,6 +85,18 @@ def test_a_rerun_replaces_what_was_there_and_keeps_its_record(tmp_path):
     assert len(Store(tmp_path / "store", "cells")) == 2
 
 
+def test_one_recipe_in_two_comparisons_is_run_once(tmp_path):
+    class SameRecipe(FakeRunner):
+        def digest(self, arm, seed: int) -> str:
+            return f"{arm.name} {seed}"
+
+    arms, runner = choose_arms(make_arms(), ["V2"]), SameRecipe()
+    cells = run_ablations(arms, [0], runner, tmp_path)
+    assert [arm.equal for arm in arms] == [cell["equal"] for cell in cells] == ["steps", "compute"]
+    assert runner.ran == [("V2", "steps", 0, False)]
+    assert cells[0] | {"equal": "compute"} == cells[1]
+
+
 def test_cells_come_from_the_store_or_from_files_of_a_clone(tmp_path):
     cells = run_ablations(GRID, range(2), FakeRunner(), tmp_path / "one")
     exported = {path.name: path.read_bytes() for path in (tmp_path / "one" / "cells").iterdir()}
