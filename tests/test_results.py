@@ -10,6 +10,7 @@ import pytest
 from medv_lab.evaluation.benchmarks import score_phantoms, summarise_descriptions, summarise_phantoms
 from medv_lab.metrics.intervals import paired_difference
 from medv_lab.model.checkpoint_files import embedded_folder
+from medv_lab.paper.comparison import state_agreement
 from medv_lab.phantoms.benchmark import make_descriptions, make_questions
 from medv_lab.records import read_manifest, read_predictions
 from medv_lab.runtime import hash_model
@@ -18,7 +19,8 @@ from medv_lab.studies.arms import STUDIES
 from medv_lab.studies.sampler_studies import score_controls, summarise_study
 from medv_lab.training.pipelines import EQUAL, MAIN
 
-FOLDER = Path(__file__).parents[1] / "results" / "phantoms"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "phantoms"
 ABLATIONS = FOLDER.parent / "ablations"
 RUNS = {
     "embedded": ("test", "right"),
@@ -149,13 +151,6 @@ def test_controls_of_studies_are_those_of_their_scenes(name):
     pd.testing.assert_frame_equal(stored, again, rtol=2e-3, atol=1e-6, check_dtype=False)
 
 
-def has_outcomes() -> bool:
-    return all('"outcomes"' in path.read_text() for path in (ABLATIONS / "cells").glob("*.json"))
-
-
-@pytest.mark.skipif(
-    not has_outcomes(), reason="the committed cells come from a version that kept no outcomes"
-)
 def test_the_tables_of_the_ablations_follow_from_their_cells():
     cells = read_cells(ABLATIONS)
     for name, table in (("table", tabulate(cells)), ("differences", compare_arms(cells))):
@@ -176,3 +171,11 @@ def test_the_arms_of_table_4_have_seeds_enough_for_an_interval(arm, equal):
     table = pd.read_csv(ABLATIONS / "table.csv")
     own = table[(table.arm == arm) & (table.equal == equal) & table.score.isin(["open", "closed", "facts"])]
     assert len(own) == 3 and own.seeds.min() >= 5 and own[["low", "high"]].notna().all(axis=None)
+
+
+def test_what_is_said_of_the_agreement_with_the_paper_follows_from_the_intervals():
+    counts, *lines = state_agreement(pd.read_csv(ABLATIONS / "differences.csv"))
+    for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
+        assert counts.rstrip(":") in " ".join(page.read_text().split()), page
+    page = (ROOT / "results" / "README.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("- ")] == lines
