@@ -105,6 +105,7 @@ def _run_cell(
             key, there = find(arm.equal)
             if rerun or there is None:
                 # the longest chain is one recipe in both comparisons, so its one run stands in both
+                # (and the manifest is that run's)
                 others = (find(equal)[1] for equal in EQUAL if equal != arm.equal and not rerun)
                 if same := next(filter(None, others), None):
                     store.put(key, same | {"equal": arm.equal})
