@@ -67,7 +67,7 @@ class TransformersResponder(Responder):
         if prompt != CHAT and self._sees and reader.image_token not in prompt:
             raise ValueError(f"the prompt form {prompt!r} lacks the image token {reader.image_token!r}")
         self.name, self.model = name, describe_model(model, name)
-        self._network, self._reader, self._tokenizer, self._prompt = model.eval(), reader, tokenizer, prompt
+        self.network, self._reader, self._tokenizer, self._prompt = model.eval(), reader, tokenizer, prompt
         tokenizer.padding_side = "left"
         self._ends = _as_ids(model.generation_config.eos_token_id) or _as_ids(tokenizer.eos_token_id)
         if tokenizer.pad_token_id is None:
@@ -110,17 +110,17 @@ class TransformersResponder(Responder):
         )
 
         # 2. Decode greedily.
-        device, dtype = self._network.device, self._network.dtype
+        device, dtype = self.network.device, self.network.dtype
         placed = {
             name: value.to(device, dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
-        own = self._network.generation_config
-        self._network.generation_config = self._decoding  # generate fills what is unset from the model's own
+        own = self.network.generation_config
+        self.network.generation_config = self._decoding  # generate fills what is unset from the model's own
         try:
-            written = self._network.generate(**placed)[:, inputs["input_ids"].shape[1] :].tolist()
+            written = self.network.generate(**placed)[:, inputs["input_ids"].shape[1] :].tolist()
         finally:
-            self._network.generation_config = own
+            self.network.generation_config = own
 
         # 3. Read each answer up to its closing token.
         predictions = []
@@ -159,7 +159,7 @@ class NextTokenResponder(Responder):
         name: str = "autoregressive",
     ) -> None:
         self.name, self.model = name, describe_model(model, name)
-        self._network, self._processor = model.eval(), processor
+        self.network, self._processor = model.eval(), processor
         self._decoding = {
             "max_new_tokens": settings.gen_length,
             "temperature": settings.temperature,
@@ -172,7 +172,7 @@ class NextTokenResponder(Responder):
         texts = [[("user", one.text)] for one in questions]
         pictures = [open_pictures(one.image) for one in questions]
         inputs = self._processor(pictures, texts, gen_length=self._decoding["max_new_tokens"])
-        rows = self._network.write(**inputs, **self._decoding)
+        rows = self.network.write(**inputs, **self._decoding)
         return [
             self.predict(question, self._processor.decode_answer(ids), len(ids), list_notes(own))
             for question, ids, own in zip(questions, rows, pictures, strict=True)

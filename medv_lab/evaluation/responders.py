@@ -54,12 +54,14 @@ class Responder(Protocol):
             the same answers.
         is_paid: True where every call costs money; then one process answers, whatever the launch, and takes each
             answer from `answer_each` as it comes.
+        network: the loaded model, whose device and dtype a run's manifest records; None where nothing is loaded.
     """
 
     name: str
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
     is_paid: bool = False
+    network: torch.nn.Module | None = None
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
@@ -97,13 +99,13 @@ class DiffusionResponder(Responder):
         self.name, self.model = name, describe_model(model, name)
         processing = describe_processing(processor)
         self.settings = {**settings.to_dict(), **processing, "dtype": dtype_name(model)}
-        self._network, self._processor, self._generation = model, processor, settings
+        self.network, self._processor, self._generation = model, processor, settings
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer a batch, in order."""
         images, texts = [one.image for one in questions], [one.text for one in questions]
         answers = ask_many(
-            self._network, self._processor, images, texts, self._generation, len(texts), progress=False
+            self.network, self._processor, images, texts, self._generation, len(texts), progress=False
         )
         if any(answer.is_cancelled for answer in answers):
             raise KeyboardInterrupt

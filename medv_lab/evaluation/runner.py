@@ -188,7 +188,8 @@ def _record_run(folder: Path, responder: Responder, questions: int, notes: Mappi
     if all(known.get(responder.run, {}).get(name) == value for name, value in about.items()):
         return
     settings = responder.settings
-    manifest = make_manifest(settings, seed=settings.get("seed"), model=responder.model)
+    manifest = make_manifest(settings, seed=settings.get("seed"), model=responder.network)
+    manifest["model"] = dict(responder.model)
     replace_text(folder / MANIFEST, json.dumps({**known, responder.run: about | manifest}, indent=1) + "\n")
 
 

@@ -130,7 +130,7 @@ def test_the_twin_answers_pictures_and_counts_its_tokens():
     responder = twin()
     together = responder.answer(QUESTIONS)
     assert together == [responder.answer([question])[0] for question in QUESTIONS]
-    model, processor = responder._network, responder._processor
+    model, processor = responder.network, responder._processor
     ids = model.write(**processor(PICTURES[0], TEXTS[0]), max_new_tokens=LENGTH)[0]
     assert said(together)[0] == (processor.decode_answer(ids), len(ids))
 

@@ -94,7 +94,7 @@ def test_the_manifest_names_model_settings_versions_and_notes(tmp_path):
     about = read_manifest(tmp_path)[echo.run]
     assert about["model"]["sha256"] == "0" and about["parts"] == ["main"]
     assert (about["seed"], about["settings"], about["questions"]) == (7, {"seed": 7}, len(QUESTIONS))
-    assert "torch" in about["versions"]
+    assert "torch" in about["versions"] and about["device"] is None  # nothing is loaded
     before = (tmp_path / "manifest.json").read_text()
     run(tmp_path, Echo(seed=7), notes={"parts": ["main"]})
     assert (tmp_path / "manifest.json").read_text() == before
@@ -193,6 +193,8 @@ def test_two_processes_give_the_answers_and_scores_of_one(tmp_path):
     assert [child.exitcode for child in children] == [0, 0]
     assert returned == {0: len(QUESTIONS), 1: None}  # the first waits for the other and has all
     one = run(tmp_path / "one", tiny_responder(), pictured(), batch_size=3)
+    (about,) = read_manifest(tmp_path / "one").values()
+    assert (about["device"], about["dtype"]) == ("cpu", "float32")
     (two,) = read_predictions(tmp_path / "two").values()
     assert one[0].run == two[0].run
     assert shape(one) == shape(two)
