@@ -28,7 +28,7 @@ RUNS = {
     "embedded-compositional": ("compositional", "right"),
     "question-only": ("test", "none"),
 }
-DESCRIBED = {"descriptions": ("right", 500), "descriptions-shuffled": ("shuffled", 200)}  # pictures, how many
+DESCRIBED = {"descriptions": ("right", 2000), "descriptions-shuffled": ("shuffled", 500)}  # pictures, how many
 SHOWN = {  # measures of descriptions in the model card: their digits
     "facts": 1,
     "well-formed": 1,
@@ -75,6 +75,21 @@ def test_scores_of_descriptions_follow_from_answers(name):
     assert scores.read_text() == table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
     assert (about["asked"]["pictures"], about["asked"]["descriptions"]) == DESCRIBED[name]
     assert (about["settings"]["gen_length"], about["settings"]["steps"]) == (96, 96)
+
+
+def test_every_run_of_a_model_has_its_device_and_dtype():
+    def manifests(value):
+        if isinstance(value, dict) and "versions" in value:
+            yield value
+        elif isinstance(value, dict | list):
+            for one in value.values() if isinstance(value, dict) else value:
+                yield from manifests(one)
+
+    paths = FOLDER.parent.rglob("*.json")
+    found = [one for path in paths for one in manifests(json.loads(path.read_text()))]
+    of_models = [one for one in found if one["model"] is not None]
+    assert len(of_models) > 50
+    assert all(one["device"] and one["dtype"] for one in of_models)
 
 
 @pytest.mark.parametrize("name", [*DESCRIBED, *(name for name in RUNS if name.startswith("embedded"))])

@@ -29,7 +29,7 @@ COMMAND = "medv panels"
 SYSTEMS = ("diffusion", "twin", "V1", "V2", "ours")  # in the order of columns and rows
 SYSTEM_TITLES = {
     "diffusion": "masked diffusion",
-    "twin": "left-to-right twin",
+    "twin": "left-to-right twin, of the ablations",
     "ours": "ours, of the ablations",
 }
 PICTURE = 56  # points
