@@ -28,7 +28,10 @@ RUNS = {
     "embedded-compositional": ("compositional", "right"),
     "question-only": ("test", "none"),
 }
-DESCRIBED = {"descriptions": ("right", 2000), "descriptions-shuffled": ("shuffled", 500)}  # pictures, how many
+DESCRIBED = {
+    "descriptions": ("right", 2000),
+    "descriptions-shuffled": ("shuffled", 500),
+}  # pictures, how many
 SHOWN = {  # measures of descriptions in the model card: their digits
     "facts": 1,
     "well-formed": 1,
