@@ -1,6 +1,7 @@
 """A responder from what a user names: a checkpoint, a model of the paper's tables, or a model behind an endpoint."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,7 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     Args:
         choice: which model.
         settings: of a diffusion model; of all others, gen_length is the longest answer.
-        name: what tables call it; by default the model's.
+        name: what tables call it; by default the model's name, or that of its folder, without the way there.
 
     Raises:
         ValueError: for a prompt that does not fit.
@@ -28,7 +29,9 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     model, kind = choice.model, "medv" if choice.kind == "auto" else choice.kind
     if model in PUBLIC_MODELS and choice.kind in ("auto", PUBLIC_MODELS[model][1]):
         model, kind = PUBLIC_MODELS[model]
-    name, length = name or choice.model, settings.gen_length
+    is_folder = Path(choice.model).is_dir()
+    name = name or (Path(choice.model).resolve().name if is_folder else choice.model)
+    length = settings.gen_length
     if kind == "endpoint":
         endpoint = Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length)
         return EndpointResponder(vary_endpoint(endpoint, choice.endpoint_set), name)

@@ -27,6 +27,7 @@ def test_a_checkpoint_says_itself_whether_it_is_the_twin(tmp_path):
     for name, kind in (("diffusion", DiffusionResponder), ("twin", NextTokenResponder)):
         responder = load_responder(ModelChoice(str(tmp_path / name)), SETTINGS)
         assert type(responder) is kind
+        assert responder.name == name  # where a folder lies is no one else's business
         (prediction,) = responder.answer(ASKED)
         assert prediction.passes <= 8
     assert load_responder(ModelChoice(str(tmp_path / "twin")), SETTINGS, "a name").name == "a name"
@@ -41,6 +42,7 @@ def test_transformers_models_take_prompt_and_length(tmp_path, make, kind, prompt
         part.save_pretrained(tmp_path)
     responder = load_responder(ModelChoice(str(tmp_path), kind, prompt), SETTINGS)
     assert type(responder) is TransformersResponder
+    assert responder.name == responder.model["name"] == tmp_path.name
     assert responder.settings["max_new_tokens"] == 8
     assert responder.settings["prompt"] == prompt
 
