@@ -1,7 +1,6 @@
 """A responder from what a user names: a checkpoint, a model of the paper's tables, or a model behind an endpoint."""
 
 import os
-from pathlib import Path
 
 import torch
 
@@ -20,7 +19,7 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     Args:
         choice: which model.
         settings: of a diffusion model; of all others, gen_length is the longest answer.
-        name: what tables call it; by default the model's name, or that of its folder, without the way there.
+        name: what tables call it; by default the name of its source: of a folder without the way there.
 
     Raises:
         ValueError: for a prompt that does not fit.
@@ -28,9 +27,7 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     """
     model, kind = choice.model, "medv" if choice.kind == "auto" else choice.kind
     if model in PUBLIC_MODELS and choice.kind in ("auto", PUBLIC_MODELS[model][1]):
-        model, kind = PUBLIC_MODELS[model]
-    is_folder = Path(choice.model).is_dir()
-    name = name or (Path(choice.model).resolve().name if is_folder else choice.model)
+        name, (model, kind) = name or model, PUBLIC_MODELS[model]
     length = settings.gen_length
     if kind == "endpoint":
         endpoint = Endpoint(model, choice.base_url, seed=settings.seed, max_tokens=length)
@@ -38,6 +35,7 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
     device = own_device(choice.device)
     if kind in ("image-text", "text"):
         loaded = load_transformers(kind, model, device, choice.dtype, choice.download)
+        name = name or loaded[0].medv_source.name
         return TransformersResponder(*loaded, name=name, prompt=choice.prompt, max_new_tokens=length)
     network, processor = load(
         model,
@@ -48,7 +46,7 @@ def load_responder(choice: ModelChoice, settings: GenerationSettings, name: str 
         offload=choice.offload,
     )
     make = NextTokenResponder if isinstance(network, MedVForNextToken) else DiffusionResponder
-    return make(network, processor, settings, name)
+    return make(network, processor, settings, name or network.medv_source.name)
 
 
 def own_device(device: str) -> str:
